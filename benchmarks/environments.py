@@ -1,4 +1,4 @@
-"""One virtual environment for each peer, made once; majordomo's are brought up to date when the project has changed."""
+"""One virtual environment for each peer; majordomo's are updated when the project changes."""
 
 import hashlib
 import shutil
@@ -27,14 +27,27 @@ INSTALLED = {
 }
 PEERS = list(INSTALLED)
 OURS = ("majordomo", "majordomo-fast")
+LIST_DISTRIBUTIONS = """
+import json
+from importlib.metadata import distributions
+
+def size(distribution):
+    paths = [file.locate() for file in distribution.files or () if file.suffix != ".pyc"]
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+counted = [one for one in distributions() if one.name not in ("pip", "setuptools")]
+print(json.dumps({one.name: [one.version, size(one) / 1e6] for one in counted}))
+"""
 
 
 def prepare(peer, fresh=False):
-    """The interpreter of this peer's environment. Raises `CalledProcessError` when pip cannot install it."""
+    """Return the interpreter of a peer's environment. Raises CalledProcessError when pip fails."""
     folder = ENVIRONMENTS / peer
     python, stamp = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join([sys.version, *INSTALLED[peer], _fingerprint() if peer in OURS else ""])
-    if fresh or not stamp.exists() or stamp.read_text() != wanted:
+    contents_stamp = "\n".join(
+        [sys.version, *INSTALLED[peer], _fingerprint() if peer in OURS else ""]
+    )
+    if fresh or not stamp.exists() or stamp.read_text() != contents_stamp:
         print(f"preparing {peer}", file=sys.stderr)
         if fresh or not python.exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -42,19 +55,16 @@ def prepare(peer, fresh=False):
         stamp.unlink(missing_ok=True)
         if INSTALLED[peer]:
             _run(python, "-m", "pip", "install", "--quiet", *INSTALLED[peer])
-        stamp.write_text(wanted)
+        stamp.write_text(contents_stamp)
     return python
 
 
 def contents(python):
-    """What is installed, by name: version and megabytes, bytecode left out. pip and setuptools do not count."""
-    script = (
-        "import json\n"
-        "from importlib.metadata import distributions\n"
-        "def size(d): return sum(f.locate().stat().st_size for f in d.files or () if f.suffix != '.pyc' and f.locate().exists())\n"
-        "print(json.dumps({d.name: [d.version, size(d) / 1e6] for d in distributions() if d.name not in ('pip', 'setuptools')}))"
-    )
-    return _run(python, "-c", script)
+    """Return installed distributions as JSON: name to version and megabytes.
+
+    Bytecode, pip and setuptools are not counted.
+    """
+    return _run(python, "-c", LIST_DISTRIBUTIONS)
 
 
 def _fingerprint():

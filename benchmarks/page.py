@@ -1,8 +1,9 @@
-"""Writes the results page from what `run.py --json` wrote: nothing on it is written by hand.
+"""Write the results page from files of `run.py --json`. Nothing on the page is written by hand.
 
     python benchmarks/page.py FILE... > docs/benchmarks.md
 
-The rounds of several files count as one run. The chart goes to docs/images/benchmarks.svg, or where `--chart` says.
+The rounds of several files are combined into one run. The chart is written to
+docs/images/benchmarks.svg, or to the file of `--chart`.
 """
 
 import argparse
@@ -19,15 +20,18 @@ CHARTED = ("first-reply", "reply", "stream", "hundred", "cold", "warm", "turn", 
 
 HEAD = """# Benchmarks
 
-Written by `python benchmarks/page.py` from a run of `python benchmarks/run.py`. What each row means and how it is measured is told
-beside the code, in `benchmarks/README.md`; what the time is made of, [here](speed.md).
+Written by `python benchmarks/page.py` from a run of `python benchmarks/run.py`.
+`benchmarks/README.md` explains each row and how it is measured; [Speed](speed.md) explains where
+the time goes.
 """
-READ = """Read the ratios, not the times: machines differ. A ratio is the median of the rounds, each peer against the other within one
-round; in brackets the smallest and the largest, where there was more than one. Peak is memory above the level before the work, of
-images as a multiple of their bytes. A row in which calls failed has no ratio, since failing is cheap. The goals were set before the
-code was written; `majordomo-fast` is the extra `[fast]`.
+READ = """\
+Compare the ratios, not the times: machines differ. A ratio is the median over the rounds, each
+peer against the other within one round, with the smallest and the largest in brackets when there
+was more than one round. Peak is the memory above the level before the work; for images it is a
+multiple of their bytes. A row in which calls failed has no ratio, because failing is cheap. The
+goals were set before the code was written; `majordomo-fast` has the extra `[fast]`.
 """
-IMAGE = "![CPU of each peer as a multiple of openai's](images/benchmarks.svg)\n"
+CHART_IMAGE = "![CPU of each peer as a multiple of openai's](images/benchmarks.svg)\n"
 
 
 def main():
@@ -37,14 +41,17 @@ def main():
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--chart", type=Path, default=CHART)
     options = parser.parse_args()
-    results = together([json.loads(file.read_text()) for file in options.files])
+    results = combine([json.loads(file.read_text()) for file in options.files])
     options.chart.parent.mkdir(parents=True, exist_ok=True)
     options.chart.write_text(chart(charted(results["rounds"])))
     sys.stdout.write(page(results))
 
 
-def together(all_results):
-    """The first file says what the machine is; what only a later one measured is added."""
+def combine(all_results):
+    """Combine the results of several files.
+
+    The machine is that of the first file; measurements that only later files have are added.
+    """
     results = dict(all_results[0])
     for key in ("installed", "growth", "not_measured"):
         results[key] = {
@@ -60,22 +67,24 @@ def page(results):
         HEAD,
         f"{about(results)}\n",
         f"{met}.\n",
-        "![CPU of each peer as a multiple of openai's](images/benchmarks.svg)\n",
+        CHART_IMAGE,
         f"{READ}\n",
     ]
     for name, scenario, peers, found in measured(rounds):
         rows = [headings(scenario), *(row(scenario, peer, found) for peer in peers)]
         parts.append(f"## {name}\n\n{scenario.title}; per {scenario.unit}.\n\n{markdown(rows)}")
         if scenario.left_out:
-            parts.append(f"Not here: {scenario.left_out}.\n")
+            parts.append(f"Left out: {scenario.left_out}.\n")
     if results["growth"]:
-        parts.append("## Growth\n\nmajordomo with more and more of something, measured once.\n")
+        parts.append(
+            "## Growth\n\nmajordomo alone with a growing number of something, measured once.\n"
+        )
         parts += [
             f"{part['title']}:\n\n{markdown(growth_rows(part))}"
             for part in results["growth"].values()
         ]
     parts.append(
-        "## Installed\n\nBytecode and pip left out.\n\n"
+        "## Installed\n\nWithout bytecode and pip.\n\n"
         + markdown(list(footprint(results["installed"])))
     )
     if versions := {
@@ -89,10 +98,10 @@ def page(results):
             if name in results["installed"] or name in SHOWN
         ]
         parts.append("Versions: " + ", ".join(named) + ".\n")
-    if trouble := {**failures(rounds), **results["not_measured"]}:
+    if problems := {**failures(rounds), **results["not_measured"]}:
         parts.append(
             "## Failed or not measured\n\n"
-            + "\n".join(f"* {what}: `{one_line(why)}`" for what, why in trouble.items())
+            + "\n".join(f"* {what}: `{one_line(why)}`" for what, why in problems.items())
             + "\n"
         )
     return "\n".join(parts)
@@ -112,11 +121,14 @@ SHOWN = (
 def about(results):
     cores, count = results["cores"], len(results["rounds"])
     rounds = f"{count} round" + "s" * (count != 1)
-    return f"{cores} cores of {results['processor']}, {results['system']}, Python {results['python']}; {rounds}."
+    return (
+        f"{cores} cores of {results['processor']}, {results['system']},"
+        f" Python {results['python']}; {rounds}."
+    )
 
 
 def markdown(rows):
-    """A column that is empty in every row is left out."""
+    """Return a Markdown table without columns that are empty in every row."""
     kept = [
         number
         for number in range(len(rows[0]))
@@ -128,7 +140,7 @@ def markdown(rows):
 
 
 def charted(rounds):
-    """(title, [(peer, median ratio to openai)]) for those that compare with openai."""
+    """Yield (title, [(peer, median ratio to openai)]) for scenarios that compare with openai."""
     for name, scenario, peers, found in measured(rounds):
         others = [peer for peer in peers if peer not in ("raw", "openai")]
         bars = [(peer, median(each)) for peer in others if (each := ratios(peer, "openai", found))]
@@ -137,11 +149,11 @@ def charted(rounds):
 
 
 def one_line(text):
-    """Of a failure: no line breaks, no paths of this machine, not too long."""
-    words = " ".join(str(text).replace("`", "'").split()).replace(
+    """Return the text of a failure without line breaks and local paths, at most 200 characters."""
+    line = " ".join(str(text).replace("`", "'").split()).replace(
         str(Path(__file__).parent.parent), "."
     )
-    return words[:200]
+    return line[:200]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measures majordomo and its peers against one fake server, in turn, and prints CPU, memory and ratios.
+"""Measure majordomo and its peers against one fake server; print CPU, memory and ratios.
 
     python benchmarks/run.py
 
-What the rows mean and how to read them: README.md beside this file.
+README.md explains the rows and how to read them.
 """
 
 import argparse
@@ -20,11 +20,14 @@ from scenarios import SCENARIOS
 from table import aligned, failures, footprint, goals, growth_rows, tables
 
 HERE = Path(__file__).parent
-CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}  # the others: <peer>_client.py
+# The other clients are <peer>_client.py.
+CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}
 GROWTH = "growth"
-PARTS = ("conversation", "providers", "queued", "listening", "streams")  # of clients/growth.py
+# The parts of clients/growth.py.
+PARTS = ("conversation", "providers", "queued", "listening", "streams")
 EVERYTHING = [*SCENARIOS, GROWTH]
-LONGEST = 300  # seconds for one measurement; a machine that is busy otherwise needs more
+# For one measurement; a busy machine needs more.
+TIMEOUT_SECONDS = 300
 
 
 def main():
@@ -57,7 +60,10 @@ def parse():
         description="Measure majordomo and its peers against one fake server."
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="every peer is measured once in each (default 5)"
+        "--rounds",
+        type=int,
+        default=5,
+        help="rounds; each peer is measured once per round (default 5)",
     )
     parser.add_argument(
         "--only",
@@ -69,9 +75,9 @@ def parse():
     parser.add_argument(
         "--peers", type=listed(PEERS), default=PEERS, metavar="PEER,...", help=", ".join(PEERS)
     )
-    parser.add_argument("--json", metavar="FILE", help="write every single measurement there")
+    parser.add_argument("--json", metavar="FILE", help="write all measurements to FILE")
     parser.add_argument(
-        "--fresh", action="store_true", help="make the environments anew, with the newest peers"
+        "--fresh", action="store_true", help="recreate the environments with the newest peers"
     )
     return parser.parse_args()
 
@@ -89,7 +95,7 @@ def listed(known):
 
 
 def allow_many_sockets():
-    """1,000 calls at once need as many connections, on both sides; children inherit the limit."""
+    """Raise the limit for 1,000 connections at once; child processes inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
@@ -109,7 +115,7 @@ def environments(options):
 
 @contextlib.contextmanager
 def server():
-    """The address of a server in a process of its own, which ends with its standard input."""
+    """Start a server process and yield its URL; it ends when its standard input closes."""
     command = [sys.executable, str(HERE / "server.py")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -121,7 +127,7 @@ def server():
 
 
 def one_round(scenarios, pythons, url, number, results, not_measured):
-    """Peer after peer within a scenario; each round begins with another peer."""
+    """Measure all peers of each scenario; each round starts with another peer."""
     for name in scenarios:
         if name == GROWTH:
             continue
@@ -142,7 +148,7 @@ def measure(peer, scenario, python, url):
 
 
 def grow(python, url, growth, not_measured):
-    """Once, not in each round: what is looked for is a curve, not a small difference."""
+    """Measure growth once, not per round: the shape of the curve matters, not small differences."""
     for part in PARTS:
         print(f"growth: {part}", file=sys.stderr)
         try:
@@ -156,13 +162,18 @@ def grow(python, url, growth, not_measured):
 def answer(python, client, what, url):
     command = [str(python), str(HERE / "clients" / client), what, url]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=LONGEST, env=environment()
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        env=environment(),
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def environment():
-    """Ours, without what would send a client through a proxy or change its interpreter."""
+    """Return the environment without proxy settings and variables of the interpreter."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -180,7 +191,7 @@ def machine():
 
 
 def processor():
-    """What it calls itself, where the system tells."""
+    """Return the name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -191,7 +202,8 @@ def processor():
 def show(results):
     rounds = results["rounds"]
     print(
-        f"Python {results['python']}, {results['cores']} cores of {results['processor']}, {results['system']}, {len(rounds)} rounds\n"
+        f"Python {results['python']}, {results['cores']} cores of {results['processor']},"
+        f" {results['system']}, {len(rounds)} rounds\n"
     )
     for text in tables(rounds):
         print(text)
@@ -211,7 +223,7 @@ def show(results):
 
 
 def last_line(text):
-    """The line that says what went wrong: the last that names an error, else the last."""
+    """Return the last line that names an error, or else the last line."""
     lines = (
         (text.decode(errors="replace") if isinstance(text, bytes) else text or "")
         .strip()

@@ -1,11 +1,12 @@
-"""What is measured, in which unit, against whom, and the figure to reach."""
+"""The scenarios: unit, peers, peers to compare with, and goals."""
 
 from dataclasses import dataclass, field
 
 OURS = ("majordomo", "majordomo-fast")
 CHAT = ("raw", "httpx", "openai", "ollama", "anthropic", "litellm", "pydantic-ai", "any-llm", *OURS)
 IMAGE_TOOLS = ("pillow", "opencv", "pyvips", *OURS)
-ITSELF = "itself"  # the same peer doing the same work without what the row measures
+# The peer doing the same work without the feature that the row measures.
+ITSELF = "itself"
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class Scenario:
     peers: tuple[str, ...]
     plain: Goal | None = None
     fast: Goal | None = None
-    image_bytes: int = 0  # what the peak is divided by
+    # The peak is divided by this.
+    image_bytes: int = 0
     against: tuple[str, str] = field(default=("openai", "raw"))
-    left_out: str = ""  # who is not here, and why
+    # Peers that are not measured, with the reason.
+    left_out: str = ""
 
     def goal(self, peer):
         return {"majordomo": self.plain, "majordomo-fast": self.fast}.get(peer)
@@ -43,14 +46,14 @@ def _without(*names):
     return tuple(peer for peer in CHAT if peer not in names)
 
 
-IMAGES = 8 * 1024 * 1024
-NO_OLLAMA = "ollama: another protocol, see ndjson"
-FEW_STREAM = ("ollama", "anthropic", "litellm", "pydantic-ai", "any-llm")
-BY_HAND = "the others have no line; openai and raw wait at an asyncio.Semaphore"
+IMAGE_BYTES = 8 * 1024 * 1024
+OLLAMA_LEFT_OUT = "ollama: another protocol, see ndjson"
+NOT_IN_STREAM_ROWS = ("ollama", "anthropic", "litellm", "pydantic-ai", "any-llm")
+GATE_LEFT_OUT = "the others have no queue; openai and raw use an asyncio.Semaphore"
 SCENARIOS = {
     "import": Scenario("import (raw: import asyncio)", "import", CHAT, **_same(Goal(1.2, "raw"))),
     "first-reply": Scenario(
-        "import, provider built, first reply", "start", CHAT, **_same(Goal(0.45))
+        "import, create a provider, first reply", "start", CHAT, **_same(Goal(0.45))
     ),
     "image-model": Scenario(
         "an image model in a fresh interpreter (httpx: import httpx, pydantic)",
@@ -66,19 +69,19 @@ SCENARIOS = {
         _without("ollama"),
         Goal(0.13),
         Goal(0.11),
-        left_out=NO_OLLAMA,
+        left_out=OLLAMA_LEFT_OUT,
     ),
     "stream-coalesced": Scenario(
         "SSE stream, many events in each HTTP chunk",
         "delta",
-        _without(*FEW_STREAM),
+        _without(*NOT_IN_STREAM_ROWS),
         Goal(0.13),
         Goal(0.11),
     ),
     "stream-live": Scenario(
         "SSE live, one event a millisecond",
         "delta",
-        _without(*FEW_STREAM),
+        _without(*NOT_IN_STREAM_ROWS),
         Goal(0.55),
         Goal(1.6, "raw"),
     ),
@@ -89,7 +92,7 @@ SCENARIOS = {
         Goal(0.6, "ollama"),
         Goal(0.3, "ollama"),
         against=("ollama", "raw"),
-        left_out="the others: they do not speak Ollama's protocol",
+        left_out="the others: they do not support Ollama's protocol",
     ),
     "hundred": Scenario(
         "1,000 replies, 100 at a time, 50 ms latency", "call", CHAT, **_same(Goal(0.3))
@@ -99,11 +102,14 @@ SCENARIOS = {
     "image": Scenario(
         "8 MB image as base64",
         "image",
-        _without(*FEW_STREAM),
+        _without(*NOT_IN_STREAM_ROWS),
         Goal(0.4, peak=1.1),
         Goal(0.2, peak=1.1),
-        IMAGES,
-        left_out="ollama, anthropic, pydantic-ai, any-llm: no image call of their own; litellm: openai's, decoded by hand",
+        IMAGE_BYTES,
+        left_out=(
+            "ollama, anthropic, pydantic-ai, any-llm: no image generation;"
+            " litellm: openai's, decoded by hand"
+        ),
     ),
     "turn": Scenario(
         "chat turn with 4 x 2 MB images",
@@ -111,34 +117,34 @@ SCENARIOS = {
         CHAT,
         Goal(0.36, peak=0.1),
         Goal(0.15, peak=0.1),
-        IMAGES,
+        IMAGE_BYTES,
     ),
     "conversation": Scenario(
-        "200 messages, 20 of them with an image of 64 KB, sent once more each turn",
+        "200 messages, 20 of them with a 64 KB image, sent again with each call",
         "call",
         ("raw", "openai", *OURS),
         image_bytes=20 * 64 * 1024,
-        left_out="the others: as openai, below their own cost of a reply",
+        left_out="the others: like openai, less than their own cost of a reply",
     ),
     "tool-loop": Scenario(
-        "one tool, 10 answers of the model",
-        "answer",
+        "one tool, 10 replies of the model",
+        "reply",
         ("raw", "openai", "pydantic-ai", *OURS),
-        left_out="the others have no loop; openai and raw are written by hand",
+        left_out="the others have no tool loop; those of openai and raw are written by hand",
     ),
     "chain": Scenario(
         "a reply through a chain of two",
         "call",
         OURS,
         against=(ITSELF, "raw"),
-        left_out="the others: no chain in the same package",
+        left_out="the others: no chains in the package",
     ),
     "gate": Scenario(
-        "1,000 callers at a line with 4 places, 5 ms latency",
-        "caller",
+        "1,000 users in a queue with 4 slots, 5 ms latency",
+        "user",
         ("raw", "openai", *OURS),
         against=("openai", ITSELF),
-        left_out=BY_HAND,
+        left_out=GATE_LEFT_OUT,
     ),
     "resize": Scenario(
         "PNG 1024 -> 512 -> JPEG, Lanczos",
@@ -163,12 +169,14 @@ SCENARIOS = {
         left_out="opencv, pyvips: decode and encode too",
     ),
     "derive": Scenario(
-        "thumbnail, web and cleaned original of 50 images of 384 x 384",
+        "thumbnail, web image and sanitized original of 50 images of 384 x 384",
         "image",
         ("pillow", *OURS),
         against=("pillow", ITSELF),
-        left_out="opencv, pyvips: no such set; pillow is written by hand, in one thread",
+        left_out="opencv, pyvips: no derivatives; pillow's are written by hand, in one thread",
     ),
 }
-MOST_DISTRIBUTIONS = 13  # ourselves included
-MOST_MEGABYTES = 16  # everything but Pillow
+# Including majordomo itself.
+MAX_DISTRIBUTIONS = 13
+# Without Pillow.
+MAX_MEGABYTES = 16

@@ -1,10 +1,10 @@
-"""A fake chat and image server with replies made in advance, so that what is measured is the client.
+"""A fake chat and image server with prepared replies, so that only the client is measured.
 
-It prints its port, serves until its standard input ends, and knows by the model's name how to answer:
-`latency-50` waits 50 ms, `live` streams one event a millisecond, `coalesced` puts many events into one HTTP chunk,
-`short` streams few events, `held` sends one of as many and the others when `/release` is asked for,
-`tools` calls a tool until it has had enough results,
-`small` draws a small image; any other model is answered at once.
+It prints its port and serves until its standard input ends. The name of the model selects the
+reply: `latency-50` waits 50 ms, `live` streams one event per millisecond, `coalesced` puts many
+events into one HTTP chunk, `short` streams few events, `held` sends the first of as many and the
+others after a request to `/release`, `tools` calls a tool until it has received enough results,
+`small` generates a small image; any other model is anthropic_reply at once.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 STREAM = re.compile(rb'"stream"\s*:\s*true')
 TOOL_RESULT = re.compile(rb'"role"\s*:\s*"tool"')
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
-KEPT = 4096  # of a body, at each end: enough to find the model's name without holding the images
+# Bytes of a body that are kept at each end: enough to find the name of the model.
+KEPT_BYTES = 4096
 BATCH = 64 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -38,21 +39,21 @@ def chunk(data):
 
 def stream_head(kind):
     return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
-        % kind
+        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\n"
+        b"transfer-encoding: chunked\r\n\r\n" % kind
     )
 
 
-def packed(pieces, size):
-    """The same bytes in fewer, larger pieces."""
-    held = bytearray()
-    for piece in pieces:
-        held += piece
-        if len(held) >= size:
-            yield bytes(held)
-            held.clear()
-    if held:
-        yield bytes(held)
+def batched(parts, size):
+    """Join the bytes into fewer, larger parts."""
+    buffer = bytearray()
+    for part in parts:
+        buffer += part
+        if len(buffer) >= size:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
 
 
 def completion(finish="stop", **message):
@@ -155,7 +156,7 @@ def ollama_lines(count):
     ]
 
 
-def drawing(size):
+def image_reply(size):
     text = base64.b64encode(made_up_png(size)).decode()
     return encoded({"created": 1700000000, "data": [{"b64_json": text}], "output_format": "png"})
 
@@ -165,46 +166,52 @@ def encoded(value):
 
 
 class Replies:
-    """Every reply, as bytes: a whole one is one piece; a stream is written in pieces."""
+    """All replies as bytes; a stream is a list of parts."""
 
     def __init__(self):
         events, lines = completion_events(DELTAS), ollama_lines(DELTAS)
         self.chat = whole(completion())
         self.tool_calls = [whole(tool_calling(number)) for number in range(1, TURNS)]
-        answered = anthropic_message([{"type": "text", "text": ANSWER}], stop_reason="end_turn")
-        self.anthropic = whole(encoded(answered))
+        anthropic_reply = anthropic_message(
+            [{"type": "text", "text": ANSWER}], stop_reason="end_turn"
+        )
+        self.anthropic = whole(encoded(anthropic_reply))
         self.ollama = whole(ollama_reply())
         self.models = whole(
             encoded(
                 {
                     "object": "list",
-                    "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "nobody"}],
+                    "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "test"}],
                 }
             )
         )
-        self.image = whole(drawing(IMAGE_BYTES))
-        self.small_image = whole(drawing(1024))
+        self.image = whole(image_reply(IMAGE_BYTES))
+        self.small_image = whole(image_reply(1024))
         self.not_found = whole(b'{"error":{"message":"not here"}}', status=b"404 Not Found")
         self.length_required = whole(b"", status=b"411 Length Required")
         self.sse_head = stream_head(b"text/event-stream")
-        self.sse = list(packed(map(chunk, events), BATCH))
-        self.sse_coalesced = [chunk(piece) for piece in packed(events, BATCH // 4)]
+        self.sse = list(batched(map(chunk, events), BATCH))
+        self.sse_coalesced = [chunk(part) for part in batched(events, BATCH // 4)]
         self.sse_live = [chunk(event) for event in completion_events(LIVE_DELTAS)]
         self.sse_held = [chunk(event) for event in completion_events(HELD_DELTAS)]
-        said = list(anthropic_events(DELTAS))
-        self.sse_anthropic = list(packed(map(chunk, said), BATCH))
-        self.sse_anthropic_coalesced = [chunk(piece) for piece in packed(said, BATCH // 4)]
+        anthropic_stream = list(anthropic_events(DELTAS))
+        self.sse_anthropic = list(batched(map(chunk, anthropic_stream), BATCH))
+        self.sse_anthropic_coalesced = [
+            chunk(part) for part in batched(anthropic_stream, BATCH // 4)
+        ]
         self.sse_anthropic_live = [chunk(event) for event in anthropic_events(LIVE_DELTAS)]
         self.ndjson_head = stream_head(b"application/x-ndjson")
-        self.ndjson = list(packed(map(chunk, lines), BATCH))
+        self.ndjson = list(batched(map(chunk, lines), BATCH))
 
 
 class Connection(asyncio.Protocol):
     def __init__(self, replies, held):
         self._replies = replies
-        self._waiting = held  # connections with an unfinished stream of the model `held`
-        self._held = b""
-        self._path = None  # of the request whose body is still arriving
+        # Connections with an unfinished stream of the model `held`.
+        self._waiting = held
+        self._received_head = b""
+        # The path of the request whose body is still arriving.
+        self._path = None
         self._missing = 0
         self._body = bytearray()
 
@@ -214,12 +221,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data):
         if self._path is None:
-            data = self._held + data
+            data = self._received_head + data
             head, blank, data = data.partition(b"\r\n\r\n")
             if not blank:
-                self._held = head
+                self._received_head = head
                 return
-            self._held = b""
+            self._received_head = b""
             self._path = head.split(b" ", 2)[1]
             length = LENGTH.search(head)
             if length is None and not head.startswith(b"GET"):
@@ -229,8 +236,8 @@ class Connection(asyncio.Protocol):
             self._missing = int(length[1]) if length else 0
         self._missing -= len(data)
         self._body += data
-        if len(self._body) > 16 * KEPT:
-            del self._body[KEPT:-KEPT]
+        if len(self._body) > 16 * KEPT_BYTES:
+            del self._body[KEPT_BYTES:-KEPT_BYTES]
         if self._missing <= 0:
             self._answer(self._path, bytes(self._body))
             self._path = None
@@ -271,7 +278,7 @@ class Connection(asyncio.Protocol):
         elif path == b"/v1/messages":
             self._transport.write(replies.anthropic)
         elif path == b"/v1/images/generations":
-            self._transport.write(replies.small_picture if model == b"small" else replies.picture)
+            self._transport.write(replies.small_image if model == b"small" else replies.image)
         elif path == b"/api/chat" and not re.search(rb'"stream"\s*:\s*false', body):
             self._stream(replies.ndjson_head, replies.ndjson)
         elif path == b"/api/chat":
@@ -292,26 +299,26 @@ class Connection(asyncio.Protocol):
         else:
             self._stream(self._replies.sse_head, coalesced if model == b"coalesced" else plain)
 
-    def _release(self, transports, pieces):
-        """One event to each stream in turn, so that hardly any two arrive together."""
-        piece = next(pieces, None)
+    def _release(self, transports, parts):
+        """Send one event to each stream in turn, so that few arrive together."""
+        part = next(parts, None)
         for transport in transports:
-            transport.write(piece or LAST_CHUNK)
-        if piece:
-            self._loop.call_soon(self._release, transports, pieces)
+            transport.write(part or LAST_CHUNK)
+        if part:
+            self._loop.call_soon(self._release, transports, parts)
 
-    def _stream(self, head, pieces):
+    def _stream(self, head, parts):
         self._transport.write(head)
-        for piece in pieces:
-            self._transport.write(piece)
+        for part in parts:
+            self._transport.write(part)
         self._transport.write(LAST_CHUNK)
 
-    def _live(self, pieces, due):
-        piece = next(pieces, None)
-        self._transport.write(piece or LAST_CHUNK)
-        if piece and not self._transport.is_closing():
+    def _live(self, parts, due):
+        part = next(parts, None)
+        self._transport.write(part or LAST_CHUNK)
+        if part and not self._transport.is_closing():
             due += 0.001
-            self._loop.call_at(due, self._live, pieces, due)
+            self._loop.call_at(due, self._live, parts, due)
 
 
 async def serve():

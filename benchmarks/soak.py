@@ -1,10 +1,11 @@
-"""A thousand streams at once, round after round, a tenth of them from a server that misbehaves: what is wrong, and what is left behind.
+"""Soak test: a thousand streams at once, in rounds, a tenth of them broken by the server.
 
     python benchmarks/soak.py [--here] [--json FILE]
 
-Both carriers are tried, each in a process and an environment of its own, against a server in another process. Exits with 1 when a figure is
-missed: every healthy stream whole, none wrong, every fault a typed error with an exact prefix, no socket or task left, and at most 1 MiB
-more memory after each thousand.
+The plain and the fast install are tested, each in a process and an environment of its own, against
+a server in another process. The exit status is 1 when a requirement is missed: every healthy stream
+is complete, none has wrong text, every fault is a typed error with an exact prefix, no socket or
+task stays, and memory grows by at most 1 MiB per round.
 """
 
 import argparse
@@ -25,20 +26,25 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FAULTS = ("cut", "reset", "garbled", "stalled", "refused")
-WORDS = 12  # of an answer; a faulty one says half of them
-PATIENCE = 0.3  # seconds after its last word until a caller gives up on a stalled stream
-GROWTH = 1024  # KiB in a round
-SETTLED = 3  # rounds until pools, caches and the allocator have what they keep
-LONGEST = 900  # seconds for one carrier
+# Words of a reply; a faulty stream has half of them.
+WORDS = 12
+# Time after its last word until a stalled stream is abandoned.
+STALL_SECONDS = 0.3
+# Allowed growth of memory per round.
+MAX_GROWTH_KIB = 1024
+# Rounds until pools, caches and the allocator have reached their size.
+WARMUP_ROUNDS = 3
+# For run_stream install.
+TIMEOUT_SECONDS = 900
 
 
 def words_of(number):
-    """Nobody else's words: a stream that got another one's is noticed."""
+    """Return words that only this stream has, so that mixed-up streams are detected."""
     return [f"{number}.{index} " for index in range(WORDS)]
 
 
 def kind_of(number):
-    """Every tenth call is faulty, the faults in turn."""
+    """Return the behavior of a call: every tenth is faulty, with the faults in rotation."""
     return FAULTS[number // 10 % len(FAULTS)] if number % 10 == 0 else "healthy"
 
 
@@ -70,13 +76,13 @@ async def answer(reader, writer):
                 if line.startswith(b"content-length:")
             )
             number = int(json.loads(await reader.readexactly(length))["model"])
-            if not await speak(reader, writer, number):
+            if not await respond(reader, writer, number):
                 break
     writer.close()
 
 
-async def speak(reader, writer, number):
-    """Whether the connection goes on."""
+async def respond(reader, writer, number):
+    """Send the response; return whether the connection stays open."""
     kind = kind_of(number)
     if kind == "refused":
         body = b'{"error": {"message": "out of order"}}'
@@ -99,7 +105,8 @@ async def speak(reader, writer, number):
         writer.write(chunk(b"data: {garbled\n\n"))
         return False
     if kind == "stalled":
-        await reader.read()  # until the client has gone
+        # Wait until the client closes.
+        await reader.read()
     if kind == "reset":
         writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
@@ -119,26 +126,26 @@ async def serve():
 # The client
 
 
-async def one(model, number, found):
+async def run_stream(model, number, counts):
     import anyio
 
     import majordomo as md
 
-    kind, whole = kind_of(number), "".join(words_of(number))
-    outcome, text = "whole", ""
-    said = "".join(words_of(number)[: WORDS if kind == "healthy" else WORDS // 2])
-    with anyio.CancelScope() as patience:
+    kind, complete = kind_of(number), "".join(words_of(number))
+    outcome, text = "complete", ""
+    sent = "".join(words_of(number)[: WORDS if kind == "healthy" else WORDS // 2])
+    with anyio.CancelScope() as scope:
         try:
             async with model.stream("hi") as stream:
-                async for told in stream:
-                    text += getattr(told, "text", "")
-                    if kind == "stalled" and len(text) >= len(said):
-                        patience.deadline = anyio.current_time() + PATIENCE
+                async for event_ in stream:
+                    text += getattr(event_, "text", "")
+                    if kind == "stalled" and len(text) >= len(sent):
+                        scope.deadline = anyio.current_time() + STALL_SECONDS
             text = stream.reply.text
         except md.StreamBrokenError as error:
             outcome = "broken"
             if error.partial.text != text:
-                found["wrong"] += 1
+                counts["wrong"] += 1
         except md.MajordomoError as error:
             outcome = (
                 "refused"
@@ -147,22 +154,26 @@ async def one(model, number, found):
             )
         except Exception as error:
             outcome = "wrong"
-            found[f"untyped {type(error).__name__}"] += 1
-    if patience.cancelled_caught:
+            counts[f"untyped {type(error).__name__}"] += 1
+    if scope.cancelled_caught:
         outcome = "given up"
-    exact = {"healthy": text == whole, "refused": text == "", "reset": said.startswith(text)}.get(
-        kind, text == said
+    exact = {
+        "healthy": text == complete,
+        "refused": text == "",
+        "reset": sent.startswith(text),
+    }.get(kind, text == sent)
+    expected = {"healthy": "complete", "refused": "refused", "stalled": "given up"}.get(
+        kind, "broken"
     )
-    expected = {"healthy": "whole", "refused": "refused", "stalled": "given up"}.get(kind, "broken")
-    found[kind] += 1
+    counts[kind] += 1
     if outcome == expected and exact:
-        found[f"{kind} as it should"] += 1
+        counts[f"{kind} as expected"] += 1
     else:
-        found[f"{kind}: {outcome}"] += 1
-    if outcome == "whole" and not (kind == "healthy" and exact):
-        found["wrong"] += 1
-    if not whole.startswith(text):
-        found["wrong"] += 1
+        counts[f"{kind}: {outcome}"] += 1
+    if outcome == "complete" and not (kind == "healthy" and exact):
+        counts["wrong"] += 1
+    if not complete.startswith(text):
+        counts["wrong"] += 1
 
 
 async def soak(url, loop, rounds, streams):
@@ -170,27 +181,27 @@ async def soak(url, loop, rounds, streams):
 
     import majordomo as md
 
-    found, memory = Counter(), []
-    tasks = living(loop)
+    counts, memory = Counter(), []
+    tasks = task_count(loop)
     before = sockets()
     provider = md.OpenAICompatible(url + "/v1", retries=md.Retries(attempts=1))
     async with provider:
         for turn in range(rounds):
             async with anyio.create_task_group() as group:
                 for number in range(turn * streams, (turn + 1) * streams):
-                    group.start_soon(one, provider.model(str(number)), number, found)
+                    group.start_soon(run_stream, provider.model(str(number)), number, counts)
             memory.append(resident())
     await anyio.sleep(0.1)
     return {
-        "counts": dict(found),
+        "counts": dict(counts),
         "memory": memory,
-        "tasks": living(loop) - tasks,
+        "tasks": task_count(loop) - tasks,
         "sockets": sockets() - before,
     }
 
 
-def living(loop):
-    """Tasks of the event loop that runs."""
+def task_count(loop):
+    """Return the number of tasks of the current event loop."""
     if loop == "trio":
         import trio
 
@@ -199,15 +210,15 @@ def living(loop):
 
 
 def sockets():
-    found = 0
+    counts = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return found
+            counts += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return counts
 
 
 def resident():
-    """KiB of the process, after what is free was given back."""
+    """Return the memory of the process in KiB, after freeing what can be freed."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -226,20 +237,20 @@ def client(url, loop, rounds, streams):
 # The run
 
 
-def judged(result):
-    """Row by row: what it is, the figure, what is allowed, whether it is kept."""
+def requirements(result):
+    """Return rows of name, figure, allowed value, and whether it is met."""
     counts, memory = result["counts"], result["memory"]
-    settled = memory[min(SETTLED, len(memory)) - 1 :]
-    growth = (settled[-1] - settled[0]) / max(1, len(settled) - 1)
+    warm = memory[min(WARMUP_ROUNDS, len(memory)) - 1 :]
+    growth = (warm[-1] - warm[0]) / max(1, len(warm) - 1)
     rows = []
     for kind in ("healthy", *FAULTS):
-        right, all_of_them = counts.get(f"{kind} as it should", 0), counts.get(kind, 0)
+        expected_count, total = counts.get(f"{kind} as expected", 0), counts.get(kind, 0)
         rows.append(
             (
-                f"{kind}, as it should be",
-                f"{right:,} of {all_of_them:,}",
+                f"{kind}, as expected",
+                f"{expected_count:,} of {total:,}",
                 "all",
-                right == all_of_them,
+                expected_count == total,
             )
         )
     wrong = sum(often for what, often in counts.items() if what.startswith(("wrong", "untyped")))
@@ -248,7 +259,9 @@ def judged(result):
         (f"{name} left", result[name], 0, result[name] <= 0)
         for name in ("sockets", "tasks", "threads")
     ]
-    rows.append(("KiB more after each round", round(growth), GROWTH, growth <= GROWTH))
+    rows.append(
+        ("KiB more after each round", round(growth), MAX_GROWTH_KIB, growth <= MAX_GROWTH_KIB)
+    )
     return rows
 
 
@@ -264,7 +277,7 @@ def server():
             process.stdin.close()
 
 
-def carriers(options):
+def installs(options):
     if options.here:
         return {"here": sys.executable}
     from environments import prepare
@@ -274,7 +287,7 @@ def carriers(options):
 
 def main():
     parser = argparse.ArgumentParser(
-        description="A thousand streams at once, a tenth of them faulty: what goes wrong, and what is left."
+        description="Soak test: a thousand streams at once, a tenth of them faulty."
     )
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=10)
@@ -282,14 +295,14 @@ def main():
         "--loop",
         choices=["asyncio", "trio"],
         default="asyncio",
-        help="trio has to be installed where it runs (--here)",
+        help="trio must be installed in the interpreter (--here)",
     )
     parser.add_argument(
         "--here",
         action="store_true",
-        help="this interpreter and its majordomo, instead of two environments of their own",
+        help="use this interpreter and its majordomo instead of two environments",
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything that was counted there")
+    parser.add_argument("--json", metavar="FILE", help="write all counts to FILE")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--client", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -305,22 +318,23 @@ def main():
     if options.client:
         client(options.client, options.loop, options.rounds, options.streams)
         return 0
-    results, kept = {}, True
-    for name, python in carriers(options).items():
+    results, passed = {}, True
+    for name, python in installs(options).items():
         with server() as url:
             command = [python, __file__, "--client", url, "--loop", options.loop]
             command += ["--rounds", str(options.rounds), "--streams", str(options.streams)]
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=False
+            process_result = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS, check=False
             )
-        if done.returncode:
-            print(f"{name}: the client ended with {done.returncode}")
+        if process_result.returncode:
+            print(f"{name}: the client ended with {process_result.returncode}")
             return 1
-        results[name] = json.loads(done.stdout.splitlines()[-1])
-        rows = judged(results[name])
-        kept = kept and all(row[3] for row in rows)
+        results[name] = json.loads(process_result.stdout.splitlines()[-1])
+        rows = requirements(results[name])
+        passed = passed and all(row[3] for row in rows)
         print(
-            f"{name}, {options.loop}: {options.rounds} rounds of {options.streams:,} streams at once"
+            f"{name}, {options.loop}: {options.rounds} rounds of"
+            f" {options.streams:,} streams at once"
         )
         for what, figure, allowed, fine in rows:
             print(f"  {'ok ' if fine else 'NOT'} {what:32} {figure!s:>16}   (allowed: {allowed})")
@@ -329,7 +343,7 @@ def main():
                 print(f"  ! {what}: {often}")
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
-    return 0 if kept else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

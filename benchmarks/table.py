@@ -1,14 +1,14 @@
-"""The figures of all rounds: medians, and ratios taken within each round; as rows, and as text for a terminal."""
+"""Tables of all rounds: medians, and ratios within each round, as rows and as text."""
 
 from statistics import median
 
-from scenarios import ITSELF, MOST_DISTRIBUTIONS, MOST_MEGABYTES, OURS, SCENARIOS
+from scenarios import ITSELF, MAX_DISTRIBUTIONS, MAX_MEGABYTES, OURS, SCENARIOS
 
 FAILED = "failed"
 
 
 def measured(rounds):
-    """(name, scenario, its peers, what each round found) for each scenario somebody was measured in."""
+    """Yield name, scenario, measured peers and the results of each round."""
     for name, scenario in SCENARIOS.items():
         found = [results[name] for results in rounds if name in results]
         peers = [peer for peer in scenario.peers if any(peer in results for results in found)]
@@ -20,7 +20,7 @@ def tables(rounds):
     """`rounds` is a list of {scenario: {peer: figures}}."""
     for name, scenario, peers, found in measured(rounds):
         rows = [headings(scenario), *(row(scenario, peer, found) for peer in peers)]
-        left_out = f"  not here: {scenario.left_out}\n" if scenario.left_out else ""
+        left_out = f"  left out: {scenario.left_out}\n" if scenario.left_out else ""
         yield f"{name}: {scenario.title}; per {scenario.unit}\n{aligned(rows)}{left_out}"
 
 
@@ -52,12 +52,12 @@ def row(scenario, peer, found):
 
 
 def ratios(peer, other, found):
-    """One of each round in which nothing failed on either side: a call that failed is cheap. None where something did."""
+    """Return the ratio of each round; None when a call failed, because failing is cheap."""
     if other == ITSELF:
         pairs = [
-            (results[peer]["cpu_seconds"], results[peer]["beside_cpu_seconds"])
+            (results[peer]["cpu_seconds"], results[peer]["baseline_cpu_seconds"])
             for results in found
-            if _has_beside(results, peer)
+            if _has_baseline(results, peer)
         ]
         return None if _failed(found, peer) else [ours / theirs for ours, theirs in pairs]
     both = [
@@ -72,7 +72,7 @@ def ratios(peer, other, found):
 
 
 def verdict(scenario, peer, found):
-    """Whether the median reaches the goal; nothing where there is no goal, or nobody to compare with."""
+    """Return whether the median reaches the goal; "" without a goal or a peer to compare with."""
     goal = scenario.goal(peer)
     if goal is None:
         return ""
@@ -88,7 +88,7 @@ def verdict(scenario, peer, found):
 
 
 def footprint(installed):
-    """Rows of peer, distributions, megabytes, those of Pillow, and whether the goal is reached."""
+    """Yield rows: peer, distributions, megabytes, those of Pillow, goal, and whether it is met."""
     yield ["", "distributions", "MB", "of which Pillow", "goal", ""]
     for peer, found in installed.items():
         if found:
@@ -97,13 +97,13 @@ def footprint(installed):
                 found.get("pillow", ("", 0))[1],
             )
             goal = (
-                f"<= {MOST_DISTRIBUTIONS}; <= {MOST_MEGABYTES} MB without Pillow"
+                f"<= {MAX_DISTRIBUTIONS}; <= {MAX_MEGABYTES} MB without Pillow"
                 if peer == "majordomo"
                 else ""
             )
             met = (
                 "met"
-                if len(found) <= MOST_DISTRIBUTIONS and size - pillow <= MOST_MEGABYTES
+                if len(found) <= MAX_DISTRIBUTIONS and size - pillow <= MAX_MEGABYTES
                 else "missed"
             )
             yield [
@@ -117,7 +117,7 @@ def footprint(installed):
 
 
 def goals(rounds):
-    """How many are met, of how many, by the plain and the fast install."""
+    """Yield for the plain and the fast install how many goals are met, and of how many."""
     for peer in OURS:
         verdicts = [
             verdict(scenario, peer, found)
@@ -129,7 +129,7 @@ def goals(rounds):
 
 
 def failures(rounds):
-    """The first failure of each, as text."""
+    """Return the first failure of each peer and scenario."""
     return {
         f"{peer} {name}": figures["first_failure"]
         for results in rounds
@@ -140,7 +140,7 @@ def failures(rounds):
 
 
 def growth_rows(part):
-    """The rows of one table of growth: `part` has `size` (what grows), `columns` and `rows` of numbers."""
+    """Return the rows of a growth table; `part` has `size` (what grows), `columns` and `rows`."""
     return [
         [part["size"], *part["columns"]],
         *([f"{line[0]:,}", *(f"{value:,.2f}" for value in line[1:])] for line in part["rows"]),
@@ -163,8 +163,8 @@ def aligned(rows):
     return "\n".join(f"  {line}" for line in lines) + "\n"
 
 
-def _has_beside(results, peer):
-    return "beside_cpu_seconds" in results.get(peer, {})
+def _has_baseline(results, peer):
+    return "baseline_cpu_seconds" in results.get(peer, {})
 
 
 def _failed(found, peer):
@@ -172,7 +172,7 @@ def _failed(found, peer):
 
 
 def _ratio(peer, other, found):
-    """The median of the rounds, and the smallest and largest."""
+    """Return the median of the rounds with the smallest and largest."""
     each = ratios(peer, other, found) if peer != other else []
     if each is None:
         return FAILED

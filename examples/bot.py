@@ -1,4 +1,4 @@
-"""The shape of a chat bot's handler: history kept as JSON, images in and out, one clear line when something fails."""
+"""The handler of a chat bot: history as JSON, images in and out, one clear line on failure."""
 
 import asyncio
 
@@ -11,7 +11,10 @@ image_model = md.image_model("offline", md.with_image_size("256x256"), md.with_s
 async def answer(
     saved: str, text: str, attachments: list[bytes]
 ) -> tuple[str, str, list[md.ImagePart]]:
-    """The new history, what to say, and images to post. Text and attachments come from strangers."""
+    """Return the new history, the text and the images to post.
+
+    Text and attachments are untrusted input.
+    """
     history = md.load_messages(saved) if saved else [md.system("be brief")]
     try:
         if text.startswith("/draw "):
@@ -26,12 +29,12 @@ async def answer(
 
 
 async def main() -> None:
-    saved, said, images = await answer("", "/draw a red house under an old tree", [])
-    print(said, images)
-    saved, said, _ = await answer(saved, "which colors does it have?", [])
-    print(said)
-    _, said, _ = await answer(saved, "and this?", [b"<html>no image</html>"])
-    print(said)
+    saved, text, images = await answer("", "/draw a red house under an old tree", [])
+    print(text, images)
+    saved, text, _ = await answer(saved, "which colors does it have?", [])
+    print(text)
+    _, text, _ = await answer(saved, "and this?", [b"<html>no image</html>"])
+    print(text)
 
 
 asyncio.run(main())

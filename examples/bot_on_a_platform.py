@@ -1,10 +1,12 @@
-"""A whole bot on a chat platform: it draws, shows how far it is, can be stopped, talks about its images, streams long answers as several
-messages, serves everybody in turn and goes on when a backend is dead.
+"""A complete bot on a chat platform.
+
+It generates images, shows progress, can be stopped, talks about its images, streams long replies as
+several messages, serves users in turn and keeps working when a backend is down.
 
 python examples/bot_on_a_platform.py [IMAGE_MODEL [CHAT_MODEL]]
 
-Models are named there, or in MAJORDOMO_IMAGE_MODEL and MAJORDOMO_CHAT_MODEL; without a name the first one asked is a dead server, so that
-the offline models take over.
+The models can also be set in MAJORDOMO_IMAGE_MODEL and MAJORDOMO_CHAT_MODEL. By default the first
+model of each chain is a server that is down, so that the offline models take over.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from chat_platform import (
     Message,
     Platform,
     PlatformError,
-    PretendClock,
+    SimulatedClock,
     slowly,
 )
 
@@ -43,7 +45,7 @@ NAME = "bot"
 
 
 class Bot:
-    """Listens to `!draw PROMPT`, `!cancel` and questions to "bot: ..."; one history per channel."""
+    """Handles `!draw PROMPT`, `!cancel` and questions to "bot: ..."; one history per channel."""
 
     def __init__(
         self,
@@ -52,16 +54,17 @@ class Bot:
         clock: Clock,
         tasks: anyio.abc.TaskGroup,
     ) -> None:
-        self.painter = image_model
+        self.image_model = image_model
         self.chat = chat
         self.clock = clock
         self.tasks = tasks
         self.queue = UserQueue(max_concurrency=1, per_user=2, clock=clock)
         self.histories: dict[str, list[md.Message]] = {}
-        self.serving = 0  # requests that have no answer yet, those in the line too
+        # Requests without an answer, including queued ones.
+        self.serving = 0
 
-    async def hear(self, message: Message, verb: str) -> None:
-        """Called by the platform. Answers take long, so each is a task of its own."""
+    async def on_message(self, message: Message, verb: str) -> None:
+        """Handle a message; start a task for each request, because it takes long."""
         if message.author == NAME or verb != "says":
             return
         if message.text == "!cancel":
@@ -77,16 +80,17 @@ class Bot:
             self.tasks.start_soon(self.serve, message)
 
     async def serve(self, message: Message) -> None:
-        """One request, from its place in the line to its end. Whatever goes wrong is one line in the chat."""
-        work = self.draw if message.text.startswith("!draw ") else self.answer
+        """Run one request, including its time in the queue; report a failure in one line."""
+        handler = self.draw if message.text.startswith("!draw ") else self.answer
 
-        async def emit(position: int) -> None:
+        async def on_position(position: int) -> None:
             await message.channel.send(NAME, f"{message.author}: you are number {position}")
 
         try:
-            await self.queue.run(message.author, lambda: work(message), emit)
+            await self.queue.run(message.author, lambda: handler(message), on_position)
         except md.JobCancelledError:
-            pass  # `!cancel` has said so
+            # The reply to `!cancel` has reported it.
+            pass
         except md.MajordomoError as error:
             await message.channel.send(
                 NAME, safe_text(f"{message.author}: sorry, {error}")[:MESSAGE_LIMIT]
@@ -96,8 +100,8 @@ class Bot:
 
     async def draw(self, message: Message) -> None:
         channel, prompt = message.channel, message.text.removeprefix("!draw ")
-        shown = await channel.send(NAME, "one moment")
-        stream = self.painter.stream(
+        status = await channel.send(NAME, "one moment")
+        stream = self.image_model.stream(
             prompt, md.with_user_id(message.author), size="256x192", steps=8, seed=7
         )
         try:
@@ -106,14 +110,14 @@ class Bot:
             ) as live:
                 async for snapshot in live:
                     if snapshot.result is None:
-                        await edit(live, shown, snapshot.status)
+                        await edit(live, status, snapshot.status)
                     else:
                         image = await fit_upload(
                             snapshot.result.image, UPLOAD_LIMIT, ("png", "jpeg")
                         )
                         await edit(
                             live,
-                            shown,
+                            status,
                             f"{prompt}, for {message.author} by {snapshot.result.provider}",
                             image,
                         )
@@ -125,7 +129,8 @@ class Bot:
                         )
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await shown.delete()  # half a progress line helps nobody
+                # Remove the unfinished progress message.
+                await status.delete()
             raise
 
     async def answer(self, message: Message) -> None:
@@ -154,7 +159,7 @@ class Bot:
 async def edit(
     live: ThrottledStream[Any], message: Message, text: str, *images: md.ImagePart
 ) -> None:
-    """Edit until the platform lets us, and tell the stream to be more patient."""
+    """Edit when the platform allows it, and slow the stream down after a rate limit."""
     while True:
         try:
             return await message.edit(text, images or None)
@@ -166,52 +171,55 @@ async def edit(
 
 
 def models() -> tuple[md.ImageModel, md.llm.Model, Clock]:
-    """By name where one is given; else a dead server and behind it the offline models."""
-    named = [*sys.argv[1:], "", ""]
-    image = named[0] or os.environ.get("MAJORDOMO_IMAGE_MODEL")
-    chat = named[1] or os.environ.get("MAJORDOMO_CHAT_MODEL")
-    dead = md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1))
+    """Return the configured models, or chains of a server that is down and the offline models."""
+    names = [*sys.argv[1:], "", ""]
+    image = names[0] or os.environ.get("MAJORDOMO_IMAGE_MODEL")
+    chat = names[1] or os.environ.get("MAJORDOMO_CHAT_MODEL")
+    unreachable = md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1))
     offline = md.Offline()
     image_model = (
         md.image_model(image)
         if image
-        else md.ImageChain([dead.image_model("sdxl"), offline.image_model("renderer")])
+        else md.ImageChain([unreachable.image_model("sdxl"), offline.image_model("renderer")])
     )
-    talker = md.model(chat) if chat else md.Chain([dead.model("qwen3"), offline.model("rules")])
-    return image_model, talker, Clock() if image or chat else PretendClock()
+    chat_model = (
+        md.model(chat) if chat else md.Chain([unreachable.model("qwen3"), offline.model("rules")])
+    )
+    return image_model, chat_model, Clock() if image or chat else SimulatedClock()
 
 
 async def main() -> None:
     image_model, chat, clock = models()
     platform = Platform(clock)
-    harbour, quay = platform.channel("harbour"), platform.channel("quay")
+    harbor, quay = platform.channel("harbor"), platform.channel("quay")
 
-    async def until(there: Callable[[], bool]) -> None:
-        """What a patient user does."""
-        while not there():
-            await (clock.idle() if isinstance(clock, PretendClock) else anyio.sleep(0.1))
+    async def wait_until(condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds."""
+        while not condition():
+            await (clock.idle() if isinstance(clock, SimulatedClock) else anyio.sleep(0.1))
 
-    def quiet() -> bool:
+    def is_idle() -> bool:
         return not bot.serving
 
-    def read(*words: str) -> Callable[[], bool]:
-        """Whether the harbour shows one of these, or nothing more is to come."""
+    def posted(*texts: str) -> Callable[[], bool]:
+        """Return whether the harbor channel has one of the texts, or the bot is idle."""
         return lambda: (
-            quiet() or any(word in message.text for message in harbour.messages for word in words)
+            is_idle() or any(text in message.text for message in harbor.messages for text in texts)
         )
 
     async with anyio.create_task_group() as tasks:
         bot = Bot(image_model, chat, clock, tasks)
-        platform.listeners.append(bot.hear)
-        await harbour.send("ann", "!draw a lighthouse at dusk")
-        await harbour.send("bob", "!draw a cat on a wall")
-        await until(read("for ann by", "ann: sorry"))
-        await until(read("step "))  # bob's image gets somewhere, and he thinks better of it
-        await harbour.send("bob", "!cancel")
-        await harbour.send("ann", "bot: what mood is it?")
-        await until(quiet)
+        platform.listeners.append(bot.on_message)
+        await harbor.send("ann", "!draw a lighthouse at dusk")
+        await harbor.send("bob", "!draw a cat on a wall")
+        await wait_until(posted("for ann by", "ann: sorry"))
+        # Bob cancels his request while his image is being generated.
+        await wait_until(posted("step "))
+        await harbor.send("bob", "!cancel")
+        await harbor.send("ann", "bot: what mood is it?")
+        await wait_until(is_idle)
         await quay.send("cid", f"bot: @everyone {'rowing on the quiet lake ' * 11}")
-        await until(quiet)
+        await wait_until(is_idle)
     print("\n".join(platform.transcript))
 
 

@@ -1,4 +1,6 @@
-"""A brief becomes a folder of finished files: offline, in a few seconds. Put other models in place of these two and nothing else changes.
+"""Turn a brief into a folder of finished files, offline and in a few seconds.
+
+Replace the image model with another one, or add a chat model, and the rest stays the same.
 
 python examples/brief_to_files.py
 """
@@ -29,25 +31,23 @@ async def main() -> None:
         recipe="sanitize,optimize",
         derivatives=[Derivative("thumbnail", size=128, format="webp")],
         moderator=WordList({"violence": ["gore"]}),
-        overlay=True,  # the title is written over the image, not left to the painter
+        # Write the title over the image instead of leaving it to the image model.
+        overlay=True,
     )
     async with studio.stream(BRIEF, size="256x384", seed=7) as stream:
         async for event in stream:
             match event:
-                case Classified(read):
-                    print(
-                        f"read: a {read.medium} about an {read.subject}, {read.orientation}, {read.count} times, titled {read.text}"
-                    )
+                case Classified(brief):
+                    print(f"medium: {brief.medium}, subject: {brief.subject}")
+                    print(f"{brief.count} images, {brief.orientation}, text: {brief.text}")
                 case PlanReady(plan):
-                    print(f"planned by {plan.answered_by}: {plan.prompts[0].prompt}")
-                case ImageFinished(picture):
-                    print(f"ready: {picture.name}, {picture.image!r}")
+                    print(f"prompt by {plan.answered_by}: {plan.prompts[0].prompt}")
+                case ImageFinished(item):
+                    print(f"ready: {item.name}, {item.image!r}")
                 case DerivativeReady(name, derived):
                     print(f"derived from {name}: {derived.filename}")
                 case ImageFailed(name, error):
-                    print(
-                        f"no {name}: {error.code} at {error.details['stage']}: {error.details['help']}"
-                    )
+                    print(f"{name} failed at {error.details['stage']}: {error.details['help']}")
     assert stream.result is not None
     for path in sorted(stream.result.save("blue-room")):
         print(path)

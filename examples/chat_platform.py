@@ -1,7 +1,7 @@
-"""A small chat platform, in this process, as strict as the real ones: users, channels, messages, edits, attachments and limits.
+"""A small chat platform in this process: channels, messages, edits, attachments and limits.
 
-It is what `bot_on_a_platform.py` runs on. By itself it says hello. Its clock moves when somebody moves it, so that a run is always the
-same.
+`bot_on_a_platform.py` runs on it. Run by itself, it posts one message. Its clock only moves when
+the program moves it, so that every run is the same.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from anyio.lowlevel import checkpoint
 import majordomo as md
 from majordomo.bots import Clock
 
-MESSAGE_LIMIT = 300  # characters
-UPLOAD_LIMIT = 24_000  # bytes
-EDITS_EVERY = 1.0  # seconds between two edits in one channel
+# In characters and in bytes.
+MESSAGE_LIMIT = 300
+UPLOAD_LIMIT = 24_000
+# Minimum time between two edits in one channel.
+EDIT_INTERVAL_SECONDS = 1.0
 
 
 class PlatformError(Exception):
-    """What the platform's server answers instead; `retry_after` in seconds, where waiting helps."""
+    """An error of the platform. `retry_after` is in seconds; 0 when waiting does not help."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class PretendClock(Clock):
-    """Time for a story: `advance` moves it, and lets everybody finish what they have to do by then."""
+class SimulatedClock(Clock):
+    """A clock that `advance` moves; waits that end by then are finished."""
 
     def __init__(self) -> None:
-        self.busy = 0  # streams that move it
+        # Streams that move the clock.
+        self.busy = 0
         self._time = 0.0
         self._waits: list[tuple[float, anyio.CancelScope]] = []
 
     def now(self) -> float:
         return self._time
 
-    async def within(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
+    async def wait_for(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
         with anyio.CancelScope() as scope:
             entry = (self._time + seconds, scope)
             self._waits.append(entry)
@@ -61,10 +64,9 @@ class PretendClock(Clock):
             await checkpoint()
 
     async def idle(self) -> None:
-        """Let others go on; when nothing moves time and somebody waits for it, move it for them."""
-        await anyio.sleep(
-            0.001
-        )  # of real time: the images are drawn in threads, which want the processor
+        """Let other tasks run; move the clock to the next wait when no stream moves it."""
+        # Real time: images are generated in threads, which need the processor.
+        await anyio.sleep(0.001)
         if not self.busy and self._waits:
             await self.advance(min(until for until, _ in self._waits) - self._time)
 
@@ -72,17 +74,17 @@ class PretendClock(Clock):
 async def slowly(
     stream: AbstractAsyncContextManager[Any], clock: Clock, seconds: float
 ) -> AsyncIterator[Any]:
-    """A stream as if each of its events took a while; the offline models are too quick to be watched."""
-    pretended = clock if isinstance(clock, PretendClock) else PretendClock()
-    pretended.busy += 1
+    """Yield events with a delay; the offline models are too fast to show progress."""
+    simulated = clock if isinstance(clock, SimulatedClock) else SimulatedClock()
+    simulated.busy += 1
     try:
         async with stream as events:
             async for event in events:
                 yield event
-                if pretended is clock:
-                    await pretended.advance(seconds)
+                if simulated is clock:
+                    await simulated.advance(seconds)
     finally:
-        pretended.busy -= 1
+        simulated.busy -= 1
 
 
 @dataclass(eq=False)
@@ -94,7 +96,7 @@ class Message:
     deleted: bool = False
 
     async def edit(self, text: str, attachments: tuple[md.ImagePart, ...] | None = None) -> None:
-        """Raises PlatformError: too long, too large, gone, or too soon after the last edit."""
+        """Edit the message. Raises PlatformError: too long, too large, deleted or too soon."""
         platform = self.channel.platform
         await checkpoint()
         if self.deleted:
@@ -103,7 +105,7 @@ class Message:
         now = platform.clock.now()
         if now < self.channel.next_edit:
             raise PlatformError("too many edits", self.channel.next_edit - now)
-        self.channel.next_edit = now + EDITS_EVERY
+        self.channel.next_edit = now + EDIT_INTERVAL_SECONDS
         self.text = text
         if attachments is not None:
             self.attachments = attachments
@@ -125,7 +127,7 @@ class Channel:
     async def send(
         self, author: str, text: str, attachments: tuple[md.ImagePart, ...] = ()
     ) -> Message:
-        """Raises PlatformError: empty, too long or too large."""
+        """Post a message. Raises PlatformError: empty, too long or too large."""
         await checkpoint()
         if not text.strip() and not attachments:
             raise PlatformError("an empty message")
@@ -142,15 +144,15 @@ class Channel:
         self.platform.transcript.append(
             f"{self.platform.clock.now():5.1f}  {message.author} {verb}: {message.text}{images}"
         )
-        for hear in self.platform.listeners:
-            await hear(message, verb)
+        for listener in self.platform.listeners:
+            await listener(message, verb)
 
 
 class Platform:
-    """Channels by name, listeners, and a transcript of everything that was seen."""
+    """Channels by name, listeners, and a transcript of everything posted."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.clock = clock or PretendClock()
+        self.clock = clock or SimulatedClock()
         self.transcript: list[str] = []
         self.listeners: list[Callable[[Message, str], Awaitable[None]]] = []
         self._channels: dict[str, Channel] = {}
@@ -163,14 +165,14 @@ def _check(author: str, text: str, attachments: tuple[md.ImagePart, ...]) -> Non
     if len(text) > MESSAGE_LIMIT:
         raise PlatformError(f"a message has at most {MESSAGE_LIMIT} characters, not {len(text)}")
     if author == "bot" and "@everyone" in text:
-        raise PlatformError("a bot may not ring everyone")
+        raise PlatformError("a bot may not mention everyone")
     if any(len(image.data) > UPLOAD_LIMIT for image in attachments):
         raise PlatformError(f"an attachment has at most {UPLOAD_LIMIT:,} bytes")
 
 
 async def main() -> None:
     platform = Platform()
-    await platform.channel("harbour").send("ann", "hello")
+    await platform.channel("harbor").send("ann", "hello")
     print("\n".join(platform.transcript))
 
 

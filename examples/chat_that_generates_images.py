@@ -1,4 +1,4 @@
-"""A chat model that draws with a tool, looks something up with another, and goes on with the same conversation."""
+"""A chat model that calls an image tool and another tool, and continues the conversation."""
 
 import asyncio
 from typing import Annotated
@@ -15,16 +15,15 @@ class Size(BaseModel):
 
 
 def opening_hours(
-    place: Annotated[str, Field(description="Name of the place")], about: md.ToolContext
+    name: Annotated[str, Field(description="Name of the place")], tool_context: md.ToolContext
 ) -> str:
-    """When a place is open."""
-    return f"{place} is open from 9 to 17, {about.value}"
+    """Return when a place is open."""
+    return f"{name} is open from 9 to 17, {tool_context.value}"
 
 
 async def main() -> None:
-    chat = md.Offline().model(
-        "rules"
-    )  # or md.Ollama().model("qwen3-vl"), md.Anthropic().model("claude-opus-4-8"), ...
+    # Or md.Ollama().model("qwen3-vl"), md.Anthropic().model("claude-opus-4-8"), ...
+    chat = md.Offline().model("rules")
     draw = md.image_tool(
         md.Offline().image_model("renderer"), md.with_image_size("256x192"), md.with_seed(7)
     )
@@ -34,9 +33,9 @@ async def main() -> None:
         async for event in stream:
             match event:
                 case ImageReady(image):
-                    print(f"drawn: {image!r}")
+                    print(f"image: {image!r}")
                 case ToolReturned(call, result):
-                    print(f"{call.name} gave {len(result.parts)} parts")
+                    print(f"{call.name} returned {len(result.parts)} parts")
                 case TextDelta(text):
                     print(text, end="")
     print()
@@ -50,8 +49,10 @@ async def main() -> None:
     )
     print(reply.text)
 
-    sized = await chat.generate([*history, md.user("How large is the image?")], output=Size)
-    print(sized.output)
+    reply_with_size = await chat.generate(
+        [*history, md.user("How large is the image?")], output=Size
+    )
+    print(reply_with_size.output)
 
 
 asyncio.run(main())

@@ -1,9 +1,9 @@
-"""The bot of `bot_on_a_platform.py` on Discord: it draws, can be stopped, and answers when it is mentioned.
+"""A Discord bot that generates images, can be stopped, and answers when it is mentioned.
 
 pip install discord.py && DISCORD_TOKEN=... python examples/discord_bot.py
 
-Switch the "message content intent" on in Discord's developer portal. MAJORDOMO_IMAGE_MODEL and MAJORDOMO_CHAT_MODEL name the models
-(default: offline).
+Enable the "message content intent" in Discord's developer portal. MAJORDOMO_IMAGE_MODEL and
+MAJORDOMO_CHAT_MODEL name the models (default: offline).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ except ModuleNotFoundError:
 import majordomo as md
 from majordomo.bots import Splitter, UserQueue, fit_upload, safe_text, throttle, throttle_image
 
-UPLOAD_LIMIT = 10 * 1024 * 1024  # without boosts
-TURNS_KEPT = 20
+# The limit of servers without boosts, in bytes.
+UPLOAD_LIMIT = 10 * 1024 * 1024
+# Messages of a channel's history.
+MAX_HISTORY = 20
 
 intents = discord.Intents.default()
 intents.message_content = True
@@ -31,12 +33,13 @@ image_model = md.image_model(
 )
 chat = md.model(os.environ.get("MAJORDOMO_CHAT_MODEL", "offline"))
 queue = UserQueue(max_concurrency=2, per_user=2, cooldown=3)
-histories: dict[int, list[md.Message]] = {}  # by channel
+# By channel.
+histories: dict[int, list[md.Message]] = {}
 
 
 @client.event
 async def on_message(message: discord.Message) -> None:
-    """discord.py runs each message in a task of its own."""
+    """Handle a message; discord.py runs each one in a task of its own."""
     if message.author.bot:
         return
     user_id = f"discord-{message.author.id}"
@@ -48,23 +51,24 @@ async def on_message(message: discord.Message) -> None:
         await serve(message, user_id, answer)
 
 
-async def serve(message: discord.Message, user_id: str, work) -> None:  # type: ignore[no-untyped-def]
-    """One request, from its place in the line to its end. Whatever goes wrong is one line in the chat."""
+async def serve(message: discord.Message, user_id: str, handler) -> None:  # type: ignore[no-untyped-def]
+    """Run one request, including its time in the queue; report a failure in one line."""
     try:
         await queue.run(
             user_id,
-            lambda: work(message, user_id),
-            lambda place: message.reply(f"you are number {place}"),
+            lambda: handler(message, user_id),
+            lambda position: message.reply(f"you are number {position}"),
         )
     except md.JobCancelledError:
-        pass  # `!cancel` has said so
+        # The reply to `!cancel` has reported it.
+        pass
     except md.MajordomoError as error:
         await message.reply(safe_text(f"sorry, {error}")[:2000])
 
 
 async def draw(message: discord.Message, user_id: str) -> None:
     prompt = message.content.removeprefix("!draw ")
-    shown = await message.reply("one moment")
+    status = await message.reply("one moment")
     try:
         async with throttle_image(
             image_model.stream(prompt, md.with_user_id(user_id), previews=2)
@@ -81,14 +85,14 @@ async def draw(message: discord.Message, user_id: str) -> None:
                         [md.user(prompt), md.assistant(*snapshot.result.images)]
                     )
                 text = "" if snapshot.result is not None else snapshot.status or "one moment"
-                await shown.edit(content=text, attachments=images or shown.attachments)
+                await status.edit(content=text, attachments=images or status.attachments)
     except BaseException:
-        await shown.delete()
+        await status.delete()
         raise
 
 
 async def answer(message: discord.Message, user_id: str) -> None:
-    """The channel's history goes along, and so do the images attached to the question."""
+    """Answer with the channel's history and the images attached to the question."""
     images = [
         md.ImagePart(await file.read())
         for file in message.attachments
@@ -109,7 +113,7 @@ async def answer(message: discord.Message, user_id: str) -> None:
                 else:
                     await messages.pop().delete()
     if snapshot.reply is not None:
-        histories[message.channel.id] = [*turns, *snapshot.reply.new_messages][-TURNS_KEPT:]
+        histories[message.channel.id] = [*turns, *snapshot.reply.new_messages][-MAX_HISTORY:]
 
 
 async def upload(image: md.ImagePart, name: str) -> discord.File:

@@ -1,4 +1,7 @@
-"""Draw, then repaint the sky. A mask is grayscale, white = repaint, for every backend. Name one and it draws there, else offline.
+"""Generate an image, then repaint its sky.
+
+A mask is a grayscale image for every backend; white areas are repainted. Without MODEL the example
+runs offline.
 
 python examples/edit_an_image.py [MODEL]
 """

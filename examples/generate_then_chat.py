@@ -1,4 +1,7 @@
-"""The main job: draw an image, then talk about it. Runs offline; another backend is another constructor or another string."""
+"""Generate an image, then talk about it.
+
+Runs offline. To switch backends, change one constructor or one model string.
+"""
 
 import asyncio
 import sys
@@ -11,7 +14,7 @@ async def main(prompt: str) -> None:
     chat = md.Offline().model("rules")
 
     result = await image_model.generate(prompt, md.with_random_seed(), size="384x256", steps=12)
-    print(f"drawn from seed {result.details[0].seed}: {result.image!r}")
+    print(f"generated with seed {result.details[0].seed}: {result.image!r}")
 
     reply = await chat.generate([md.user("What mood is this?", result.image)])
     print(reply.text)

@@ -1,6 +1,9 @@
-"""One conversation, whoever answers: an image is looked at, another is drawn by a tool, an answer fills a model, the last one streams.
+"""One conversation with any backend: image input, an image tool, structured output, streaming.
 
-python examples/one_conversation.py [MODEL]      # "offline", "ollama/qwen3-vl", "anthropic/claude-opus-4-8", ...
+python examples/one_conversation.py [MODEL]
+
+MODEL is "offline" (the default), "ollama/qwen3-vl", "anthropic/claude-opus-4-8" or another model
+string.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ class Size(BaseModel):
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of one step, in terms that are the same for every backend."""
+    """The result of one step, in terms that are the same for every backend."""
 
     text: str
     finish_reason: str
-    roles: tuple[str, ...]  # of the messages that the step added
+    # Roles of the messages that the step added.
+    roles: tuple[str, ...]
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     images: tuple[tuple[int, int], ...] = ()
     output: Any = None
@@ -61,7 +65,7 @@ class Conversation:
 
 
 async def converse(model: llm.Model) -> Conversation:
-    """The whole conversation with any chat model that sees and calls tools."""
+    """Run the conversation with any vision model that supports tools."""
     image_model = md.Offline().image_model("renderer")
     photo = (await image_model.generate("a boat on a lake", size="96x64", steps=1, seed=3)).image
     draw = md.image_tool(

@@ -1,4 +1,6 @@
-"""Make files for the web of images: stripped, sized, stamped, with a contact sheet. Without FILES one is drawn offline.
+"""Process images for the web: strip metadata, resize, watermark, and make a contact sheet.
+
+Without FILES one image is generated offline.
 
 python examples/process_images.py [FILES]
 """
@@ -30,32 +32,37 @@ FILES = [
 
 async def main(*paths: str) -> None:
     if paths:
-        named = {Path(path).stem: md.ImagePart.from_file(path) for path in paths}
+        images = {Path(path).stem: md.ImagePart.from_file(path) for path in paths}
     else:
-        named = {
+        images = {
             "lighthouse": (
                 await md.image_model("offline").generate(
                     "a lighthouse at dusk", size="512x384", seed=7
                 )
             ).image
         }
-    made: list[imaging.Derived] = []
-    for name, image in named.items():
+    derived: list[imaging.Derived] = []
+    for name, image in images.items():
         try:
-            made += await imaging.derive_async(image, FILES, stem=name)
-        except md.InvalidRequestError as error:  # one broken file does not stop the others
+            derived += await imaging.derive_async(image, FILES, stem=name)
+        # A broken file does not stop the others.
+        except md.InvalidRequestError as error:
             print(f"{name}: {error} ({error.code})")
-    if made:
-        await imaging.in_thread(write, Path("processed"), made)
+    if derived:
+        await imaging.in_thread(write, Path("processed"), derived)
 
 
-def write(folder: Path, made: list[imaging.Derived]) -> None:
+def write(folder: Path, derived: list[imaging.Derived]) -> None:
     folder.mkdir(exist_ok=True)
-    for file in made:
+    for file in derived:
         (folder / file.filename).write_bytes(file.image.data)
         print(file.filename, file.image)
-    (folder / "manifest.json").write_text(json.dumps([file.to_dict() for file in made], indent=2))
-    sheet = imaging.contact_sheet([file.image for file in made], [file.filename for file in made])
+    (folder / "manifest.json").write_text(
+        json.dumps([file.to_dict() for file in derived], indent=2)
+    )
+    sheet = imaging.contact_sheet(
+        [file.image for file in derived], [file.filename for file in derived]
+    )
     (folder / "sheet.png").write_bytes(sheet.data)
 
 

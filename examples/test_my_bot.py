@@ -1,4 +1,4 @@
-"""A small bot and its tests: what it says, what it does when the backend is away, and that it never reaches the network.
+"""A small bot and its tests: replies, an unreachable backend, and no access to the network.
 
 Run it with: pytest test_my_bot.py
 """
@@ -10,7 +10,7 @@ from majordomo.testing import Faults, Refused, ScriptedProvider, plain_image
 
 
 async def answer(provider, text: str) -> str | md.ImagePart:
-    """The bot: draws what begins with /draw, talks about the rest, and is never rude."""
+    """Generate an image for /draw, answer everything else, and report failures politely."""
     try:
         if text.startswith("/draw "):
             return (
@@ -34,7 +34,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_it_talks_and_draws() -> None:
+async def test_bot_answers_and_generates_images() -> None:
     image = plain_image(64, 64)
     provider = ScriptedProvider(
         chat=["Good evening."], images=[image, md.ContentRefusedError("no")]
@@ -49,7 +49,7 @@ async def test_it_talks_and_draws() -> None:
     ]
 
 
-async def test_it_stays_polite_when_nobody_answers() -> None:
+async def test_bot_stays_polite_when_the_backend_is_unreachable() -> None:
     faults = Faults([Refused(times=2)])
     async with md.LlamaSwap(
         "http://gpu.test:8080", transport=faults, retries=md.Retries(attempts=2, initial_delay=0)
@@ -58,7 +58,7 @@ async def test_it_stays_polite_when_nobody_answers() -> None:
     assert faults.count(Refused) == 2
 
 
-async def test_a_test_that_forgot_its_script_is_told(no_network) -> None:
+async def test_call_without_a_script_is_recorded_and_refused(no_network) -> None:
     async with md.LlamaSwap("http://gpu.test:8080") as provider:
         assert await answer(provider, "Good evening!") == "The kitchen is closed, sir."
     assert [str(attempt) for attempt in no_network.forbidden] == ["gpu.test:8080"]

@@ -1,4 +1,4 @@
-"""Show people what happens while an image is drawn, and stop when they lose patience."""
+"""Show progress while an image is generated, and stop after a time limit."""
 
 import asyncio
 import os
@@ -20,18 +20,16 @@ async def main(prompt: str) -> None:
                         case imagegen.Queued(position):
                             print(f"waiting, number {position}")
                         case imagegen.Loading():
-                            print("the model loads")
+                            print("the model is loading")
                         case imagegen.Step(step, total):
                             print(f"step {step} of {total}")
                         case imagegen.Preview(image):
-                            print(f"so far: {image!r}")
+                            print(f"preview: {image!r}")
             print(f"done: {stream.result.image!r}")
         except md.ContentRefusedError:
-            print("the backend will not draw this")
+            print("the backend refuses to generate this")
         except md.MajordomoError as error:
-            print(
-                f"sorry: {error} ({error.code}{', worth another try' if error.retryable else ''})"
-            )
+            print(f"sorry: {error} ({error.code}{', may be retried' if error.retryable else ''})")
 
 
 asyncio.run(main(" ".join(sys.argv[1:]) or "a boat on a quiet lake in the morning"))

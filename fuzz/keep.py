@@ -1,6 +1,7 @@
-"""Adds to the corpus of the tests what of a run goes ways that nothing there goes yet: `python fuzz/keep.py TARGET WORK`.
+"""Add inputs of a fuzzing run that increase coverage to the corpus of the tests.
 
-A way is a pair of neighboring lines of the library. The shortest inputs are asked first. Needs no atheris.
+Usage: `python fuzz/keep.py TARGET WORK`. Coverage is measured in branches: pairs of consecutively
+executed lines of the library. The shortest inputs are tried first. atheris is not needed.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(HERE.parent), str(TESTS), str(TESTS / "providers"), str(TESTS / "fuzz")]
 LIBRARY = str(HERE.parent / "majordomo")
-LONGEST = 2000  # bytes of an input worth keeping
+# Longer inputs are not corpus.
+MAX_INPUT_BYTES = 2000
 
 import seeds  # noqa: E402
 import targets  # noqa: E402
 
-Way = tuple[str, int, int]
+Branch = tuple[str, int, int]
 
 
-def ways(target: targets.Target, given: bytes) -> set[Way]:
-    found: set[Way] = set()
+def branches_of(target: targets.Target, data: bytes) -> set[Branch]:
+    branches: set[Branch] = set()
     last: dict[int, int] = {}
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -33,7 +35,7 @@ def ways(target: targets.Target, given: bytes) -> set[Way]:
         if not file.startswith(LIBRARY):
             return None
         if event == "line":
-            found.add((file, last.get(id(frame), 0), frame.f_lineno))
+            branches.add((file, last.get(id(frame), 0), frame.f_lineno))
             last[id(frame)] = frame.f_lineno
         elif event == "call":
             last[id(frame)] = 0
@@ -41,30 +43,34 @@ def ways(target: targets.Target, given: bytes) -> set[Way]:
 
     sys.settrace(trace)
     try:
-        target(given)
+        target(data)
     finally:
         sys.settrace(None)
-    return found
+    return branches
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("target", choices=sorted(targets.TARGETS))
-    options.add_argument("work", type=Path)
-    chosen = options.parse_args()
-    target, kept = targets.TARGETS[chosen.target], TESTS / "fuzz" / "corpus" / chosen.target
-    kept.mkdir(parents=True, exist_ok=True)
-    known: set[Way] = set()
-    for given in (*seeds.SEEDS[chosen.target], *(path.read_bytes() for path in kept.glob("*"))):
-        known |= ways(target, given)
-    for given in sorted(
-        (path.read_bytes() for path in chosen.work.glob("*") if path.stat().st_size <= LONGEST),
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=sorted(targets.TARGETS))
+    parser.add_argument("work", type=Path)
+    options = parser.parse_args()
+    target, corpus = targets.TARGETS[options.target], TESTS / "fuzz" / "corpus" / options.target
+    corpus.mkdir(parents=True, exist_ok=True)
+    covered: set[Branch] = set()
+    for data in (*seeds.SEEDS[options.target], *(path.read_bytes() for path in corpus.glob("*"))):
+        covered |= branches_of(target, data)
+    for data in sorted(
+        (
+            path.read_bytes()
+            for path in options.work.glob("*")
+            if path.stat().st_size <= MAX_INPUT_BYTES
+        ),
         key=len,
     ):
-        new = ways(target, given) - known
+        new = branches_of(target, data) - covered
         if new:
-            known |= new
-            (kept / hashlib.sha256(given).hexdigest()[:12]).write_bytes(given)
+            covered |= new
+            (corpus / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Coverage-guided fuzzing of one target with atheris: `python fuzz/run.py stream_gemini --seconds 120`. See README.md."""
+"""Fuzz one target with atheris, guided by coverage.
+
+Usage: `python fuzz/run.py stream_gemini --seconds 120`. See README.md.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +24,30 @@ with atheris.instrument_imports(
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("target", choices=sorted(targets.TARGETS))
-    options.add_argument("--seconds", type=int, default=60)
-    options.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=sorted(targets.TARGETS))
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument(
         "--work",
         type=Path,
         default=None,
-        help="where inputs are collected; default: a folder that is thrown away",
+        help="folder that collects inputs; default: a temporary one",
     )
-    options.add_argument("--longest", type=int, default=4096, help="bytes of an input")
-    chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as passing:
-        folder = chosen.work or Path(passing)
+    parser.add_argument(
+        "--max-length", type=int, default=4096, help="maximum length of an input in bytes"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        begin = Path(passing) / "seeds"
-        begin.mkdir()
-        for number, seed in enumerate(seeds.SEEDS.get(chosen.target, ())):
-            (begin / f"seed-{number}").write_bytes(seed)
-        kept = TESTS / "fuzz" / "corpus" / chosen.target
-        kept.mkdir(parents=True, exist_ok=True)
+        seeds_folder = Path(temporary) / "seeds"
+        seeds_folder.mkdir()
+        for number, seed in enumerate(seeds.SEEDS.get(options.target, ())):
+            (seeds_folder / f"seed-{number}").write_bytes(seed)
+        corpus = TESTS / "fuzz" / "corpus" / options.target
+        corpus.mkdir(parents=True, exist_ok=True)
         flags = [
-            f"-max_len={chosen.longest}",
+            f"-max_len={options.max_length}",
             "-timeout=20",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
@@ -50,13 +55,13 @@ def main() -> None:
         ]
         arguments = [
             sys.argv[0],
-            f"-max_total_time={chosen.seconds}",
+            f"-max_total_time={options.seconds}",
             *flags,
             str(folder),
-            str(kept),
-            str(begin),
+            str(corpus),
+            str(seeds_folder),
         ]
-        atheris.Setup(arguments, targets.TARGETS[chosen.target])
+        atheris.Setup(arguments, targets.TARGETS[options.target])
         atheris.Fuzz()
 
 

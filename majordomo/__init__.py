@@ -19,24 +19,29 @@ __version__ = "0.1.0"
 # The module that defines each public name. A test pins this table.
 _HOME = {
     "majordomo.errors": (
-        "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError "
-        "ConnectionFailedError ContentRefusedError DeadlineExceededError FailedAttempt InvalidRequestError JobCancelledError JobLostError "
-        "MajordomoError NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError StorageError "
-        "StreamBrokenError UnsupportedError"
+        "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError "
+        "ConfigurationError ConnectionFailedError ContentRefusedError DeadlineExceededError "
+        "FailedAttempt InvalidRequestError JobCancelledError JobLostError MajordomoError "
+        "NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError "
+        "StorageError StreamBrokenError UnsupportedError"
     ),
     "majordomo.settings": "Limits Rate Retries Timeout",
     "majordomo.backend_status": "Health ModelInfo",
     "majordomo.llm": (
-        "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext ToolResultPart assistant dump_messages "
-        "load_messages system tool_result user user_parts with_max_tokens with_output with_output_retries with_reasoning with_stop with_temperature "
-        "with_tool_choice with_tools with_top_k with_top_p"
+        "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext "
+        "ToolResultPart assistant dump_messages load_messages system tool_result user "
+        "user_parts with_max_tokens with_output with_output_retries with_reasoning with_stop "
+        "with_temperature with_tool_choice with_tools with_top_k with_top_p"
     ),
     "majordomo.imagegen": (
-        "with_aspect with_background with_user_id with_cfg_scale with_extra with_image_count with_image_size with_images "
-        "with_mask with_megapixels with_negative_prompt with_output_format with_previews with_quality with_random_seed "
-        "with_sampler with_scheduler with_seed with_steps with_strength"
+        "with_aspect with_background with_user_id with_cfg_scale with_extra with_image_count "
+        "with_image_size with_images with_mask with_megapixels with_negative_prompt "
+        "with_output_format with_previews with_quality with_random_seed with_sampler "
+        "with_scheduler with_seed with_steps with_strength"
     ),
-    "majordomo.models.tool_loop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
+    "majordomo.models.tool_loop": (
+        "image_tool run_tools run_tools_sync stream_tools stream_tools_sync"
+    ),
     "majordomo.routing.registry": "Registry embedding_model image_model model",
     "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",

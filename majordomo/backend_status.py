@@ -1,4 +1,4 @@
-"""What a backend reports about itself: models, health, and the events before an answer begins (queued, loading)."""
+"""What a backend reports about itself: its models, its health, and the states before a reply."""
 
 from __future__ import annotations
 
@@ -12,39 +12,50 @@ Capability = Literal["chat", "vision", "tools", "thinking", "image", "edit", "em
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model a provider offers. `capabilities` is what the provider declared: an empty set proves nothing.
-
-    `loaded` is True or False where the backend tells, else None; `state` is the backend's own word.
-    """
+    """A model in a provider's model list."""
 
     id: str
+    """The id by which the provider's constructors and model strings select the model."""
     capabilities: frozenset[Capability] = frozenset()
+    """The capabilities that the backend declares. An empty set proves nothing: many backends
+    declare none."""
     loaded: bool | None = None
+    """Whether the model is in memory. None when the backend does not report it."""
     state: str = ""
+    """The state in the backend's own words. Empty when the backend does not report it."""
     description: str = ""
+    """A description for people. Empty when the backend has none."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The backend's own entry, as decoded from JSON. None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a backend answered, learned without generating or loading anything. `latency` in seconds, `error` why it is not ok."""
+    """The result of a health check, which neither generates anything nor loads a model."""
 
     ok: bool
+    """Whether the backend answered and can be used."""
     message: str = ""
+    """An explanation for people."""
     latency: float | None = None
+    """Duration of the check in seconds. None when it was not measured."""
     error: MajordomoError | None = field(default=None, repr=False, compare=False)
+    """Why the backend is not ok. None when there is no such error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting behind others; `position` is 1 for the next one in line, None when only the waiting is known."""
+    """Stream event: the call waits in a queue, here or at the backend."""
 
     position: int | None = None
+    """Position in the queue; 1 is next. None when the position is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The backend loads the model. `message` is the backend's own word, `elapsed` counts seconds since the call began."""
+    """Stream event: the backend is loading the model."""
 
     message: str = ""
+    """The state in the backend's own words. May be empty."""
     elapsed: float | None = None
+    """Seconds since the call began. None when unknown."""

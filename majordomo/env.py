@@ -1,4 +1,4 @@
-"""The only place that reads the environment."""
+"""Access to environment variables. No other module reads the environment."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def variable(name: str) -> str | None:
-    """The variable's value; None when unset or empty."""
+    """Return the value of an environment variable; None when it is unset or empty."""
     return os.environ.get(name) or None

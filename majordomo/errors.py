@@ -1,28 +1,31 @@
-"""Everything we raise on purpose, and the notes we attach when we did not have to raise.
+"""Exceptions, warnings and the records of failed attempts.
 
-    MajordomoError
-    |- ConfigurationError                  the program, not the call, is wrong
-    |- InvalidRequestError                 the call is wrong; nothing was sent, or the backend refused it
-    |   `- UnsupportedError                the backend cannot do this at all
-    |- AuthenticationError                 no key, or a wrong one
-    |- PermissionDeniedError
-    |- NotFoundError                       no such model, no such route
-    |- RateLimitError                      well, but asks us to slow down
-    |- OverloadedError                     busy, queue full, still loading
-    |- ContentRefusedError                 the backend will not draw or say this
-    |- BackendError                        5xx, crash, out of memory
-    |- BadResponseError                    an answer nobody can read
-    |   `- NoImageError                    an answer without the image
-    |- ConnectionFailedError               also a builtin ConnectionError
-    |- DeadlineExceededError               also a builtin TimeoutError; `.phase` says where the time went
-    |- StreamBrokenError                   cut off; `.partial` holds what had arrived
-    |- JobLostError
-    |- JobCancelledError
-    |- StorageError                        a file cannot be written or read here: disk full, read-only
-    `- ChainExhaustedError                 `.failures` has every member's error
+The exception tree:
 
-The class carries the decision: `retryable` answers "may the same request succeed elsewhere, or later?".
-No error holds a key or an object of an HTTP library, so every one of them can be pickled, logged and sent on.
+    * MajordomoError
+      x ConfigurationError         Invalid set-up: the program, not the call, is wrong.
+      x InvalidRequestError        Invalid request, found here or rejected by the backend.
+        - UnsupportedError         The backend does not have the capability.
+      x AuthenticationError        The API key is missing or wrong.
+      x PermissionDeniedError      The API key does not permit this.
+      x NotFoundError              No such model or route.
+      x RateLimitError             Too many requests or tokens.
+      x OverloadedError            Busy, queue full, or still loading.
+      x ContentRefusedError        The backend's content policy forbids this.
+      x BackendError               The backend failed: 5xx, a crash, out of memory.
+      x BadResponseError           The response cannot be decoded, or exceeds a limit.
+        - NoImageError             The response has no image.
+      x ConnectionFailedError      Not reachable, or connection lost. Also a ConnectionError.
+      x DeadlineExceededError      A time limit has passed: see `phase`. Also a TimeoutError.
+      x StreamBrokenError          The stream was cut off: see `partial`.
+      x JobLostError               The backend no longer knows the job.
+      x JobCancelledError          The job was canceled at the backend.
+      x StorageError               A local file cannot be read or written.
+      x ChainExhaustedError        Every model of a chain failed: see `failures`.
+
+The class carries the decision: `retryable` answers whether the same request may succeed later or at
+another backend. No error contains an API key or an object of an HTTP library, so every error can be
+pickled, logged and sent to other processes.
 """
 
 from __future__ import annotations
@@ -33,20 +36,24 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Phase = Literal["connect", "queue", "load", "first_byte", "idle", "total"]
+"""A phase of a call, named after the field of `Timeout` that limits it."""
 
-MESSAGE_LIMIT = 2048
+MAX_MESSAGE_CHARACTERS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class CallWarning:
-    """Something the caller asked for that did not happen as asked. It stands in `warnings` of a reply or a result.
+    """A part of a request that a backend did not honor as requested.
 
-    `code` is stable and meant for programs, `message` for people, `field` names the field of the request when there is one.
+    It is in `warnings` of a reply or a result.
     """
 
     code: str
+    """Stable identifier for programs."""
     message: str
+    """Explanation for people."""
     field: str | None = None
+    """The field of the request. None when the warning is not about one field."""
 
     def __str__(self) -> str:
         return self.message
@@ -54,35 +61,54 @@ class CallWarning:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """A member of a chain that did not answer, before another one did. It stands in `tried` of a reply or a result.
+    """A model of a chain that failed before another model succeeded.
 
-    `code` and `message` are those of its error. `skipped`: nothing was sent to it, because it rested or cannot do what was asked.
+    It is in `failed_attempts` of a reply or a result.
     """
 
     provider: str
+    """Name of the provider."""
     model: str
+    """Id of the model."""
     code: str
+    """`code` of the model's error."""
     message: str
+    """`message` of the model's error."""
     skipped: bool = False
+    """True when nothing was sent, because the circuit breaker was open or the model lacks a
+    capability that the request needs."""
 
 
-def plain_text(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """`text` without control characters and lone surrogates, at most `limit` characters long: fit for one log line."""
+def plain_text(text: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """Return `text` as one log line of at most `limit` characters.
+
+    Control characters and lone surrogates are removed, white space is collapsed.
+    """
     cleaned = "".join(c if c.isprintable() or c == " " else " " for c in text[: 4 * limit])
     cleaned = " ".join(cleaned.split())
     return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
 
 
 class MajordomoError(Exception):
-    """Base of everything we raise on purpose.
+    """Base class of all exceptions that this library raises on purpose.
 
-    `code` is a stable upper-case word, `status` the HTTP status when a backend gave one, `retry_after` the seconds a backend
-    asked us to wait, `details` plain JSON values. `provider` and `model` say whom the call was for.
+    Example:
+        ```python
+        import majordomo as md
+
+        try:
+            raise md.OverloadedError("the queue is full", code="QUEUE_FULL")
+        except md.MajordomoError as error:
+            print(error.code, error.retryable)
+        ```
     """
 
-    retryable: bool = False  # may the same request succeed elsewhere, or later?
-    status_hint: int = 500  # what a gateway answers when this reaches it
+    retryable: bool = False
+    """Whether the same request may succeed later or at another backend."""
+    status_hint: int = 500
+    """The HTTP status with which a gateway reports this error."""
     default_code = "ERROR"
+    """The `code` of errors that are raised without one."""
 
     def __init__(
         self,
@@ -98,20 +124,27 @@ class MajordomoError(Exception):
     ) -> None:
         super().__init__(plain_text(message))
         self.code: str = code or self.default_code
+        """Stable upper-case identifier for programs, for example `"QUEUE_FULL"`."""
         self.provider = provider
+        """Name of the provider. None when the error does not belong to one."""
         self.model = model
+        """Id of the model. None when the error does not belong to one."""
         self.status = status
+        """HTTP status of the backend's response. None when there was none."""
         if retryable is not None:
             self.retryable = retryable
         self.retry_after = retry_after
+        """Seconds that the backend asked to wait. None when it did not ask."""
         self.details: dict[str, Any] = dict(details or {})
+        """Further facts, as plain JSON values."""
 
     @property
     def message(self) -> str:
+        """The explanation for people, as one line of at most 2048 characters."""
         return str(self.args[0])
 
     def with_context(self, provider: str, model: str = "") -> Self:
-        """This error, saying whom the call was for where it did not say so yet."""
+        """Fill in `provider` and `model` where they are missing, and return this error."""
         self.provider = self.provider or provider
         self.model = self.model or model or None
         return self
@@ -120,7 +153,12 @@ class MajordomoError(Exception):
         return self.message
 
     def to_dict(self) -> dict[str, Any]:
-        """`{"error": message, "code": ..., "details": {...}}`, ready for JSON."""
+        """Return the error as plain JSON values.
+
+        Returns:
+            `{"error": message, "code": ..., "details": {...}}`. The details include `provider`,
+            `model`, `status` and `retry_after` unless they are None.
+        """
         details = dict(self.details)
         for name in ("provider", "model", "status", "retry_after"):
             if (value := getattr(self, name)) is not None:
@@ -128,10 +166,10 @@ class MajordomoError(Exception):
         return {"error": self.message, "code": self.code, "details": details}
 
     def __reduce__(self) -> tuple[Callable[..., MajordomoError], tuple[Any, ...]]:
-        return _rebuild, (type(self), self.message, dict(self.__dict__))
+        return _unpickle, (type(self), self.message, dict(self.__dict__))
 
 
-def _rebuild(kind: type[MajordomoError], message: str, state: dict[str, Any]) -> MajordomoError:
+def _unpickle(kind: type[MajordomoError], message: str, state: dict[str, Any]) -> MajordomoError:
     error = kind.__new__(kind)
     Exception.__init__(error, message)
     error.__dict__.update(state)
@@ -139,54 +177,61 @@ def _rebuild(kind: type[MajordomoError], message: str, state: dict[str, Any]) ->
 
 
 class ConfigurationError(MajordomoError):
-    """The program is set up wrongly: a bad address, a bad key, an unknown name."""
+    """The set-up is invalid: a bad URL, a bad key, an unknown name."""
 
     default_code = "CONFIGURATION"
 
 
 class InvalidRequestError(MajordomoError):
-    """The request cannot be right. `field` names what is wrong when we found it before sending."""
+    """The request is invalid: we found a problem before sending, or the backend rejected it."""
 
     status_hint = 400
     default_code = "INVALID_REQUEST"
 
-    def __init__(self, message: str, *, field: str | None = None, **rest: Any) -> None:
-        super().__init__(message, **rest)
+    def __init__(self, message: str, *, field: str | None = None, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
         self.field = field
+        """The invalid field of the request. None when the backend rejected the request."""
         if field is not None:
             self.details.setdefault("field", field)
 
 
 class UnsupportedError(InvalidRequestError):
-    """The backend has no such capability; said before anything is sent where it can be known."""
+    """The backend does not have the capability.
+
+    It is raised before anything is sent when that is known beforehand.
+    """
 
     status_hint = 501
     default_code = "UNSUPPORTED"
 
 
 class AuthenticationError(MajordomoError):
-    """The backend wants a key, or another one."""
+    """The API key is missing or wrong."""
 
     status_hint = 401
     default_code = "AUTHENTICATION"
 
 
 class PermissionDeniedError(MajordomoError):
-    """The key is good, but not for this."""
+    """The API key is valid but does not permit this."""
 
     status_hint = 403
     default_code = "PERMISSION_DENIED"
 
 
 class NotFoundError(MajordomoError):
-    """No such model or no such route."""
+    """The backend has no such model or route."""
 
     status_hint = 404
     default_code = "NOT_FOUND"
 
 
 class RateLimitError(MajordomoError):
-    """The backend is well and asks us to slow down. An exhausted quota has code `QUOTA_EXHAUSTED` and is not retryable."""
+    """Too many requests or tokens: the backend works, but asks us to slow down.
+
+    An exhausted quota has the code `QUOTA_EXHAUSTED` and is not retryable.
+    """
 
     retryable = True
     status_hint = 429
@@ -194,7 +239,7 @@ class RateLimitError(MajordomoError):
 
 
 class OverloadedError(MajordomoError):
-    """Busy, queue full, or still loading (`MODEL_LOADING`)."""
+    """The backend is busy, its queue or ours is full, or the model is loading (`MODEL_LOADING`)."""
 
     retryable = True
     status_hint = 503
@@ -202,7 +247,7 @@ class OverloadedError(MajordomoError):
 
 
 class ContentRefusedError(MajordomoError):
-    """The backend's rules forbid this content. Asking again does not help."""
+    """The backend's content policy forbids this request. Retrying does not help."""
 
     status_hint = 422
     default_code = "CONTENT_REFUSED"
@@ -217,7 +262,10 @@ class BackendError(MajordomoError):
 
 
 class BadResponseError(MajordomoError):
-    """The backend's answer breaks its own dialect, or our limits. Elsewhere the same request may do better."""
+    """The response violates its dialect or exceeds our limits.
+
+    It is retryable because another backend may respond correctly.
+    """
 
     retryable = True
     status_hint = 502
@@ -225,13 +273,13 @@ class BadResponseError(MajordomoError):
 
 
 class NoImageError(BadResponseError):
-    """A successful answer without the image it was for."""
+    """A successful response without the requested image."""
 
     default_code = "NO_IMAGE"
 
 
 class ConnectionFailedError(MajordomoError, ConnectionError):
-    """The backend could not be reached, or the connection was lost before an answer came."""
+    """The backend could not be reached, or the connection was lost before the response."""
 
     retryable = True
     status_hint = 502
@@ -239,32 +287,34 @@ class ConnectionFailedError(MajordomoError, ConnectionError):
 
 
 class DeadlineExceededError(MajordomoError, TimeoutError):
-    """A limit of `Timeout` has passed; `phase` is connect, queue, load, first_byte, idle or total."""
+    """A limit of `Timeout` has passed."""
 
     retryable = True
     status_hint = 504
     default_code = "DEADLINE_EXCEEDED"
 
-    def __init__(self, message: str, *, phase: Phase, **rest: Any) -> None:
-        super().__init__(message, **rest)
+    def __init__(self, message: str, *, phase: Phase, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
         self.phase: Phase = phase
+        """The phase whose limit has passed: connect, queue, load, first_byte, idle or total."""
         self.details.setdefault("phase", phase)
 
 
 class StreamBrokenError(MajordomoError):
-    """The answer was cut off. `partial` is the reply or result as far as it had arrived; it is never a whole one."""
+    """The stream was cut off before the reply was complete."""
 
     retryable = True
     status_hint = 502
     default_code = "STREAM_BROKEN"
 
-    def __init__(self, message: str, *, partial: Any = None, **rest: Any) -> None:
-        super().__init__(message, **rest)
+    def __init__(self, message: str, *, partial: Any = None, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
         self.partial = partial
+        """The reply or result as far as it had arrived. It is never complete."""
 
 
 class JobLostError(MajordomoError):
-    """The backend no longer knows the job; it may have been restarted."""
+    """The backend no longer knows the job, perhaps because it was restarted."""
 
     retryable = True
     status_hint = 502
@@ -272,30 +322,34 @@ class JobLostError(MajordomoError):
 
 
 class JobCancelledError(MajordomoError):
-    """Somebody cancelled the job at the backend."""
+    """The job was canceled at the backend, not by us."""
 
     status_hint = 409
     default_code = "JOB_CANCELLED"
 
 
 class StorageError(MajordomoError):
-    """A file could not be written or read here: STORAGE_FULL, STORAGE_READ_ONLY, else STORAGE_FAILED. Nothing half-written is left."""
+    """A local file could not be written or read. No partly written file is left.
+
+    The code is `STORAGE_FULL`, `STORAGE_READ_ONLY` or else `STORAGE_FAILED`.
+    """
 
     status_hint = 507
     default_code = "STORAGE_FAILED"
 
 
 class ChainExhaustedError(MajordomoError):
-    """Every member of a chain failed; `failures` has their errors in order."""
+    """Every model of a chain failed."""
 
     status_hint = 502
     default_code = "CHAIN_EXHAUSTED"
 
     def __init__(
-        self, message: str, *, failures: Sequence[MajordomoError] = (), **rest: Any
+        self, message: str, *, failures: Sequence[MajordomoError] = (), **kwargs: Any
     ) -> None:
-        super().__init__(message, **rest)
+        super().__init__(message, **kwargs)
         self.failures: tuple[MajordomoError, ...] = tuple(failures)
+        """The error of each model, in the order of the chain."""
 
 
 class MajordomoDeprecationWarning(DeprecationWarning):
@@ -332,7 +386,8 @@ def warn_deprecated(
             function in between.
     """
     warnings.warn(
-        f"{name} is deprecated since majordomo {since} and will be removed in {removed_in}; use {instead} instead",
+        f"{name} is deprecated since majordomo {since} and will be removed in {removed_in};"
+        f" use {instead} instead",
         MajordomoDeprecationWarning,
         stacklevel=stacklevel + 1,
     )

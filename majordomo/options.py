@@ -1,4 +1,4 @@
-"""Options that mean the same for chat and for images."""
+"""Request options that work for both chat and image generation."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from typing import Any, Protocol, TypeVar
 
 from majordomo.validation import as_extra
 
-SEEDS = 2**63  # a request takes 0 to 2**63-1
-SAFE_SEEDS = (
-    2**31
-)  # every backend takes 0 to 2**31-1 (stable-diffusion.cpp, A1111, ComfyUI, Gemini's int32)
+# A request accepts seeds from 0 to 2**63-1.
+SEEDS = 2**63
+# Every backend accepts seeds from 0 to 2**31-1: stable-diffusion.cpp, A1111, ComfyUI, and Gemini,
+# whose seed is an int32.
+SAFE_SEEDS = 2**31
 
 
 class Overridable(Protocol):
-    """A request: it can be copied with other fields."""
+    """A request that can be copied with some fields replaced."""
 
-    def override(self, **changes: Any) -> Any: ...
+    def override(self, **changes: Any) -> Any:
+        """Return a copy with these fields replaced."""
+        ...
 
 
 R = TypeVar("R", bound=Overridable)
 
 
 class SharedOption(Protocol):
-    """An option for any kind of request."""
+    """An option that applies to any kind of request."""
 
-    def __call__(self, request: R, /) -> R: ...
+    def __call__(self, request: R, /) -> R:
+        """Return a copy of the request with the option applied."""
+        ...
 
 
-def _set(changes: Callable[[], dict[str, Any]]) -> SharedOption:
+def _override_with(changes: Callable[[], dict[str, Any]]) -> SharedOption:
     def option(request: R, /) -> R:
         changed: R = request.override(**changes())
         return changed
@@ -38,21 +43,53 @@ def _set(changes: Callable[[], dict[str, Any]]) -> SharedOption:
 
 
 def with_seed(seed: int | None) -> SharedOption:
-    """Start from this seed, 0 to 2**63-1; None leaves the backend's default."""
-    return _set(lambda: {"seed": seed})
+    """Set the seed of the random number generator.
+
+    Args:
+        seed: An integer from 0 to 2**63-1. None leaves the choice to the backend.
+    """
+    return _override_with(lambda: {"seed": seed})
 
 
 def with_random_seed(source: Callable[[int], int] = secrets.randbelow) -> SharedOption:
-    """Draw a seed from 0 to 2**31-1 here at every call, send it and report it. `source(n)` gives a number from 0 to n-1."""
-    return _set(lambda: {"seed": source(SAFE_SEEDS)})
+    """Choose a random seed from 0 to 2**31-1 for each call.
+
+    The seed is chosen here, sent to the backend and reported on the result, so that a result can be
+    reproduced.
+
+    Args:
+        source: A function that returns a random integer from 0 to n-1 for the argument n.
+    """
+    return _override_with(lambda: {"seed": source(SAFE_SEEDS)})
 
 
 def with_extra(extra: Mapping[str, Any] | None = None, **keys: Any) -> SharedOption:
-    """Values for the backend's own body, merged deeply into it. Raises InvalidRequestError (field `extra`) when the call is made, for what
-    is no mapping with text keys."""
-    return _set(lambda: {"extra": {**as_extra({} if extra is None else extra), **keys}})
+    """Add fields of the backend's own API to the request body.
+
+    Args:
+        extra: A mapping with str keys. It is merged deeply into the body.
+        **keys: Further fields. They override those of `extra` with the same name.
+
+    Raises:
+        InvalidRequestError: When the call is made, if `extra` is not a mapping with str keys
+            (field `extra`).
+
+    Example:
+        ```python
+        import majordomo as md
+
+        option = md.with_extra({"options": {"num_ctx": 8192}}, keep_alive="10m")
+        ```
+    """
+    return _override_with(lambda: {"extra": {**as_extra({} if extra is None else extra), **keys}})
 
 
 def with_user_id(user_id: str | None) -> SharedOption:
-    """For whom this call is made: lines are fair, and limits, ledgers and observers count, by this key. It is never sent."""
-    return _set(lambda: {"user_id": user_id})
+    """Set the end-user id for fair queueing, rate limits and accounting. Never sent to the backend.
+
+    Queues take turns over user ids; per-user limits, ledgers and observers count by it.
+
+    Args:
+        user_id: Printable text of at most 256 characters. None and "" mean no particular user.
+    """
+    return _override_with(lambda: {"user_id": user_id})

@@ -1,4 +1,4 @@
-"""Keys: carried sealed, so that no repr, pickle, log line or traceback with locals shows one."""
+"""Secrets, wrapped so that no repr, pickle, log line or traceback with locals shows them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+# What replaces a secret.
 HIDDEN = "***"
-CUT = "…"  # where a text was cut off
+# What marks the end of a truncated text.
+CUT = "…"
 
 
 class Secret:
-    """A key. Only `reveal()` gives it out; it cannot be pickled or copied into text."""
+    """A secret string, for example an API key.
+
+    Only `reveal()` returns the value. A secret cannot be pickled, and its repr hides the value.
+    """
 
     __slots__ = ("_value",)
 
@@ -21,97 +26,116 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
+        """Return the value."""
         return self._value
 
     def fits_header(self) -> bool:
-        """Whether an HTTP header can carry it: printable ASCII without space around it."""
+        """Return whether an HTTP header can carry the value.
+
+        That is the case for printable ASCII without surrounding spaces.
+        """
         value = self._value
         return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
 
     def basic(self) -> Secret:
-        """The Authorization header for "user:password" (RFC 7617)."""
+        """Return the Authorization header value for "user:password" (RFC 7617)."""
         return Secret("Basic " + base64.b64encode(self._value.encode()).decode())
 
     def __repr__(self) -> str:
         return f"Secret({HIDDEN})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a Secret is not pickled")
+        raise TypeError("a Secret cannot be pickled; pass the key to the new process another way")
 
 
 def as_secret(value: str | Secret | None) -> Secret | None:
-    """`value` as a Secret; None and "" are no key."""
+    """Return `value` as a Secret; None for None and ""."""
     if isinstance(value, Secret) or value is None:
         return value
     return Secret(value) if value else None
 
 
 class Redactor:
-    """Removes secrets from text that came from outside: as they are, percent-encoded, and in base64; also the beginning of one that was
-    cut off, where "…" says so. `within`: in the base64 of something longer too, which in a recording may be an image."""
+    """A function that replaces secrets in text with `HIDDEN`.
+
+    It finds secrets as they are, percent-encoded and in base64, and also the beginning of a secret
+    in front of "…", which marks truncated text. With `within`, it also finds a secret in the base64
+    of a longer text; in a recording such base64 may be an image, so it is switched off there.
+    """
 
     def __init__(self, secrets: Iterable[Secret | None], *, within: bool = True) -> None:
-        shapes: set[str] = set()
+        forms: set[str] = set()
         for secret in secrets:
-            # Shorter ones are ordinary text; replacing them would only garble messages
+            # Shorter secrets are ordinary text; replacing them would only garble messages.
             if secret is not None and len(value := secret.reveal()) >= 4:
-                shapes |= _shapes(value, within)
-                if len(password := value.partition(":")[2]) >= 4:  # "user:password"
-                    shapes.add(password)
-                if len(token := value.rpartition(" ")[2]) >= 8:  # a header's "Bearer token"
-                    shapes |= _shapes(token, within)
-        self._shapes = sorted(shapes, key=len, reverse=True)
+                forms |= _encoded_forms(value, within)
+                # The password of "user:password".
+                if len(password := value.partition(":")[2]) >= 4:
+                    forms.add(password)
+                # The token of a header value such as "Bearer token".
+                if len(token := value.rpartition(" ")[2]) >= 8:
+                    forms |= _encoded_forms(token, within)
+        self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        for shape in self._shapes:
-            text = text.replace(shape, HIDDEN)
-        return self._without_beginnings(text) if CUT in text else text
+        """Return `text` with the secrets replaced."""
+        for form in self._forms:
+            text = text.replace(form, HIDDEN)
+        return self._redact_beginnings(text) if CUT in text else text
 
-    def _without_beginnings(self, text: str) -> str:
-        pieces = text.split(CUT)
-        for index, piece in enumerate(pieces[:-1]):
-            shown = max((_shown(piece, shape) for shape in self._shapes), default=0)
-            if shown:
-                pieces[index] = piece[:-shown] + HIDDEN
-        return CUT.join(pieces)
+    def _redact_beginnings(self, text: str) -> str:
+        sections = text.split(CUT)
+        for index, section in enumerate(sections[:-1]):
+            length = max((_beginning_at_end(section, form) for form in self._forms), default=0)
+            if length:
+                sections[index] = section[:-length] + HIDDEN
+        return CUT.join(sections)
 
 
-def _shapes(value: str, within: bool) -> set[str]:
-    """How a text looks as it is, in a URL, and in base64, alone or (from 8 characters on) within something longer."""
+def _encoded_forms(value: str, within: bool) -> set[str]:
+    """Return how a secret appears in text: as it is, in a URL, and in base64.
+
+    With `within`, and from 8 bytes on, the base64 forms include those within a longer text.
+    """
     raw = value.encode("utf-8", "replace")
-    shapes = {
+    forms = {
         value,
         base64.b64encode(raw).decode(),
         base64.urlsafe_b64encode(raw).decode(),
         base64.b64encode(b"majordomo:" + raw).decode(),
     }
     if "\\" in value:
-        shapes.add(value.replace("\\", "\\\\"))  # as in JSON, and where Python shows bytes
+        # The form in JSON, and in the repr of bytes.
+        forms.add(value.replace("\\", "\\\\"))
     for escaped in (quote(value, safe="", errors="replace"), quote(value, errors="replace")):
-        shapes |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
+        forms |= {escaped, _ESCAPE.sub(lambda match: match[0].lower(), escaped)}
     if within and len(raw) >= 8:
-        for before in range(3):  # its first and last digits there depend on the neighbors
+        for before in range(3):
+            # The first and last digits depend on the neighboring bytes, so leave them out.
             digits = base64.b64encode(bytes(before) + raw)[
                 (0, 2, 3)[before] : (len(raw) + before) * 8 // 6
             ].decode()
-            shapes |= {digits, digits.translate(_URLSAFE)}
-    return shapes
+            forms |= {digits, digits.translate(_URLSAFE)}
+    return forms
 
 
-def _shown(piece: str, shape: str) -> int:
-    """How many of the last characters of `piece` are the beginning of `shape`; fewer than 6 tell nothing."""
+def _beginning_at_end(text: str, form: str) -> int:
+    """Return how many characters at the end of `text` are a beginning of `form`.
+
+    Fewer than 6 count as 0: so few characters reveal nothing.
+    """
     return next(
         (
             length
-            for length in range(min(len(piece), len(shape) - 1), 5, -1)
-            if piece.endswith(shape[:length])
+            for length in range(min(len(text), len(form) - 1), 5, -1)
+            if text.endswith(form[:length])
         ),
         0,
     )
 
 
 def redact_details(value: Any, redact: Callable[[str], str]) -> Any:
-    """A plain JSON value with `hide` applied to every text within it, keys included."""
+    """Return a plain JSON value with `redact` applied to every str in it, keys included."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

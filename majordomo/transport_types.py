@@ -1,4 +1,7 @@
-"""What travels, and the port it travels through. Nothing here knows HTTP libraries; a fake transport is six lines."""
+"""The transport interface: requests, response streams, websockets and deadlines.
+
+Nothing here depends on an HTTP library, and a fake transport takes six lines.
+"""
 
 from __future__ import annotations
 
@@ -11,183 +14,240 @@ from typing import Any, Protocol
 from majordomo.errors import DeadlineExceededError, Phase
 from majordomo.settings import Timeout
 
-GRACE_SECONDS = 0.15  # seconds by which a call may end after its deadline
+# Seconds by which a call may end after its deadline.
+GRACE_SECONDS = 0.15
 
 
 class StreamingBody(Protocol):
-    """A body that is made while it leaves; it can be sent again."""
+    """A replayable request body, generated while it is sent."""
 
     length: int
+    """Length in bytes, known beforehand."""
 
-    def chunks(self) -> Iterator[bytes]: ...
+    def chunks(self) -> Iterator[bytes]:
+        """Return an iterator over the body. Each call starts from the beginning."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
-    """One request, addressed below the provider's base URL. `path` begins with `/` and is already percent-encoded.
-
-    `stream`: the answer comes piece by piece, so no content coding is asked for. `rooted`: the path is below the origin, not below
-    the base URL's own path.
-    """
+    """One HTTP request, relative to the base URL of the provider."""
 
     method: str
+    """The HTTP method, in upper case."""
     path: str
+    """Path and query. Begins with `/` and is already percent-encoded."""
     body: bytes | StreamingBody = b""
+    """The body. Empty by default."""
     content_type: str = ""
+    """The Content-Type header. Empty sends none."""
     accept: str = "application/json"
+    """The Accept header."""
     stream: bool = False
+    """True when the response is read chunk by chunk. No content coding is requested then."""
     from_origin: bool = False
+    """True when `path` is relative to the origin instead of the path of the base URL."""
 
 
 class HTTPStream(Protocol):
-    """An answer whose head has arrived. Header names are lower-case."""
+    """A response whose head has arrived."""
 
     status: int
+    """HTTP status code."""
     headers: Mapping[str, str]
+    """Response headers. Names are lower-case."""
 
     async def read(self) -> bytes:
-        """The next decoded piece, never empty; b"" at the end of the message. Raises typed errors."""
+        """Return the next decoded chunk, or b"" at the end of the message.
+
+        A chunk is never empty otherwise. Raises typed errors.
+        """
         ...
 
     async def finish(self) -> None:
-        """The dialect has what it wants: read what little may still come, so that the connection can be used again."""
+        """End a response whose content is complete.
+
+        Reads the little that may still arrive, so that the connection can be reused.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Leave, at whatever point; calling it twice is fine."""
+        """Close the stream at any point. Calling it twice is allowed."""
         ...
 
 
 class Transport(Protocol):
-    """How bytes travel; the only thing between a flow and a network. It never repeats a request by itself."""
+    """Sends requests; the only interface between a call and the network.
+
+    A transport never retries a request by itself.
+    """
 
     def open(self, request: HTTPRequest, deadline: Deadline) -> Awaitable[HTTPStream]:
-        """Send, and wait for the head of the answer, whatever its status.
+        """Send the request and wait for the head of the response, whatever its status.
 
-        ConnectionFailedError has in `details` what a decision to repeat needs: `reused`, `sent`, `replied`.
+        `details` of a `ConnectionFailedError` has what a decision to retry needs: `reused` (whether
+        the connection had served a request before), `sent` (whether bytes of the request were
+        sent) and `replied` (whether bytes of the response arrived).
         """
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Refuse further requests and close idle connections."""
+        ...
 
 
 class TransportWrapper(Protocol):
-    """What may stand between a provider and its way to the backend, given as `transport=`: a recorder, made faults, a log of bytes.
+    """A layer around a transport, passed as `transport=`.
 
-    `inner` is what it stands on, given as a provider takes it: another wrapper, a Transport, an httpx client, None for our own sockets.
+    Examples are a recorder, fault injection, or a log of the bytes.
     """
 
     inner: Any
+    """What is wrapped, in any form that a provider accepts as `transport=`: another wrapper, a
+    Transport, an httpx client, or None for our own transport."""
 
     def wrap(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> Transport:
-        """The Transport to use instead of `port`, one for each provider. `base_path` is what goes before the path of a request that is
-        not `rooted`; `hide` takes this provider's keys out of a text. The wrapper closes `port` when it is closed itself."""
+        """Return the transport to use instead of `transport`. Called once for each provider.
+
+        Args:
+            transport: The transport to wrap. The wrapper closes it when it is closed itself.
+            base_path: The path that precedes the path of a request unless that is `from_origin`.
+            redact: A function that removes the secrets of this provider from a text.
+        """
         ...
 
 
 class MessageStream(Protocol):
-    """A websocket: whole messages, both ways."""
+    """A websocket that sends and receives complete messages."""
 
-    async def send(self, message: str) -> None: ...
+    async def send(self, message: str) -> None:
+        """Send a text message."""
+        ...
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None once the other side has closed. Raises typed errors, among them DeadlineExceededError (phase idle)."""
+        """Return the next message, or None after the server has closed the websocket.
+
+        Raises typed errors, among them DeadlineExceededError (phase idle).
+        """
         ...
 
     async def aclose(self) -> None:
-        """Leave, at whatever point; calling it twice is fine."""
+        """Close the websocket at any point. Calling it twice is allowed."""
         ...
 
 
 Connect = Callable[[str, "Deadline", int], Awaitable[MessageStream]]
+"""A function `connect(path, deadline, limit)` that opens a websocket."""
 
 
 def websocket_connector(transport: Transport) -> Connect | None:
-    """`connect(path, deadline, limit)` of a Transport that has it: a websocket whose messages have at most `limit` bytes.
+    """Return the transport's function that opens a websocket, or None if it has none.
 
-    It raises typed errors when there is none to be had; what it is for must then work without.
+    The function is `connect(path, deadline, limit)`; messages have at most `limit` bytes. It raises
+    typed errors when no websocket can be opened; callers must then work without one.
     """
-    found: Connect | None = getattr(transport, "connect", None)
-    return found
+    connect: Connect | None = getattr(transport, "connect", None)
+    return connect
 
 
 @dataclass(slots=True)
 class Deadline:
-    """The time limits of one call, as moments. Whoever waits asks `wait()` how long it may; nobody guards a whole call with a scope.
+    """The time limits of one call, as points in time.
 
-    `total` counts from the making of this value. first_byte and load are moments too (dripping headers do not move them), idle
-    begins anew with each wait. A `watch` is called every `tick` seconds while the first byte is awaited; it may tell loading from
-    hanging by `enter("load")` and `enter("first_byte")`.
+    Call `next_timeout()` before each wait; no cancel scope spans a call. The total limit counts
+    from the construction of the deadline. first_byte and load are points in time too, so a server
+    that sends its headers byte by byte does not extend them; idle starts anew with each wait.
     """
 
     timeout: Timeout
+    """The limits in seconds. None means no limit here: defaults are filled in before."""
     clock: Callable[[], float] = time.monotonic
+    """Returns the current time in seconds."""
     watch: Callable[[], Awaitable[None]] | None = None
+    """Called every `tick` seconds while the first byte is awaited. It may distinguish loading from
+    hanging with `start_phase("load")` and `start_phase("first_byte")`."""
     tick: float = 1.0
+    """Seconds between two calls of `watch`."""
     phase: Phase = "total"
+    """The current phase."""
     started_at: float = field(init=False)
-    _total: float = field(init=False)
-    _end: float = field(init=False, default=math.inf)
-    _spent: dict[str, float] = field(init=False, default_factory=dict)
-    _entered: float = field(init=False)
+    """When the call began, by `clock`."""
+    _total_end: float = field(init=False)
+    _phase_end: float = field(init=False, default=math.inf)
+    _elapsed_in_phase: dict[str, float] = field(init=False, default_factory=dict)
+    _phase_started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.started_at = self._entered = self.clock()
-        self._total = self.started_at + _seconds(self.timeout.total)
+        self.started_at = self._phase_started_at = self.clock()
+        self._total_end = self.started_at + _seconds(self.timeout.total)
 
     def sibling(self) -> Deadline:
-        """For a call beside this one: its own phases, the same beginning and total."""
-        twin = Deadline(self.timeout, self.clock)
-        twin.started_at, twin._total = self.started_at, self._total
-        return twin
+        """Return a deadline for a parallel request: same start and total limit, own phases."""
+        sibling = Deadline(self.timeout, self.clock)
+        sibling.started_at, sibling._total_end = self.started_at, self._total_end
+        return sibling
 
     def child(self, timeout: Timeout) -> Deadline:
-        """For a question within this call: other limits per phase, and never longer than this call may still wait, or GRACE: the question
-        may be whether a limit that has passed was the right one."""
-        question = Deadline(timeout, self.clock)
-        question._total = min(question._total, self.clock() + max(self.remaining(), GRACE_SECONDS))
-        return question
+        """Return a deadline for a query within this call, with other limits per phase.
+
+        It never exceeds the remaining time of this call, or GRACE_SECONDS if that is longer: the
+        query may be about whether the limit that has just passed was the right one.
+        """
+        child = Deadline(timeout, self.clock)
+        child._total_end = min(
+            child._total_end, self.clock() + max(self.remaining(), GRACE_SECONDS)
+        )
+        return child
 
     def start_phase(self, phase: Phase) -> None:
-        """A phase begins. Time already spent in the same phase of this call (an earlier try, a load seen before) counts."""
+        """Start a phase.
+
+        Time already spent in the same phase of this call counts, for example in an earlier attempt
+        or during an earlier load.
+        """
         now = self.clock()
         if phase == self.phase and phase in ("load", "queue"):
             return
         if self.phase in ("load", "queue"):
-            self._spent[self.phase] = self._spent.get(self.phase, 0.0) + now - self._entered
-        self.phase, self._entered = phase, now
-        self._end = now + _seconds(getattr(self.timeout, phase)) - self._spent.get(phase, 0.0)
+            self._elapsed_in_phase[self.phase] = (
+                self._elapsed_in_phase.get(self.phase, 0.0) + now - self._phase_started_at
+            )
+        self.phase, self._phase_started_at = phase, now
+        self._phase_end = (
+            now + _seconds(getattr(self.timeout, phase)) - self._elapsed_in_phase.get(phase, 0.0)
+        )
 
     def next_timeout(self) -> float:
-        """Seconds the coming wait may take, 0 when the limit has passed."""
+        """Return how many seconds the next wait may take; 0 when the limit has passed."""
         now = self.clock()
         if self.phase == "idle":
-            self._end = now + _seconds(self.timeout.idle)
-        end = self._end if self._end < self._total else self._total
+            self._phase_end = now + _seconds(self.timeout.idle)
+        end = self._phase_end if self._phase_end < self._total_end else self._total_end
         return end - now if end > now else 0.0
 
     def remaining(self) -> float:
-        """The same, without beginning a new idle time."""
-        return max(0.0, min(self._end, self._total) - self.clock())
+        """Return the remaining seconds without restarting the idle limit."""
+        return max(0.0, min(self._phase_end, self._total_end) - self.clock())
 
     def elapsed(self) -> float:
+        """Return the seconds since the call began."""
         return self.clock() - self.started_at
 
     def exceeded(self) -> DeadlineExceededError:
-        """The error for the limit that has passed."""
-        phase: Phase = "total" if self._total <= self._end else self.phase
+        """Return the error for the limit that has passed."""
+        phase: Phase = "total" if self._total_end <= self._phase_end else self.phase
         limit = _seconds(getattr(self.timeout, phase))
         return DeadlineExceededError(
-            f"{_WORDS[phase]} took longer than the limit of {limit:g} s", phase=phase
+            f"{_ACTIVITIES[phase]} took longer than the limit of {limit:g} s", phase=phase
         )
 
 
-_WORDS: dict[Phase, str] = {
+_ACTIVITIES: dict[Phase, str] = {
     "connect": "connecting",
-    "queue": "waiting for a free place",
+    "queue": "waiting for a free slot",
     "load": "loading the model",
-    "first_byte": "waiting for the answer to begin",
-    "idle": "waiting for the next piece of the answer",
+    "first_byte": "waiting for the response to begin",
+    "idle": "waiting for the next chunk of the response",
     "total": "the call",
 }
 

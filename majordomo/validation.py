@@ -1,4 +1,7 @@
-"""Text from strangers: what no backend can take, said before anything is sent."""
+"""Checks of untrusted input, made before anything is sent.
+
+Each check raises `InvalidRequestError` with the name of the field for what no backend accepts.
+"""
 
 from __future__ import annotations
 
@@ -12,51 +15,75 @@ MAX_NUMBER = sys.float_info.max
 
 
 def check_text(text: object, field: str, limit: int) -> None:
-    """Raise InvalidRequestError for anything but a str of at most `limit` characters without NUL and lone surrogates."""
+    """Check that `text` is a str of at most `limit` characters without NUL or lone surrogates.
+
+    Raises:
+        InvalidRequestError: If it is not.
+    """
     if not isinstance(text, str):
-        raise InvalidRequestError(f"{field} is text, not {type(text).__name__}", field=field)
+        raise InvalidRequestError(f"{field} must be a str; got {type(text).__name__}", field=field)
     if len(text) > limit:
         raise InvalidRequestError(
-            f"{field} has {len(text):,} characters, more than the limit of {limit:,}", field=field
+            f"{field} must have at most {limit:,} characters; got {len(text):,}", field=field
         )
     if "\0" in text:
-        raise InvalidRequestError(f"{field} holds a NUL character", field=field)
+        raise InvalidRequestError(
+            f"{field} contains a NUL character; remove it before sending", field=field
+        )
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
             raise InvalidRequestError(
-                f"{field} holds a lone surrogate, which is no text", field=field
+                f"{field} contains a lone surrogate, which cannot be encoded as UTF-8", field=field
             ) from None
 
 
 def as_tuple(value: object, field: str) -> tuple[Any, ...]:
-    """The items of a list or other iterable. Raises InvalidRequestError for what is none, text and mappings included."""
+    """Return the items of a list or another iterable.
+
+    Raises:
+        InvalidRequestError: If `value` is not iterable, or is a str, bytes or a mapping.
+    """
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         return tuple(value)
-    raise InvalidRequestError(f"{field} is a list, not {type(value).__name__}", field=field)
+    raise InvalidRequestError(f"{field} must be a list; got {type(value).__name__}", field=field)
 
 
 def as_extra(value: object) -> Mapping[str, Any]:
-    """`value` when it is a mapping with text keys. Raises InvalidRequestError (field `extra`) else."""
+    """Return `value` if it is a mapping whose keys are str.
+
+    Raises:
+        InvalidRequestError: If it is not (field `extra`).
+    """
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return value
-    raise InvalidRequestError("extra is a mapping with text keys", field="extra")
+    raise InvalidRequestError("extra must be a mapping whose keys are str", field="extra")
 
 
 def check_name(name: object, field: str) -> str:
-    """A model id, as it may stand in a path or a body: 1 to 512 printable characters, no `..`. Returns it."""
+    """Return `name` if it is a model id that is safe in a path and in a body.
+
+    A model id has 1 to 512 printable characters, no `..` and no surrounding white space.
+
+    Raises:
+        InvalidRequestError: If it is not.
+    """
     check_text(name, field, 512)
     assert isinstance(name, str)
     if not name or not name.isprintable() or ".." in name or name != name.strip():
         raise InvalidRequestError(
-            f"{field} is 1 to 512 printable characters without '..'", field=field
+            f"{field} must be 1 to 512 printable characters without '..' and surrounding spaces",
+            field=field,
         )
     return name
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite number that a float can hold: JSON may name one of five hundred digits."""
+    """Return whether `value` is a finite number in the range of a float.
+
+    JSON may contain an integer of five hundred digits, which no float can hold.
+    """
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -65,27 +92,61 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise InvalidRequestError, naming the field, unless `value` is None or a finite number from `low` to `high`."""
+    """Check that `value` is None or a finite number from `low` to `high`.
+
+    With `whole`, it must be an integer.
+
+    Raises:
+        InvalidRequestError: If it is not.
+    """
     if value is None:
         return
-    kinds = int if whole else (int, float)
-    if (
-        isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high
-    ):  # NaN is in no range
+    types = int if whole else (int, float)
+    # NaN fails the comparison.
+    if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
         raise InvalidRequestError(
-            f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name
+            f"{name} must be {'an integer' if whole else 'a number'} from {low} to {high};"
+            f" got {describe(value)}",
+            field=name,
         )
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise ConfigurationError, naming the setting, unless `value` is a finite number of seconds above 0."""
+    """Check that a setting is a finite number of seconds above 0.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
     if not is_number(value) or value <= 0:
-        raise ConfigurationError(f"{name} is a number of seconds above 0", details={"field": name})
+        raise ConfigurationError(
+            f"{name} must be a finite number of seconds above 0; got {describe(value)}",
+            details={"field": name},
+        )
 
 
 def check_user_id(user_id: object) -> None:
-    """Raise InvalidRequestError (field `caller`) for anything but printable text of at most 256 characters; "" is nobody in particular."""
+    """Check that a user id is printable text of at most 256 characters.
+
+    An empty user id means that the call is made for no particular user.
+
+    Raises:
+        InvalidRequestError: If it is not (field `user_id`).
+    """
     check_text(user_id, "user_id", 256)
     assert isinstance(user_id, str)
     if not user_id.isprintable():
-        raise InvalidRequestError("user_id holds a control character", field="user_id")
+        raise InvalidRequestError(
+            "user_id contains a control character; use printable characters", field="user_id"
+        )
+
+
+def describe(value: object) -> str:
+    """Return a short description of a rejected value for an error message.
+
+    Numbers are shown in full. Of other values only the type is shown, because they may be long or
+    secret, and of an integer beyond the range of a float as well: Python refuses to print an
+    integer of several thousand digits.
+    """
+    if value is None or isinstance(value, (bool, float)) or is_number(value):
+        return repr(value)
+    return type(value).__name__

@@ -17,7 +17,7 @@ from tests.support.loopback import Handler, Loopback
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are processors: a third of the time tests wait for limits to pass."""
+    """Return 1.5 workers per processor, because tests wait about a third of the time."""
     processors = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -25,7 +25,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before a test is read: its number of tries is fixed when it is."""
+    """Configure Hypothesis before importing test modules, which fixes the number of examples."""
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         _keep_bytecode(config)
     hypothesis_effort.thorough = _slow_wanted(config)
@@ -33,13 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "majordomo",
         parent=settings.default,
         max_examples=hypothesis_effort.tries(100),
+        # This health check depends on the speed of the machine.
         suppress_health_check=[HealthCheck.too_slow],
-    )  # it goes by the clock
+    )
     settings.load_profile("majordomo")
 
 
 def _keep_bytecode(config: pytest.Config) -> None:
-    """Who wants no bytecode beside the sources wants none left; but programs that tests start by the dozen would each compile everything."""
+    """Write bytecode to a temporary folder when bytecode is disabled.
+
+    Otherwise each of the many programs that tests start would compile all modules again.
+    """
     folder = tempfile.TemporaryDirectory(prefix="majordomo-bytecode-")
     config.add_cleanup(folder.cleanup)
     patch = pytest.MonkeyPatch()
@@ -66,14 +70,14 @@ def pytest_terminal_summary(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What only makes sense in thousands has a run of its own: pytest -m slow. Properties are tried more often there."""
+    """Select slow tests only with `-m slow`, where property tests run with more examples."""
     if _slow_wanted(config):
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
                 item.add_marker(pytest.mark.slow)
     elif "slow" not in config.getoption("markexpr"):
-        left_out = [item for item in items if item.get_closest_marker("slow") is not None]
-        config.hook.pytest_deselected(items=left_out)
+        deselected = [item for item in items if item.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item.get_closest_marker("slow") is None]
 
 
@@ -90,7 +94,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handler], Loopback]]:
-    """`serve(handler)` starts a server on a free port of this machine; `handler(peer)` is called for each connection."""
+    """Return `serve(handler)`, which starts a server and calls `handler(peer)` per connection."""
     running: list[Loopback] = []
 
     def start(handler: Handler) -> Loopback:
@@ -104,13 +108,13 @@ def serve() -> Iterator[Callable[[Handler], Loopback]]:
 
 @pytest.fixture
 def image() -> Callable[..., ImagePart]:
-    """`image(width, height, color, format)` makes a plain image."""
+    """Return `image(width, height, color, kind, mode)`, which creates a plain image."""
 
     def make(
         width: int = 64, height: int = 48, color: str = "navy", kind: str = "PNG", mode: str = "RGB"
     ) -> ImagePart:
-        held = io.BytesIO()
-        Image.new(mode, (width, height), color).save(held, kind)
-        return ImagePart(held.getvalue())
+        buffer = io.BytesIO()
+        Image.new(mode, (width, height), color).save(buffer, kind)
+        return ImagePart(buffer.getvalue())
 
     return make

@@ -1,4 +1,7 @@
-"""What the pages of the backends say in words and tables, asked of the code. That their blocks run is shown by test_docs_blocks.py."""
+"""Compare text and tables of the backend pages with the code.
+
+`test_docs_blocks.py` runs their code blocks.
+"""
 
 from __future__ import annotations
 
@@ -46,80 +49,82 @@ def text_of(page: str) -> str:
 
 
 def own_arguments(kind: type) -> dict[str, Any]:
-    """What the constructor takes that not every provider does, with its default."""
-    found = inspect.signature(kind.__init__).parameters.values()
+    """Return the arguments that not every provider has, with their defaults."""
+    parameters = inspect.signature(kind.__init__).parameters.values()
     return {
-        each.name: each.default
-        for each in found
-        if each.kind is not each.VAR_KEYWORD
-        and each.name not in {"self", *CommonSettings.__annotations__}
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is not parameter.VAR_KEYWORD
+        and parameter.name not in {"self", *CommonSettings.__annotations__}
     }
 
 
 def rows(text: str, head: str) -> dict[str, str]:
-    """The table that begins with `head`: what stands in its first column, to the rest of the row."""
+    """Return the rows of the table whose first heading is `head`, by their first column."""
     table = text.partition(f"| {head} |")[2].partition("\n\n")[0]
     cells = [line.strip("| ").split(" | ", 1) for line in table.splitlines()[2:]]
     return {name.strip(" `"): rest for name, rest in cells}
 
 
-def test_every_provider_and_no_other_has_a_page() -> None:
+def test_every_provider_has_a_page() -> None:
     kinds = {
-        found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base"
+        module.name for module in pkgutil.iter_modules(providers.__path__) if module.name != "base"
     }
     assert {kind.name for kind in PAGES.values()} == kinds
     assert {file.stem for file in FOLDER.glob("*.md")} == {"index", *PAGES}
     assert set(re.findall(r"\(([\w-]+)\.md\)", INDEX)) == set(PAGES)
 
 
-def test_arguments_and_defaults_are_those_of_the_constructor(page: str) -> None:
-    told = rows(text_of(page), "argument")
-    own = own_arguments(PAGES[page])
-    if page == "llama-cpp":  # shows what matters there
-        assert set(told) - {"max_concurrency"} < set(own)
+def test_documented_arguments_match_the_constructor(page: str) -> None:
+    documented = rows(text_of(page), "argument")
+    arguments = own_arguments(PAGES[page])
+    if page == "llama-cpp":  # lists only the relevant arguments
+        assert set(documented) - {"max_concurrency"} < set(arguments)
     else:
-        named = {name for key in told for name in re.findall(r"\w+", key)}
-        assert named - set(CommonSettings.__annotations__) == set(own)
-    for name, default in own.items():
-        if isinstance(default, (str, bool)) and name in told and page != "llama-cpp":
-            shown = (
+        named = {name for key in documented for name in re.findall(r"\w+", key)}
+        assert named - set(CommonSettings.__annotations__) == set(arguments)
+    for name, default in arguments.items():
+        if isinstance(default, (str, bool)) and name in documented and page != "llama-cpp":
+            text = (
                 default
                 if name == "base_url"
                 else f'"{default}"'
                 if isinstance(default, str)
                 else str(default)
             )
-            assert f"`{shown}`" in told[name], name
+            assert f"`{text}`" in documented[name], name
 
 
-def test_variables_of_keys_are_those_that_are_read(page: str) -> None:
+def test_documented_key_variables_match_the_code(page: str) -> None:
     file = inspect.getsourcefile(PAGES[page])
     assert file is not None
     read = set(re.findall(r'env\.variable\("(\w+)"\)', Path(file).read_text()))
-    told = set(re.findall(r"`(\w+_API_KEY)`", rows(text_of(page), "argument").get("api_key", "")))
+    documented = set(
+        re.findall(r"`(\w+_API_KEY)`", rows(text_of(page), "argument").get("api_key", ""))
+    )
     if PAGES[page] is md.OpenAICompatible:
         read = (
             {PRESETS["llamacpp"].key_variable}
             if page == "llama-cpp"
             else {"OPENAI_COMPATIBLE_API_KEY"}
         )
-    assert told == read
+    assert documented == read
 
 
-def test_keywords_of_every_provider_are_all_there() -> None:
+def test_index_documents_every_common_setting() -> None:
     assert set(rows(INDEX, "keyword")) == set(CommonSettings.__annotations__)
 
 
-def test_time_limits_are_those_of_the_code() -> None:
-    told = rows(INDEX, "phase")
-    for name, cells in told.items():
+def test_documented_time_limits_match_the_code() -> None:
+    documented = rows(INDEX, "phase")
+    for name, cells in documented.items():
         local, hosted = (
             re.match(r"[\d,]+|none|–", cell)[0].replace(",", "") for cell in cells.split(" | ")[:2]
         )  # type: ignore[index]
-        for shown, limits in ((local, LOCAL), (hosted, HOSTED)):
+        for text, limits in ((local, LOCAL), (hosted, HOSTED)):
             limit = getattr(limits, name)
-            assert shown in ({"none", "–"} if math.isinf(limit) else {str(limit)}), name
-    assert set(told) == {"connect", "queue", "load", "first_byte", "idle", "total"}
+            assert text in ({"none", "–"} if math.isinf(limit) else {str(limit)}), name
+    assert set(documented) == {"connect", "queue", "load", "first_byte", "idle", "total"}
 
 
 @cache
@@ -136,16 +141,18 @@ def test_errors_and_codes_exist(page: str) -> None:
         assert f'"{code}"' in sources(), code
 
 
-def test_every_page_says_what_starts_it_what_arrives_and_what_mends_it(page: str) -> None:
+def test_every_page_has_the_required_sections(page: str) -> None:
     text = text_of(page)
-    heads = re.findall(r"^## (.*)", text, re.MULTILINE)
-    assert {"Construct the provider", "Supported fields", "Pitfalls", "Troubleshooting"} <= set(heads)
-    assert "Start the server" in heads or "Get a key" in heads
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert {"Construct the provider", "Supported fields", "Pitfalls", "Troubleshooting"} <= set(
+        headings
+    )
+    assert "Start the server" in headings or "Get a key" in headings
     assert "```toml" in text
     assert "```sh" in text
 
 
-def test_links_lead_to_what_is_there() -> None:
+def test_links_lead_to_existing_sections() -> None:
     for file in [
         *FOLDER.glob("*.md"),
         ROOT / "docs" / "chat-backends.md",
@@ -155,8 +162,8 @@ def test_links_lead_to_what_is_there() -> None:
             path, _, anchor = target.partition("#")
             linked = (file.parent / path).resolve()
             assert linked.is_file(), f"{file.name}: {target}"
-            heads = {
+            headings = {
                 re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
                 for head in re.findall(r"^#+ (.*)", linked.read_text(), re.MULTILINE)
             }
-            assert not anchor or anchor in heads, f"{file.name}: {target}"
+            assert not anchor or anchor in headings, f"{file.name}: {target}"

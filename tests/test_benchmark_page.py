@@ -15,7 +15,7 @@ OWN = {file.stem for file in BENCHMARKS.glob("*.py")}
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module, whose neighbors have names that belong to nobody: they are forgotten again."""
+    """Import the page module; forget the other benchmark modules, whose names are generic."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = {name: sys.modules.pop(name) for name in OWN & set(sys.modules)}
     import page
@@ -49,9 +49,9 @@ def results(**rounds: Any) -> dict[str, Any]:
         "rounds": [rounds],
         "growth": {
             "queued": {
-                "title": "Callers",
-                "size": "callers",
-                "columns": ["us a caller"],
+                "title": "Users",
+                "size": "users",
+                "columns": ["us per user"],
                 "rows": [[10, 400.0], [1000, 410.5]],
             }
         },
@@ -62,7 +62,7 @@ def results(**rounds: Any) -> dict[str, Any]:
 REPLY = {"openai": figures(0.01), "majordomo": figures(0.003), "majordomo-fast": figures(0.0034)}
 
 
-def test_a_row_says_whether_its_goal_is_met(page: ModuleType) -> None:
+def test_row_shows_whether_its_goal_is_met(page: ModuleType) -> None:
     written = page.page(results(reply=REPLY))
     assert (
         "|  | CPU | wall | ratio to openai | peak | failures | goal |  |\n"
@@ -74,7 +74,7 @@ def test_a_row_says_whether_its_goal_is_met(page: ModuleType) -> None:
     assert "`majordomo`: 1 of 1 goals met; `majordomo-fast`: 0 of 1 goals met." in written
 
 
-def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(
+def test_page_shows_machine_installs_growth_and_missing_peers(
     page: ModuleType,
 ) -> None:
     written = page.page(results(reply=REPLY))
@@ -84,7 +84,7 @@ def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(
     assert "* ollama: `could not be installed: no such thing`" in written
 
 
-def test_failing_is_no_way_to_be_fast(page: ModuleType) -> None:
+def test_row_with_failures_has_no_ratio(page: ModuleType) -> None:
     written = page.page(results(reply=REPLY | {"majordomo": figures(0.001, failures=3)}))
     assert (
         "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.35 openai | missed |" in written
@@ -92,20 +92,20 @@ def test_failing_is_no_way_to_be_fast(page: ModuleType) -> None:
     assert "* majordomo reply: `one of them`" in written
 
 
-def test_a_ratio_to_itself_needs_nobody_else(page: ModuleType) -> None:
-    written = page.page(results(chain={"majordomo": figures(0.012, beside_cpu_seconds=0.01)}))
+def test_ratio_to_itself_needs_no_other_peer(page: ModuleType) -> None:
+    written = page.page(results(chain={"majordomo": figures(0.012, baseline_cpu_seconds=0.01)}))
     assert "| majordomo | 1.2 ms | 2.4 ms | 1.20 | 0.0 MB | 0 |" in written
 
 
-def test_rounds_of_several_files_are_one_run(page: ModuleType) -> None:
+def test_rounds_of_several_files_are_combined(page: ModuleType) -> None:
     slower = {"openai": figures(0.01), "majordomo": figures(0.004)}
-    written = page.page(page.together([results(reply=REPLY), results(reply=slower)]))
+    written = page.page(page.combine([results(reply=REPLY), results(reply=slower)]))
     assert "| 0.35 (0.30-0.40) |" in written
     assert "2 rounds." in written
 
 
-def test_the_chart_has_a_bar_for_each_ratio(page: ModuleType) -> None:
-    drawn = ElementTree.fromstring(page.chart(page.charted(results(reply=REPLY)["rounds"])))
-    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+def test_chart_has_a_bar_for_each_ratio(page: ModuleType) -> None:
+    svg = ElementTree.fromstring(page.chart(page.charted(results(reply=REPLY)["rounds"])))
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[1:] == ["one chat reply", "majordomo", "0.30", "majordomo-fast", "0.34"]
-    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}rect"))) == 2
+    assert len(list(svg.iter("{http://www.w3.org/2000/svg}rect"))) == 2

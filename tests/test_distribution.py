@@ -1,4 +1,7 @@
-"""What is published: the library and nothing else, the same bytes from the tree and from its own source distribution."""
+"""The built distributions contain the library and nothing else.
+
+Building from the source tree and from the source distribution gives the same wheel.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,23 @@ import pytest
 
 import majordomo
 
-pytest.importorskip("hatchling", reason="hatchling builds what is published")
+pytest.importorskip("hatchling", reason="hatchling builds the distributions")
 
 ROOT = Path(__file__).parent.parent
 NAME = f"majordomo_client-{majordomo.__version__}"
 INFO = f"{NAME}.dist-info"
-WHEEL_BYTES = 1024 * 1024
-SDIST_BYTES = 8 * 1024 * 1024
+MAX_WHEEL_BYTES = 1024 * 1024
+MAX_SDIST_BYTES = 8 * 1024 * 1024
 
 
 def build(tree: Path, folder: Path, target: str) -> Path:
-    """Without isolation, so without a network."""
+    """Build without isolation, so without a network."""
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "PYTHONPATH": ""}
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     (built,) = folder.iterdir()
     return built
 
@@ -62,7 +65,7 @@ def metadata(wheel: Path) -> Message:
         return Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
 
 
-def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_only_the_library(wheel: Path) -> None:
     assert wheel.name == f"{NAME}-py3-none-any.whl"
     with ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -75,10 +78,10 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     assert "majordomo/py.typed" in names
     assert sorted(names) == sorted(sources() | about)
     assert {Path(name).suffix for name in sources()} == {".py", ".typed", ".toml"}
-    assert wheel.stat().st_size < WHEEL_BYTES
+    assert wheel.stat().st_size < MAX_WHEEL_BYTES
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+def test_wheel_metadata(wheel: Path) -> None:
     about = metadata(wheel)
     assert (about["Name"], about["Version"], about["Requires-Python"]) == (
         "majordomo-client",
@@ -90,10 +93,10 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert about.get_payload() == (ROOT / "README.md").read_text()
 
 
-def test_a_plain_install_asks_for_these_and_the_rest_are_extras(wheel: Path) -> None:
+def test_plain_install_requires_only_these_packages(wheel: Path) -> None:
     about = metadata(wheel)
-    wanted = about.get_all("Requires-Dist") or []
-    plain = sorted(re.split(r"[<>=!]", line)[0] for line in wanted if "extra ==" not in line)
+    requirements = about.get_all("Requires-Dist") or []
+    plain = sorted(re.split(r"[<>=!]", line)[0] for line in requirements if "extra ==" not in line)
     assert plain == ["anyio", "httpcore", "httpx", "pillow", "pydantic"]
     assert sorted(about.get_all("Provides-Extra") or []) == [
         "cli",
@@ -105,11 +108,12 @@ def test_a_plain_install_asks_for_these_and_the_rest_are_extras(wheel: Path) -> 
         "peers",
         "prices",
     ]
-    pillow = next(line for line in wanted if line.startswith("pillow"))
-    assert pillow == "pillow>=12.3"  # earlier ones miss bombs
+    pillow = next(line for line in requirements if line.startswith("pillow"))
+    # Earlier versions do not detect all decompression bombs.
+    assert pillow == "pillow>=12.3"
 
 
-def test_the_wheel_installs_one_program_and_one_plugin_of_pytest(wheel: Path) -> None:
+def test_wheel_installs_one_command_and_one_pytest_plugin(wheel: Path) -> None:
     entries = ConfigParser()
     with ZipFile(wheel) as archive:
         entries.read_string(archive.read(f"{INFO}/entry_points.txt").decode())
@@ -120,19 +124,19 @@ def test_the_wheel_installs_one_program_and_one_plugin_of_pytest(wheel: Path) ->
 
 
 @pytest.mark.slow
-def test_the_source_distribution_makes_the_same_wheel_byte_for_byte(
+def test_wheel_from_the_source_distribution_is_identical(
     wheel: Path, sdist: Path, tmp_path: Path
 ) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
-    again = build(tmp_path / NAME, tmp_path / "built", "wheel")
+    rebuilt = build(tmp_path / NAME, tmp_path / "built", "wheel")
     assert (
-        hashlib.sha256(again.read_bytes()).hexdigest()
+        hashlib.sha256(rebuilt.read_bytes()).hexdigest()
         == hashlib.sha256(wheel.read_bytes()).hexdigest()
     )
 
 
-def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist: Path) -> None:
+def test_source_distribution_contains_tests_and_no_build_files(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     assert sources() <= names
@@ -164,4 +168,4 @@ def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist
         for name in names
         for part in name.split("/")
     )
-    assert sdist.stat().st_size < SDIST_BYTES
+    assert sdist.stat().st_size < MAX_SDIST_BYTES

@@ -1,44 +1,51 @@
-"""Every block of code in README.md, SECURITY.md, CHANGELOG.md and docs/ runs.
+"""Run every code block in README.md, SECURITY.md, CHANGELOG.md and docs/.
 
-A page runs from top to bottom, in a folder of its own, on asyncio: as a reader would, who types what stands there. No network is there: an
-address leads to the server that the page names, or refuses the connection. What a block needs and the reader has anyway stands
-in comments, which no reader sees:
+A page runs from top to bottom in a folder of its own on asyncio, as a reader would type it. There
+is no network: an address leads to a server that the page names, or refuses the connection. What a
+block needs in addition is in comments, which readers do not see:
 
     <!-- runs with: ollama, llama-swap at gpu-box:8080, openai -->
-        From here on these servers of tests/servers stand behind their usual addresses, or behind others. The names are those of
-        `documents.behind.SERVERS`. The keys in the usual variables (OPENAI_API_KEY, ...) are right. `openai` is responses, chat
-        completions and images at once; `ollama` is today's, without images; `ollama-images` is the last version that drew,
-        `ollama-hosted` the service.
-        llama-swap serves sdxl, flux, z-image, qwen-image (images) and qwen3-vl, qwen3, gemma3 (chat).
-        Without a script they answer by rules: a tool that the text names is called, with the JSON object in the text as arguments; a
-        schema is filled; else what was said is said back.
+        From here on these servers of tests/servers are at their default addresses, or at the given
+        ones. The names are those of `tests.support.docs_servers.SERVERS`. The keys in the usual
+        variables (OPENAI_API_KEY, ...) are valid. `openai` is responses, chat completions and
+        images at once; `ollama` is today's version, without images; `ollama-images` is the last
+        version that generated images, `ollama-hosted` the service.
+        llama-swap has sdxl, flux, z-image, qwen-image (images) and qwen3-vl, qwen3, gemma3 (chat).
+        Without a script they answer by rules: a tool that the text names is called, with the JSON
+        object in the text as arguments; a schema is filled; otherwise the input is repeated.
 
     <!-- hidden
     servers["ollama"].script.append(Reply("It is calm."))
     assert reply.text
     -->
-        Python that runs in the same names and is not shown: what a server says, files that the reader is supposed to have, stand-ins
-        for a chat platform, and checks of what came out. `servers` has the handlers by name.
+        Python that runs in the same namespace and is not shown: replies of a server, files that the
+        reader is supposed to have, test doubles of a chat platform, and checks of the results.
+        `servers` has the handlers by name.
 
-Before a block, one or more of these speak of that block alone:
+Before a block, one or more of these apply to that block only:
 
-    <!-- not run: needs a GPU -->       not run, only compiled; the reason is obligatory
-    <!-- raises: ContentRefusedError -->   the block must end with this error
-    <!-- exits with: 1 -->              the last command of the block must
-    <!-- prints -->                     before a `text` block: its lines stand in the output of the block before, in this order, `...` being anything
+    <!-- not run: needs a GPU -->           not run, only compiled; the reason is required
+    <!-- raises: ContentRefusedError -->    the block must end with this error
+    <!-- exits with: 1 -->                  the last command of the block must exit with this status
+    <!-- prints -->                         before a `text` block: the output of the previous block
+                                            has its lines in this order; `...` matches anything
 
-What the kinds of blocks mean:
+Languages of blocks:
 
-    python      Runs in the page's names; `await` and `async with` work at the top. A block without them runs in a thread, where `asyncio.run`
-                works as in a script. With a title (```python title="bot.py") it is written into the folder as well; when that
-                is called test_*.py, pytest runs it instead, and it must pass.
-    toml        Must parse. Written to `majordomo.toml`, or its title, in the folder; with a table that we know it is loaded as configuration and every
-                provider in it is made. `${VARIABLES}` it names are set.
-    sh, console Each `majordomo ...` runs, in this process and without a terminal; `export NAME=value` counts from there on. Other commands are
-                for the reader alone. In a console block with prompts (`$ `) other lines are what the command said.
+    python      Runs in the page's namespace; `await` and `async with` work at the top level. A
+                block without them runs in a thread, where `asyncio.run` works as in a script. With
+                a title (```python title="bot.py") it is also written into the folder; when the
+                title is test_*.py, pytest runs it instead, and it must pass.
+    toml        Must parse. Written to `majordomo.toml`, or its title, in the folder; with a known
+                table it is loaded as configuration and every provider in it is created.
+                `${VARIABLES}` in it are set.
+    sh, console Each `majordomo ...` runs, in this process and without a terminal;
+                `export NAME=value` applies from there on. Other commands are not run. In a console
+                block with prompts (`$ `) other lines are output.
     text, json, yaml, http, diff   Not run. Every fence names its language.
 
-One page alone: `python -m pytest -n0 tests/test_docs_blocks.py -k README`; the tutorial and most backends run with `-m slow` only.
+To run one page: `python -m pytest -n0 tests/test_docs_blocks.py -k README`. The tutorial and most
+backend pages only run with `-m slow`.
 """
 
 from __future__ import annotations
@@ -65,8 +72,8 @@ from anyio import to_thread
 from majordomo import Registry
 from majordomo.cli.main import main
 from majordomo.queueing import resource_group as group
-from tests.support.docs_blocks import OUTPUT_OF_OTHERS, Block, Note, commands, missing_lines, read
-from tests.support.docs_servers import KEY, SERVERS, Town, town
+from tests.support.docs_blocks import DATA_LANGUAGES, Block, Note, commands, missing_lines, read
+from tests.support.docs_servers import KEY, SERVERS, PageServers, page_servers
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -79,28 +86,28 @@ PAGES = sorted(
     ]
     if page.exists() and any(isinstance(part, Block) for part in read(page.read_text()))
 )
-# What their own tests do as well, word for word or nearly: the tutorial, and each backend but one
-DAILY_BACKENDS = {"docs/backends/index.md", "docs/backends/openai.md"}
+# The tutorial and most backend pages only run with -m slow: other tests do nearly the same.
+DEFAULT_BACKENDS = {"docs/backends/index.md", "docs/backends/openai.md"}
 
 
-def in_its_turn(name: str) -> bool:
+def is_slow(name: str) -> bool:
     return name == "docs/tutorial.md" or (
-        name.startswith("docs/backends/") and name not in DAILY_BACKENDS
+        name.startswith("docs/backends/") and name not in DEFAULT_BACKENDS
     )
 
 
-CONFIGURATION = {"defaults", "providers", "aliases", "chains", "gpus", "prices"}
+CONFIG_TABLES = {"defaults", "providers", "aliases", "chains", "gpus", "prices"}
 
 
 class Reader:
-    """Does what a page says, block by block."""
+    """Executes a page, block by block."""
 
-    def __init__(self, folder: Path, built: Town, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.town, self.patch = folder, built, patch
+    def __init__(self, folder: Path, built: PageServers, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.page_servers, self.patch = folder, built, patch
         self.names: dict[str, Any] = {"__name__": "__main__", "servers": built.servers}
         self.printed = ""
-        # A reader's shell forgets a provider when its name is given to the next one; what it leaves open ends with the loop
-        self.held: list[Any] = []
+        # Keeps providers alive when a page reuses their names; open connections end with the loop.
+        self.kept_objects: list[Any] = []
 
     async def follow(self, part: Block | Note) -> None:
         if isinstance(part, Note):
@@ -108,13 +115,13 @@ class Reader:
                 self._build(part) if part.kind == "runs with" else self._python(part.text, "hidden")
             )
             return
-        if "not run" in part.words:
-            assert part.words["not run"], f"line {part.line}: say why it is not run"
+        if "not run" in part.comments:
+            assert part.comments["not run"], f"line {part.line}: give the reason"
             assert part.language != "python" or compile(
                 part.text, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
             return
-        if "prints" in part.words:
+        if "prints" in part.comments:
             missing = missing_lines(part.text, self.printed)
             assert not missing, f"line {part.line}: not printed: {missing}, but: {self.printed}"
             return
@@ -125,22 +132,22 @@ class Reader:
         elif part.language in ("sh", "console", "bash", "shell"):
             await self._shell(part)
         else:
-            assert part.language in OUTPUT_OF_OTHERS[:-1], (
-                f"line {part.line}: a fence of {part.language!r}; which language is it?"
+            assert part.language in DATA_LANGUAGES[:-1], (
+                f"line {part.line}: unknown language {part.language!r}"
             )
 
     async def _build(self, note: Note) -> None:
-        for wanted in note.text.split(","):
-            name, _, address = wanted.strip().partition(" at ")
+        for entry in note.text.split(","):
+            name, _, address = entry.strip().partition(" at ")
             assert name in SERVERS, (
-                f"line {note.line}: there is no server {name!r}, but {', '.join(SERVERS)}"
+                f"line {note.line}: unknown server {name!r}; use one of {', '.join(SERVERS)}"
             )
-            self.town.build(name, address.strip())
+            self.page_servers.build(name, address.strip())
 
     async def _code(self, block: Block) -> None:
         if included := re.fullmatch(r'--8<-- "(.*)"\s*', block.text):
             assert included[1].startswith("examples/"), (
-                f"line {block.line}: only examples may be included; other tests run them"
+                f"line {block.line}: only examples can be included; other tests run them"
             )
             assert (ROOT / included[1]).exists()
             return
@@ -160,16 +167,15 @@ class Reader:
                 "majordomo.testing.plugin",
                 block.title,
             ]
-            few = os.environ | {
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"
-            }  # what else is installed here takes seconds to load
-            done = await anyio.run_process(
-                command, cwd=self.folder, env=few, check=False, stderr=subprocess.STDOUT
+            # Loading all installed plugins would take seconds.
+            environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+            completed = await anyio.run_process(
+                command, cwd=self.folder, env=environment, check=False, stderr=subprocess.STDOUT
             )
-            self.printed = done.stdout.decode()
-            assert done.returncode == 0, self.printed
+            self.printed = completed.stdout.decode()
+            assert completed.returncode == 0, self.printed
             return
-        expected = block.words.get("raises")
+        expected = block.comments.get("raises")
         try:
             await self._python(block.text, f"line {block.line}")
         except Exception as error:
@@ -184,7 +190,7 @@ class Reader:
         with contextlib.redirect_stdout(out):
             try:
                 if code.co_flags & inspect.CO_COROUTINE:
-                    self.held += self.names.values()
+                    self.kept_objects += self.names.values()
                     await eval(code, self.names)
                 else:
                     await to_thread.run_sync(eval, code, self.names)
@@ -195,7 +201,7 @@ class Reader:
     def _toml(self, block: Block) -> None:
         tables = tomllib.loads(block.text)
         file = self.folder / (block.title or "majordomo.toml")
-        if not CONFIGURATION & set(tables):
+        if not CONFIG_TABLES & set(tables):
             return
         file.write_text(block.text)
         for name in re.findall(r"(?<!\$)\$\{(\w+)\}", block.text):
@@ -207,29 +213,29 @@ class Reader:
     async def _shell(self, block: Block) -> None:
         status, self.printed = 0, ""
         for command in commands(block.text):
-            given = dict(
+            assignments = dict(
                 word.split("=", 1)
                 for word in command
                 if re.match(r"[A-Z_]+=", word) and word in command[: command.index(word) + 1]
             )
             if command[0] == "export":
-                for name, value in given.items():
+                for name, value in assignments.items():
                     self.patch.setenv(name, value)
             elif command[0] == "majordomo":
                 assert status == 0, f"line {block.line}: {self.printed}"
-                status, said = await to_thread.run_sync(_script, command)
-                self.printed += said
-        wanted = int(block.words.get("exits with", "0"))
-        assert status == wanted, f"line {block.line}: exit status {status}: {self.printed}"
+                status, output = await to_thread.run_sync(_run_command, command)
+                self.printed += output
+        expected = int(block.comments.get("exits with", "0"))
+        assert status == expected, f"line {block.line}: exit status {status}: {self.printed}"
 
 
-def _script(command: list[str]) -> tuple[int, str]:
-    """`majordomo ...` in this process: its exit status and all it said."""
-    said = io.StringIO()
+def _run_command(command: list[str]) -> tuple[int, str]:
+    """Run `majordomo ...` in this process; return its exit status and output."""
+    output = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         pytest.raises(SystemExit) as ended,
     ):
         patch.setenv("COLUMNS", "120")
@@ -238,9 +244,9 @@ def _script(command: list[str]) -> tuple[int, str]:
         main()
     code = ended.value.code
     return (
-        (1, said.getvalue() + code + "\n")
+        (1, output.getvalue() + code + "\n")
         if isinstance(code, str)
-        else (int(code or 0), said.getvalue())
+        else (int(code or 0), output.getvalue())
     )
 
 
@@ -250,16 +256,16 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def built(authority: trustme.CA, tmp_path: Path) -> Iterator[Town]:
+def built(authority: trustme.CA, tmp_path: Path) -> Iterator[PageServers]:
     certificates = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(certificates))
-    with town(authority, str(certificates)) as made:
-        yield made
+    with page_servers(authority, str(certificates)) as running:
+        yield running
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Pages use asyncio, as most readers do."""
+    """Run pages on asyncio, as most readers do."""
     return "asyncio"
 
 
@@ -269,13 +275,13 @@ def anyio_backend() -> str:
         pytest.param(
             page,
             id=(name := str(page.relative_to(ROOT))),
-            marks=[pytest.mark.slow] * in_its_turn(name),
+            marks=[pytest.mark.slow] * is_slow(name),
         )
         for page in PAGES
     ],
 )
-async def test_a_page_runs_from_top_to_bottom(
-    page: Path, built: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_page_runs_from_top_to_bottom(
+    page: Path, built: PageServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
@@ -284,9 +290,8 @@ async def test_a_page_runs_from_top_to_bottom(
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(
-        group, "_named", weakref.WeakValueDictionary()
-    )  # a page is a program of its own, with groups of its own
+    # A page is a separate program with resource groups of its own.
+    monkeypatch.setattr(group, "_groups", weakref.WeakValueDictionary())
     reader = Reader(folder, built, monkeypatch)
     parts = read(await anyio.Path(page).read_text())
     for part in parts:

@@ -16,35 +16,35 @@ TREE = [
 ]
 
 
-def make(kind: type[errors.MajordomoError]) -> errors.MajordomoError:
-    extra = {"phase": "load"} if kind is errors.DeadlineExceededError else {}
-    return kind(
-        "it broke", provider="p", model="m", status=500, retry_after=2.0, details={"a": 1}, **extra
+def make_error(error_type: type[errors.MajordomoError]) -> errors.MajordomoError:
+    fields = {"phase": "load"} if error_type is errors.DeadlineExceededError else {}
+    return error_type(
+        "it broke", provider="p", model="m", status=500, retry_after=2.0, details={"a": 1}, **fields
     )
 
 
-@pytest.mark.parametrize("kind", TREE)
-def test_every_error_survives_pickle_and_copy(kind: type[errors.MajordomoError]) -> None:
-    error = make(kind)
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is kind
-        assert str(twin) == "it broke"
-        assert vars(twin) == vars(error)
+@pytest.mark.parametrize("error_type", TREE)
+def test_every_error_survives_pickle_and_copy(error_type: type[errors.MajordomoError]) -> None:
+    error = make_error(error_type)
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(duplicate) is error_type
+        assert str(duplicate) == "it broke"
+        assert vars(duplicate) == vars(error)
 
 
-@pytest.mark.parametrize("kind", TREE)
-def test_every_error_is_a_dictionary_on_request(kind: type[errors.MajordomoError]) -> None:
-    found = json.loads(json.dumps(make(kind).to_dict()))
-    assert found["error"] == "it broke"
-    assert found["code"] == kind.default_code
+@pytest.mark.parametrize("error_type", TREE)
+def test_every_error_converts_to_a_json_dictionary(error_type: type[errors.MajordomoError]) -> None:
+    as_dict = json.loads(json.dumps(make_error(error_type).to_dict()))
+    assert as_dict["error"] == "it broke"
+    assert as_dict["code"] == error_type.default_code
     assert (
-        found["details"].items()
+        as_dict["details"].items()
         >= {"a": 1, "provider": "p", "model": "m", "status": 500, "retry_after": 2.0}.items()
     )
 
 
-def test_the_tree_is_the_one_of_the_design() -> None:
-    parents = {kind.__name__: kind.__mro__[1].__name__ for kind in TREE}
+def test_the_exception_tree() -> None:
+    parents = {error_type.__name__: error_type.__mro__[1].__name__ for error_type in TREE}
     assert parents.pop("MajordomoError") == "Exception"
     assert parents.pop("UnsupportedError") == "InvalidRequestError"
     assert parents.pop("NoImageError") == "BadResponseError"
@@ -54,7 +54,7 @@ def test_the_tree_is_the_one_of_the_design() -> None:
     assert issubclass(md.ConnectionFailedError, ConnectionError)
 
 
-def test_special_errors_keep_what_they_carry() -> None:
+def test_attributes_of_subclasses_survive_pickling() -> None:
     assert pickle.loads(pickle.dumps(md.DeadlineExceededError("x", phase="idle"))).phase == "idle"
     assert pickle.loads(pickle.dumps(md.InvalidRequestError("x", field="size"))).field == "size"
     inner = md.BackendError("boom")
@@ -66,7 +66,7 @@ def test_special_errors_keep_what_they_carry() -> None:
     assert pickle.loads(pickle.dumps(md.StreamBrokenError("x", partial=partial))).partial == partial
 
 
-def test_messages_are_one_printable_line_of_bounded_length() -> None:
+def test_messages_are_one_printable_line_of_limited_length() -> None:
     error = md.BackendError("a\r\nb\0c\x1b[31m" + "x" * 10_000 + "\ud800")
     assert str(error).isprintable()
     assert len(str(error)) == 2048

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-EXAMPLES = sorted(
-    path for path in FOLDER.glob("*.py") if path.name != "discord_bot.py"
-)  # it wants a package and a token
-SAYS = {
+# The Discord bot needs a package and a token.
+EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.name != "discord_bot.py")
+EXPECTED_OUTPUT = {
     "chat_that_generates_images.py": [
-        "drawn: <ImagePart image/png 256x192",
-        "draw_image gave 1 parts",
+        "image: <ImagePart image/png 256x192",
+        "draw_image returned 1 parts",
         "from 9 to 17, dear guest",
         "width=256 height=192",
     ],
@@ -33,18 +32,19 @@ SAYS = {
         "bot says: bob: 1 stopped",
         "bot edits: The image looks ",
         '"@\u200deveryone rowing',
-        "bot says: I am majordomo's offline clerk",
+        "bot says: I am majordomo's offline rule-based chat",
     ],
     "chat_platform.py": ["ann says: hello"],
     "generate_then_chat.py": [
-        "drawn from seed ",
+        "generated with seed ",
         "<ImagePart image/png 384x256",
         "The image looks ",
     ],
     "edit_an_image.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
     "brief_to_files.py": [
-        "read: a poster about an event, portrait, 2 times, titled BLUE ROOM",
-        "planned by rules: A poster for a jazz night.",
+        "medium: poster, subject: event",
+        "2 images, portrait, text: BLUE ROOM",
+        "prompt by rules: A poster for a jazz night.",
         "ready: main, <ImagePart image/png 256x384",
         "derived from main-2: main-2-thumbnail.webp",
         "blue-room/manifest.json",
@@ -63,46 +63,47 @@ SAYS = {
     "watch_an_image.py": [
         "step 1 of 8",
         "step 8 of 8",
-        "so far: <ImagePart",
+        "preview: <ImagePart",
         "done: <ImagePart image/png 512x512",
     ],
 }
 
 
-# What these show, pages of the docs and tests of their rooms show every day
-LONGER = {
+# Tests of the docs and of the packages cover these in the ordinary run.
+SLOW = {
     "edit_an_image.py",
     "brief_to_files.py",
     "one_conversation.py",
     "process_images.py",
     "watch_an_image.py",
 }
-PLATFORM = FOLDER / "bot_on_a_platform.py"  # has a test of its own, which runs it twice
+# Has a test of its own, which runs it twice.
+PLATFORM = FOLDER / "bot_on_a_platform.py"
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in LONGER))
+        pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW))
         for path in EXAMPLES
         if path != PLATFORM
     ],
 )
-def test_every_example_runs_and_says_what_it_should(path: Path, tmp_path: Path) -> None:
+def test_example_prints_the_expected_output(path: Path, tmp_path: Path) -> None:
     runner = ["-m", "pytest", "-q", "-n0"] if path.name.startswith("test_") else []
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", *runner, str(path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    for words in SAYS[path.name]:
-        assert words in done.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    for line in EXPECTED_OUTPUT[path.name]:
+        assert line in completed.stdout
 
 
-def test_the_bot_on_a_platform_is_the_same_each_time_and_keeps_the_platforms_rules(
+def test_bot_on_a_platform_is_deterministic_and_follows_the_rules_of_the_platform(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-W", "error", str(PLATFORM)]
@@ -110,27 +111,32 @@ def test_the_bot_on_a_platform_is_the_same_each_time_and_keeps_the_platforms_rul
         subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         for _ in range(2)
     ]
-    assert [(done.returncode, done.stderr) for done in runs] == [(0, "")] * 2
-    first, second = (done.stdout for done in runs)
+    assert [(completed.returncode, completed.stderr) for completed in runs] == [(0, "")] * 2
+    first, second = (completed.stdout for completed in runs)
     assert first == second
-    for words in SAYS[PLATFORM.name]:
-        assert words in first
-    assert "for bob by" not in first, "what was cancelled is not drawn"
+    for line in EXPECTED_OUTPUT[PLATFORM.name]:
+        assert line in first
+    assert "for bob by" not in first, "a cancelled request is not executed"
     edits = [float(line.split()[0]) for line in first.splitlines() if "bot edits" in line]
     assert len(edits) > 8
     assert all(later - earlier >= 1 for earlier, later in pairwise(edits) if later != earlier)
 
 
-def test_the_discord_bot_says_what_it_needs(tmp_path: Path) -> None:
-    without = {name: value for name, value in os.environ.items() if name != "DISCORD_TOKEN"}
-    blocked = f"import runpy, sys; sys.modules['discord'] = None; runpy.run_path({str(FOLDER / 'discord_bot.py')!r}, run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", blocked],
+def test_discord_bot_names_the_missing_package(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DISCORD_TOKEN"}
+    path = str(FOLDER / "discord_bot.py")
+    code = f"""
+import runpy, sys
+sys.modules['discord'] = None
+runpy.run_path({path!r}, run_name='__main__')
+"""
+    completed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
-        env=without,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
-    assert "pip install discord.py" in done.stderr
+    assert completed.returncode == 1
+    assert "pip install discord.py" in completed.stderr

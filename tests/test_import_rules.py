@@ -35,7 +35,6 @@ NEIGHBORS = {
 # A chain resolves model strings through the registry, which builds chains through the factory.
 KNOWN_CYCLES = [
     {"majordomo.routing.chain", "majordomo.routing.factory", "majordomo.routing.registry"},
-    {"majordomo.imaging.operations", "majordomo.imaging.recipes"},
 ]
 MAX_TOP_LEVEL_MODULES = 10
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""anthropic: the official client, over its own protocol, told not to retry and given all the time it wants."""
+"""anthropic: the official client without retries, with a long timeout, over its own protocol."""
 
 import measure
 

@@ -1,4 +1,4 @@
-"""any-llm: one client of its openai provider, kept, told not to retry."""
+"""any-llm: one reused client of its openai provider, without retries."""
 
 import measure
 

@@ -1,16 +1,18 @@
-"""HTTP/1.1 by hand for `raw`: one buffer, no checks, nothing a product could do without. It shows where the floor is."""
+"""Handwritten HTTP/1.1 for `raw`: one buffer, no checks. It shows the lower bound."""
 
 import asyncio
 import re
 
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-READS = memoryview(
-    bytearray(256 * 1024)
-)  # what is read is used up before the next read, whichever connection it is for
+# Shared by all connections: data is consumed before the next read.
+READS = memoryview(bytearray(256 * 1024))
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One request at a time. A reply with a length is received in place; a chunked one is handed over read by read."""
+    """One request at a time.
+
+    A body with a length is received in place; a chunked body is passed on read by read.
+    """
 
     def __init__(self):
         self._done = None
@@ -26,7 +28,7 @@ class Connection(asyncio.BufferedProtocol):
             self._done.set_exception(error or ConnectionError("closed by the server"))
 
     async def request(self, message, on_data=None):
-        """The body of the reply; or None when it was chunked and went to `on_data` in pieces."""
+        """Return the body, or None when it was chunked and passed to `on_data` in parts."""
         self._done = asyncio.get_running_loop().create_future()
         self._on_data = on_data
         self._transport.writelines(message)
@@ -57,22 +59,22 @@ class Connection(asyncio.BufferedProtocol):
 
     def _chunked(self, data):
         data = self._chunks + data
-        at, pieces = 0, []
+        at, parts = 0, []
         while (line := data.find(b"\r\n", at)) > 0:
             size = int(data[at:line], 16)
             end = line + 2 + size
             if len(data) < end + 2:
                 break
-            pieces.append(data[line + 2 : end])
+            parts.append(data[line + 2 : end])
             at = end + 2
             if size == 0:
                 self._chunks = None
-                self._on_data(b"".join(pieces))
+                self._on_data(b"".join(parts))
                 self._done.set_result(None)
                 return
         self._chunks = data[at:]
-        if pieces:
-            self._on_data(b"".join(pieces))
+        if parts:
+            self._on_data(b"".join(parts))
 
 
 class Pool:
@@ -81,18 +83,18 @@ class Pool:
         self._idle = []
 
     async def request(self, path, body, on_data=None):
-        """`body` is a list of bytes, sent as they are."""
-        connection = self._idle.pop() if self._idle else await self._dial()
+        """Send a request; `body` is a list of bytes."""
+        connection = self._idle.pop() if self._idle else await self._connect()
         length = sum(map(len, body))
         head = (
-            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % (path, length)
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n" % (path, length)
         )
         reply = await connection.request([head, *body], on_data)
         self._idle.append(connection)
         return reply
 
-    async def _dial(self):
+    async def _connect(self):
         _, connection = await asyncio.get_running_loop().create_connection(
             Connection, *self._address
         )

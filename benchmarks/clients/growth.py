@@ -1,4 +1,7 @@
-"""majordomo with more and more of something: messages, providers, callers in a line, open streams. Prints one table as JSON."""
+"""Measure majordomo with a growing number of messages, providers, queued users or streams.
+
+Prints one table as JSON.
+"""
 
 import asyncio
 import gc
@@ -26,7 +29,7 @@ async def _cpu(work, repeat=1):
 
 
 async def conversation(md, url, sizes=(10, 50, 100, 200)):
-    """The necessary bytes are what json.dumps takes for the same messages as dictionaries."""
+    """Compare with the time that json.dumps takes for the same messages as dictionaries."""
     rows = []
     async with md.OpenAICompatible(url + "/v1") as provider:
         model = provider.model("m")
@@ -58,9 +61,14 @@ async def conversation(md, url, sizes=(10, 50, 100, 200)):
                     (call - least - (rows[0][3] if rows else 0)) / size if rows else 0.0,
                 ]
             )
-    columns = ["us a call", "of it json.dumps", "the rest", "of it a message, beyond the first row"]
+    columns = [
+        "us per call",
+        "json.dumps",
+        "remainder",
+        "remainder per message, beyond the first row",
+    ]
     return {
-        "title": "Messages sent once more with each call",
+        "title": "Messages sent again with each call",
         "size": "messages",
         "columns": columns,
         "rows": rows,
@@ -81,7 +89,8 @@ async def providers(md, url, sizes=(10, 100, 500)):
             assert (await made[-1].model("m").generate("hi")).text == ANSWER
 
         construct = await _cpu(make) / size * 1e6
-        tracemalloc.start()  # they are too small for what the system tells of memory
+        # Providers are too small for the memory figures of the operating system.
+        tracemalloc.start()
         await make()
         idle = tracemalloc.get_traced_memory()[0] / size / 1024
         tracemalloc.stop()
@@ -90,9 +99,9 @@ async def providers(md, url, sizes=(10, 100, 500)):
         for provider in made:
             await provider.aclose()
     await warm.aclose()
-    columns = ["us to construct one", "KiB of one, idle", "us a call, of the last one"]
+    columns = ["us to create one", "KiB of an idle one", "us per call of the last one"]
     return {
-        "title": "Providers alive at once",
+        "title": "Providers at the same time",
         "size": "providers",
         "columns": columns,
         "rows": rows,
@@ -104,13 +113,13 @@ async def queued(md, url, sizes=(10, 100, 1_000, 10_000)):
         model = provider.model("m")
 
         async def ask(number):
-            assert (await model.generate("hi", md.with_caller(f"caller {number}"))).text == ANSWER
+            assert (await model.generate("hi", md.with_user_id(f"user {number}"))).text == ANSWER
 
         rows = await _crowds(ask, sizes)
     return {
-        "title": "Callers at a line with 4 places",
-        "size": "callers",
-        "columns": ["us a caller", "wall ms in all"],
+        "title": "Users in a queue with 4 slots",
+        "size": "users",
+        "columns": ["us per user", "total wall ms"],
         "rows": rows,
     }
 
@@ -118,26 +127,27 @@ async def queued(md, url, sizes=(10, 100, 1_000, 10_000)):
 async def listening(md, url, sizes=(10, 100, 1_000, 3_000)):
     from majordomo.llm import Queued
 
-    heard = 0
+    positions = 0
     async with md.OpenAICompatible(url + "/v1", max_concurrency=4) as provider:
         model = provider.model("short")
 
         async def ask(number):
-            nonlocal heard
-            async with model.stream("hi", md.with_caller(f"caller {number}")) as stream:
+            nonlocal positions
+            async with model.stream("hi", md.with_user_id(f"user {number}")) as stream:
                 async for event in stream:
-                    heard += isinstance(event, Queued)
+                    positions += isinstance(event, Queued)
                 assert stream.reply.finish_reason == "stop"
 
         rows = []
         for size in sizes:
-            heard = 0
+            positions = 0
             (row,) = await _crowds(ask, [size])
-            rows.append([*row, heard / (8 + size * max(1, 100 // size))])
-    columns = ["us a caller", "wall ms in all", "positions heard, each"]
+            rows.append([*row, positions / (8 + size * max(1, 100 // size))])
+    columns = ["us per user", "total wall ms", "positions received, each"]
     return {
-        "title": f"The same with streams of {HELD_DELTAS} deltas, which hear of their position",
-        "size": "callers",
+        "title": "Users in a queue with 4 slots, with streams that report positions"
+        f" ({HELD_DELTAS} deltas each)",
+        "size": "users",
         "columns": columns,
         "rows": rows,
     }
@@ -160,16 +170,16 @@ async def _crowds(ask, sizes):
 
 
 async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
-    """All of them open, one delta heard; then the server tells each of them the others, in turn."""
+    """Open all streams and read one delta; then the server sends the others to each in turn."""
     from majordomo.llm import TextDelta
 
     rows, level = [], 0
-    # a provider opens 1,000 connections at most
+    # A provider opens at most 1,000 connections.
     async with (
         md.OpenAICompatible(url + "/v1") as provider,
-        md.OpenAICompatible(url + "/v1") as another,
+        md.OpenAICompatible(url + "/v1") as second,
     ):
-        models = cycle([provider.model("held"), another.model("held")])
+        models = cycle([provider.model("held"), second.model("held")])
         for size in (1, *sizes):
             opened, released, left = asyncio.Event(), asyncio.Event(), [size]
 
@@ -189,10 +199,10 @@ async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
             all_open = asyncio.create_task(opened.wait())
             ended, _ = await asyncio.wait([all_open, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
-                task.result()  # one that has failed says so, instead of being waited for
-            level = (
-                level or _resident()
-            )  # of the first, which warms up: later ones use what earlier ones have freed
+                # Raises at once when the task failed.
+                task.result()
+            # The level of the first run, which warms up: later runs reuse freed memory.
+            level = level or _resident()
             memory = (_resident() - level) / size / 1024
             began = time.process_time()
             await _release(url)
@@ -201,9 +211,9 @@ async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
             rows.append(
                 [size, memory, (time.process_time() - began) / size / (HELD_DELTAS - 1) * 1e6]
             )
-    columns = ["KiB of one", "us a delta"]
+    columns = ["KiB per stream", "us per delta"]
     return {
-        "title": "Streams open at once",
+        "title": "Open streams",
         "size": "streams",
         "columns": columns,
         "rows": rows[1:],

@@ -1,4 +1,4 @@
-"""httpx: the dictionaries written by hand, its own limits (100 connections, 20 of them kept), all the time it wants."""
+"""httpx: handwritten dictionaries, default limits (100 connections, 20 kept), a long timeout."""
 
 import base64
 
@@ -10,7 +10,7 @@ def load():
 
 
 def image_model(url):
-    """No image model here: the two imports that the row compares with."""
+    """Import the two packages that the row compares with; there is no image model."""
     import httpx  # noqa: F401
     import pydantic  # noqa: F401
 

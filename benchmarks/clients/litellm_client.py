@@ -1,4 +1,7 @@
-"""litellm: its acompletion, over openai's protocol, told not to retry; its list of prices is the one it brings, nothing is fetched."""
+"""litellm: `acompletion` over openai's protocol without retries.
+
+It uses its built-in price list, so that nothing is fetched.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""majordomo, as its users write it."""
+"""majordomo, used as its documentation shows."""
 
 import measure
 
@@ -20,13 +20,13 @@ class Client:
         self._md = md
         self._chat = md.OpenAICompatible(url + "/v1")
         self._url = url
-        self._image_model = self._ollama = self._lined = None
+        self._image_model = self._ollama = self._queued = None
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, *raised):
-        for provider in (self._chat, self._image_model, self._ollama, self._lined):
+        for provider in (self._chat, self._image_model, self._ollama, self._queued):
             if provider is not None:
                 await provider.aclose()
 
@@ -49,7 +49,7 @@ class Client:
             words = [event.text async for event in stream if isinstance(event, TextDelta)]
         return len(words)
 
-    async def picture(self, model):
+    async def image(self, model):
         if self._image_model is None:
             self._image_model = self._md.LlamaSwap(self._url)
         result = await self._image_model.image_model(model).generate("a cat")
@@ -68,12 +68,12 @@ class Client:
 
         return ask
 
-    def line(self, places, model):
-        self._lined = self._md.OpenAICompatible(self._url + "/v1", max_concurrency=places)
-        lined = self._lined.model(model)
+    def queue(self, slots, model):
+        self._queued = self._md.OpenAICompatible(self._url + "/v1", max_concurrency=slots)
+        queued = self._queued.model(model)
 
         async def ask(number):
-            return (await lined.generate("hi", self._md.with_user_id(f"caller {number}"))).text
+            return (await queued.generate("hi", self._md.with_user_id(f"user {number}"))).text
 
         return ask
 
@@ -84,7 +84,7 @@ class Client:
         return reply.text
 
     def conversation(self, history):
-        """`history` is pairs of who said it and what: text, or a text and an image."""
+        """`history` has tuples of role, text and optionally an image."""
         md, chat = self._md, self._chat.model("m")
         messages = [
             md.assistant(text) if role == "assistant" else md.user(text, *map(md.ImagePart, more))
@@ -116,10 +116,10 @@ class Client:
 
         from majordomo.imaging import STANDARD_SET, derive_async
 
-        made = await asyncio.gather(
+        derived = await asyncio.gather(
             *(derive_async(self._md.ImagePart(data), STANDARD_SET) for data in images)
         )
-        return [len(files) for files in made]
+        return [len(files) for files in derived]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Measures one scenario in this process and prints one JSON line.
+"""Measure one scenario in this process and print one line of JSON.
 
-Only `sys` and `time` are imported before the clock starts: what an import costs is part of what is measured.
+Only `sys` and `time` are imported before the clock starts, because imports are measured too.
 """
 
 import sys
@@ -8,7 +8,7 @@ import time
 
 
 class Measurement:
-    """CPU and wall time between `start` and `stop`, and how far memory rose above its level at the start."""
+    """CPU and wall time between `start` and `stop`, and peak memory above the first level."""
 
     def start(self):
         self._level = _forget_peak()
@@ -23,7 +23,7 @@ class Measurement:
         return self
 
     def show(self, units, failures=0, example=None, **more):
-        """`more`: `beside_cpu_seconds`, what the same work took without what is measured."""
+        """Print the figures; `baseline_cpu_seconds` in `more` is the work without the feature."""
         import json
 
         figures = {
@@ -38,7 +38,7 @@ class Measurement:
 
 
 def _forget_peak():
-    """Reset the high-water mark where the system can, and return the level now."""
+    """Reset the high-water mark, where the system supports that, and return the current level."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -65,8 +65,9 @@ def _status(field):
 def main(load, client, image_model=None):
     """Run the scenario named on the command line.
 
-    `load` imports the library. `client(url)` has `reply`, and what else the scenario needs: `deltas`, `image`, `turn`, `aclose`.
-    `image_model(url)`, when there is one, imports and builds an image model.
+    `load` imports the library. `client(url)` is an async context manager with `reply` and the other
+    methods that the scenario needs: `deltas`, `image`, `turn` and so on. `image_model(url)` imports
+    the library and creates an image model.
     """
     scenario, url = sys.argv[1:]
     if scenario == "import":

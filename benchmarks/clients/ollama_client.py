@@ -1,4 +1,4 @@
-"""ollama: the official client. It speaks its own protocol to the same server."""
+"""ollama: the official client, with its own protocol over the same server."""
 
 import measure
 

@@ -1,4 +1,4 @@
-"""openai: the official client, told not to retry and given all the time it wants; images as its users send them."""
+"""openai: the official client without retries, with a long timeout."""
 
 import measure
 
@@ -55,10 +55,10 @@ class Client:
             content.append({"type": "image_url", "image_url": {"url": url}})
         return await self._ask("m", content)
 
-    def line(self, places, model):
+    def queue(self, slots, model):
         import asyncio
 
-        free = asyncio.Semaphore(places)
+        free = asyncio.Semaphore(slots)
 
         async def ask(number):
             async with free:

@@ -1,4 +1,4 @@
-"""opencv: Lanczos, and its area averaging where `fast`."""
+"""opencv: Lanczos, and area averaging for `fast`."""
 
 import measure
 from without_network import Local

@@ -1,4 +1,4 @@
-"""Pillow: what one writes by hand to get smaller images, and to lose what stands beside the pixels."""
+"""Pillow: handwritten code to resize images and to drop metadata."""
 
 import measure
 from without_network import Local
@@ -16,9 +16,9 @@ class Client(Local):
 
         self._image, self._bytes = Image, BytesIO
 
-    def _saved(self, image, **how):
+    def _saved(self, image, **options):
         out = self._bytes()
-        image.save(out, **how)
+        image.save(out, **options)
         return out.getvalue()
 
     def resize(self, data, fast):

@@ -1,4 +1,4 @@
-"""Images made up for the benchmark: some with a true header and noise behind it, some that can be decoded."""
+"""Images for the benchmark: some with a valid header and noise, some that can be decoded."""
 
 import os
 import random
@@ -9,7 +9,10 @@ TEXT = b"parameters\0a lighthouse at dusk\nSteps: 20, Seed: 7"
 
 
 def made_up_png(size: int) -> bytes:
-    """A PNG of `size` bytes that says it is 1024 x 1024, 16 bits RGBA. Its pixels are noise and cannot be decoded."""
+    """Return a PNG of `size` bytes that claims 1024 x 1024 pixels of 16-bit RGBA.
+
+    Its pixel data is noise and cannot be decoded.
+    """
     header = b"\x89PNG\r\n\x1a\n" + _chunk(
         b"IHDR", struct.pack(">IIBBBBB", 1024, 1024, 16, 6, 0, 0, 0)
     )
@@ -19,7 +22,7 @@ def made_up_png(size: int) -> bytes:
 
 
 def true_png(side: int, seed: int = 1) -> bytes:
-    """A square RGB image with a text chunk, of soft colors and some grain: every pixel differs a little from the one before it."""
+    """Return a square RGB image with a text chunk, smooth colors and some grain."""
     noise = (
         random.Random(seed)
         .randbytes(side * side * 3)
@@ -41,7 +44,7 @@ def true_png(side: int, seed: int = 1) -> bytes:
 
 
 def jpeg_side(data: bytes) -> int:
-    """The width of a JPEG, from the first frame header."""
+    """Return the width of a JPEG from its first frame header."""
     at = 2
     while data[at + 1] not in (0xC0, 0xC1, 0xC2):
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -1,4 +1,4 @@
-"""pydantic-ai: an agent over its openai model, whose client is told not to retry."""
+"""pydantic-ai: an agent over its openai model, whose client does not retry."""
 
 import measure
 

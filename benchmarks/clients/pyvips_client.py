@@ -1,4 +1,4 @@
-"""pyvips: Lanczos, and whole blocks averaged where `fast`. Its threads are counted too."""
+"""pyvips: Lanczos, and block averaging for `fast`. The CPU of its threads is included."""
 
 import measure
 from without_network import Local

@@ -1,4 +1,4 @@
-"""raw: asyncio and json, and HTTP by hand. Close to the limit, not a product."""
+"""raw: asyncio, json and handwritten HTTP. A lower bound, not a product."""
 
 import measure
 
@@ -37,7 +37,7 @@ class Client:
         return self._json.loads(body)["choices"][0]["message"]["content"]
 
     async def deltas(self, model):
-        """How many pieces of text arrived."""
+        """Return the number of text deltas."""
         words, tail = [], b""
         loads = self._json.loads
 
@@ -69,7 +69,7 @@ class Client:
         return len(words)
 
     async def image(self, model):
-        """The size of the image."""
+        """Return the size of the image in bytes."""
         body = await self._pool.request(
             b"/v1/images/generations",
             [self._json.dumps({"model": model, "prompt": "a cat"}).encode()],
@@ -78,7 +78,7 @@ class Client:
         return len(self._decode(memoryview(body)[start : body.index(b'"', start)]))
 
     async def turn(self, images):
-        """A question about images; base64 needs no escaping, so it is put between pieces of JSON."""
+        """Ask about images; base64 needs no escaping, so it is inserted between parts of JSON."""
         body = [b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"look"}']
         for image in images:
             body += (
@@ -90,10 +90,10 @@ class Client:
         reply = await self._pool.request(b"/v1/chat/completions", body)
         return self._json.loads(reply)["choices"][0]["message"]["content"]
 
-    def line(self, places, model):
+    def queue(self, slots, model):
         import asyncio
 
-        free = asyncio.Semaphore(places)
+        free = asyncio.Semaphore(slots)
 
         async def ask(number):
             async with free:

@@ -1,4 +1,4 @@
-"""What the clients that only process images have in common: nothing to open, nothing to close."""
+"""Base class of clients that only process images: nothing to open or close."""
 
 
 class Local:

@@ -1,4 +1,7 @@
-"""The scenarios that need a running client, the same for every peer: warm up, measure, count failures instead of raising them."""
+"""Scenarios that need a running client, shared by all peers.
+
+Each warms up, measures, and counts failures instead of raising them.
+"""
 
 import asyncio
 import gc
@@ -20,7 +23,7 @@ from png import jpeg_side, made_up_png, true_png
 
 
 class Attempts:
-    """Counts what failed; keeps the first failure to show."""
+    """Counts failures and keeps the first one."""
 
     def __init__(self):
         self.failures = 0
@@ -46,7 +49,7 @@ async def run(scenario, client, url):
 
 
 async def _measured(work, units):
-    """`work(attempts)` between two readings of the clocks."""
+    """Measure `work(attempts)`."""
     attempts = Attempts()
     gc.collect()
     measurement = Measurement().start()
@@ -79,7 +82,7 @@ def streaming(model, deltas, streams, method="deltas"):
 
 
 async def hundred(client, calls=1000):
-    """1,000 calls, 100 at a time; the connections are open already."""
+    """1,000 calls, 100 at a time; the connections are already open."""
 
     async def at_a_time(attempts, count=calls, workers=100):
         left = iter(range(count))
@@ -100,7 +103,7 @@ async def _burst(client, attempts, calls=1000):
 
 
 async def cold(client, calls=1000):
-    """One call first, so that no import is counted; the other connections are still to be opened."""
+    """Make one call first, so that no import is measured; the other connections are not open."""
     await client.reply("m")
     measurement, figures = await _measured(lambda attempts: _burst(client, attempts), calls)
     measurement.show(**figures)
@@ -114,7 +117,7 @@ async def warm(client, calls=1000):
 
 
 async def image(client, calls=5):
-    await _large(lambda model: client.picture(model), IMAGE_BYTES, calls)
+    await _large(lambda model: client.image(model), IMAGE_BYTES, calls)
 
 
 async def turn(client, calls=5):
@@ -124,7 +127,10 @@ async def turn(client, calls=5):
 
 
 async def _large(call, expected, calls):
-    """Memory is that of the first large call in the process, CPU that of the calls after it: what is freed may stay with the allocator."""
+    """Measure memory of the first large call, and CPU of the calls after it.
+
+    Later calls may reuse memory that the allocator kept.
+    """
     for _ in range(3):
         await call("small")
     first, _ = await _measured(lambda attempts: attempts.make(call("m"), expected), 1)
@@ -139,11 +145,12 @@ async def _large(call, expected, calls):
 
 
 async def chain(client, rounds=6, calls=50):
-    """Through a chain of two members, of which the first answers, and beside it the same calls without a chain, by turns."""
+    """Alternate calls through a chain of two, of which the first answers, and calls without one."""
     chained, plain = client.chain("m"), lambda: client.reply("m")
     attempts = Attempts()
     spent = {chained: [], plain: []}
-    for number in range(rounds + 1):  # the first warms up
+    # The first round warms up.
+    for number in range(rounds + 1):
         for ask in (chained, plain):
             measurement = Measurement().start()
             for _ in range(calls):
@@ -154,8 +161,8 @@ async def chain(client, rounds=6, calls=50):
     whole.cpu_seconds = sum(one.cpu_seconds for one in spent[chained])
     whole.wall_seconds = sum(one.wall_seconds for one in spent[chained])
     whole.peak_bytes = max(one.peak_bytes for one in spent[chained])
-    beside = sum(one.cpu_seconds for one in spent[plain])
-    whole.show(rounds * calls, attempts.failures, attempts.first, beside_cpu_seconds=beside)
+    baseline = sum(one.cpu_seconds for one in spent[plain])
+    whole.show(rounds * calls, attempts.failures, attempts.first, baseline_cpu_seconds=baseline)
 
 
 def shout(text: str) -> str:
@@ -176,7 +183,7 @@ async def tool_loop(client, warm=2, loops=15):
 
 
 async def conversation(client, messages=200, images=20, size=64 * 1024, calls=10):
-    """A long conversation goes on. Each call sends all of it once more; memory is that of the first call."""
+    """Continue a long conversation. Each call sends all of it; memory is that of the first call."""
     history = []
     for number in range(0, messages, 2):
         shown = [made_up_png(size)] if number % (messages // images) == 0 else []
@@ -197,45 +204,47 @@ async def conversation(client, messages=200, images=20, size=64 * 1024, calls=10
     measurement.show(**figures)
 
 
-async def gate(client, callers=1000, slots=4):
-    """All come at once and wait for one of few places, and beside it the same calls by as many workers, without a line."""
-    left = iter(range(callers))
+async def gate(client, users=1000, slots=4):
+    """All users wait for one of few slots; the baseline is as many workers without a queue."""
+    left = iter(range(users))
     none = Attempts()
 
     async def worker():
         for _ in left:
             await none.make(client.reply(QUICK), ANSWER)
 
-    async def without_a_line(_):
+    async def without_queue(_):
         await asyncio.gather(*(worker() for _ in range(slots)))
 
-    ask = client.line(slots, QUICK)
+    ask = client.queue(slots, QUICK)
     finished = []
 
     async def wait_and_ask(attempts, number):
         await attempts.make(ask(number), ANSWER)
         finished.append(number)
 
-    async def line(attempts, count=callers):
+    async def with_queue(attempts, count=users):
         await asyncio.gather(*(wait_and_ask(attempts, number) for number in range(count)))
 
-    await line(Attempts(), 2 * slots)
+    await with_queue(Attempts(), 2 * slots)
     await client.reply(QUICK)
-    beside, _ = await _measured(without_a_line, callers)
+    baseline, _ = await _measured(without_queue, users)
     finished.clear()
-    measurement, figures = await _measured(line, callers)
-    # Whoever has a place may overtake others who have one, nobody else.
-    overtaken = [number for place, number in enumerate(finished) if abs(place - number) > 2 * slots]
+    measurement, figures = await _measured(with_queue, users)
+    # A call that has a slot may finish before others that have one, but not before others.
+    overtaken = [
+        number for position, number in enumerate(finished) if abs(position - number) > 2 * slots
+    ]
     if overtaken:
         figures |= {
             "failures": len(overtaken),
-            "example": f"{len(overtaken)} out of order, the first of them caller {overtaken[0]}",
+            "example": f"{len(overtaken)} out of order, the first of them user {overtaken[0]}",
         }
-    measurement.show(**figures, beside_cpu_seconds=beside.cpu_seconds)
+    measurement.show(**figures, baseline_cpu_seconds=baseline.cpu_seconds)
 
 
 async def derive(client, images=50, different=10, side=384):
-    """Three files of each image, all images at once where the peer can."""
+    """Derive three files of each image, all images at once if the peer supports that."""
     made = [true_png(side, seed) for seed in range(different)] * (images // different)
     await client.derive(made[:1])
     measurement, figures = await _measured(
@@ -245,7 +254,7 @@ async def derive(client, images=50, different=10, side=384):
 
 
 def processing(work, expected, warm=2, calls=10):
-    """`work(client, image)` on one image of 1024 x 1024 after the other."""
+    """Return a scenario of `work(client, image)` with images of 1024 x 1024, one after another."""
 
     async def scenario(client):
         data = true_png(1024)

@@ -1,6 +1,12 @@
-"""For authors of chat bots, on any platform: live edits, long answers as messages, upload limits, one person's share, mentions.
+"""Building blocks for chat bots on any platform.
 
-Nothing here knows a platform. Async parts run on asyncio and trio.
+* `throttle` and `throttle_image` turn a stream into live edits of a message.
+* `split` and `Splitter` turn long answers into several messages.
+* `fit_upload` keeps images within the upload limit of a platform.
+* `UserQueue` limits how much one user can request, and serves users in turn.
+* `safe_text` neutralizes mentions.
+
+Nothing here depends on a platform. Async functions run on asyncio and trio.
 """
 
 from majordomo.bots.clock import Clock

@@ -1,4 +1,4 @@
-"""Time, as the kit needs it; a test brings its own."""
+"""The clock of this package. Tests replace it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ import anyio
 
 
 class Clock:
-    """The running event loop's clock, in seconds."""
+    """The clock of the running event loop, in seconds.
+
+    Override `now` and `wait_for` in tests.
+    """
 
     def now(self) -> float:
+        """Return the current time in seconds."""
         return anyio.current_time()
 
-    async def within(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
-        """`await wait()`, given up after `seconds`. Whether it came to its end."""
+    async def wait_for(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
+        """Await `wait()`, and cancel it after `seconds`.
+
+        Returns:
+            Whether `wait()` finished in time.
+        """
         with anyio.move_on_after(seconds) as scope:
             await wait()
         return not scope.cancelled_caught
 
     async def sleep(self, seconds: float) -> None:
-        await self.within(seconds, anyio.sleep_forever)
+        """Sleep for `seconds`."""
+        await self.wait_for(seconds, anyio.sleep_forever)

@@ -1,71 +1,80 @@
-"""Code fences, after CommonMark 4.5: where one opens, where it closes, and how it goes on in another message."""
+"""Code fences by CommonMark 4.5: where one opens and closes, and how it continues in a message."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 
-# Quote marks, list markers and any indentation may stand before a fence: a fence within a list is indented by as much as its item, and
-# chat platforms do not count. An info string after backticks holds none ("``` x ```" is inline code); a very long one is no language.
+# Quote marks, list markers and any indentation may precede a fence: a fence within a list item is
+# indented like the item, and chat platforms do not check the indentation. An info string after
+# backticks contains no backticks ("``` x ```" is inline code), and a very long one is no language.
 _OPENING = re.compile(
     r"(?P<prefix>[ \t]{0,80}(?:>[ \t]?){0,8}(?:(?:[-*+]|\d{1,9}[.)])[ \t]{1,8}){0,8}[ \t]{0,80})"
-    r"(?:(?P<ticks>`{3,})(?P<info>[^`\n]{0,200})|(?P<tildes>~{3,})(?P<words>[^\n]{0,200}))\n?"
+    r"(?:(?P<ticks>`{3,})(?P<tick_info>[^`\n]{0,200})"
+    r"|(?P<tildes>~{3,})(?P<tilde_info>[^\n]{0,200}))\n?"
 )
 _QUOTE = re.compile(r"[ \t]*(?:>[ \t]?)*")
+MAX_INDENT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """An open fence: `quote` the quote marks before it, `indent` its spaces (0 to 3), `mark` its backticks or tildes, `info` what
-    follows."""
+    """An open code fence."""
 
     quote: str
+    """The quote marks before it."""
     indent: str
+    """Its indentation, 0 to 3 spaces."""
     mark: str
+    """Its backticks or tildes."""
     info: str
+    """The info string after the mark."""
 
     @property
     def opening(self) -> str:
-        """The line that opens it again."""
+        """The line that opens the fence again."""
         return f"{self.quote}{self.indent}{self.mark}{self.info}\n"
 
     @property
     def closing(self) -> str:
-        """The line, without its end, that closes it."""
+        """The line that closes the fence, without a line break."""
         return f"{self.quote}{self.indent}{self.mark}"
 
     def brief(self) -> Fence:
-        """With the language alone."""
+        """Return the fence with only the language as its info string."""
         return replace(self, info=self.info.split()[0] if self.info.split() else "")
 
     def holds(self, line: str) -> bool:
-        """Whether a line may still stand in it: a fence in a quote ends with the quote."""
-        return _quoted(line).count(">") >= self.quote.count(">")
+        """Return whether a line may be inside: a fence in a quote ends with the quote."""
+        return _quote_prefix(line).count(">") >= self.quote.count(">")
 
     def closed_by(self, line: str) -> bool:
-        """Whether a whole line that it holds is its end: at least as many of its mark, and nothing else."""
-        rest = line[len(_quoted(line)) :].strip()
+        """Return whether a complete line inside closes the fence.
+
+        A closing line has at least as many marks as the opening one, and nothing else.
+        """
+        rest = line[len(_quote_prefix(line)) :].strip()
         return len(rest) >= len(self.mark) and not rest.strip(self.mark[0])
 
 
-def _quoted(line: str) -> str:
-    found = _QUOTE.match(line)
-    assert found is not None  # it may match nothing, but it matches
-    return found[0]
+def _quote_prefix(line: str) -> str:
+    match = _QUOTE.match(line)
+    assert match is not None  # the pattern also matches empty text
+    return match[0]
 
 
 def opened_by(line: str) -> Fence | None:
-    """The fence that a whole line opens, outside of any other."""
-    found = _OPENING.fullmatch(line)
-    if found is None:
+    """Return the fence that a complete line outside of any fence opens; None for any other line."""
+    match = _OPENING.fullmatch(line)
+    if match is None:
         return None
-    prefix = found["prefix"]
+    prefix = match["prefix"]
     quote = prefix[: prefix.rfind(">") + 1] + " " if ">" in prefix else ""
-    # four spaces would make code of the fence itself where no list stands before it
-    indent = " " * min(3, len(prefix.expandtabs(4)) - len(quote)) if not quote else ""
+    # Without the list before it, an indentation of four spaces would turn the fence into code.
+    indent = " " * min(MAX_INDENT, len(prefix.expandtabs(4)) - len(quote)) if not quote else ""
     return Fence(
         quote,
         indent,
-        found["ticks"] or found["tildes"],
-        (found["info"] or found["words"] or "").strip(),
+        match["ticks"] or match["tildes"],
+        (match["tick_info"] or match["tilde_info"] or "").strip(),
     )

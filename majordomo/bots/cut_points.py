@@ -1,4 +1,22 @@
-"""Where one message ends and the next begins. It looks at one window of text, so that what comes later moves no cut made before."""
+"""Where one message ends and the next begins.
+
+Theory of operation
+-------------------
+`next_piece` looks at one window of the text: as much as fits into one message. So its result does
+not depend on later text, and the work per message is bounded by the message limit.
+
+The window is read line by line. Each place where a reader would accept a cut is recorded with a
+rank: between blocks, lines, sentences, words. The best rank in the second half of the window wins,
+and the last place of that rank; if the second half has none, the whole window is considered; if
+there is no place at all, the text is cut inside a word, but never inside a character as a reader
+sees it.
+
+The reader tracks the open code fence:
+* A fence that began in this message may be cut at its lines. The message then closes it, and the
+  next one opens it again.
+* A fence that begins after other text is not cut if possible: the message ends before it, so that
+  the fence begins the next message as a whole.
+"""
 
 from __future__ import annotations
 
@@ -12,154 +30,181 @@ from majordomo.errors import InvalidRequestError
 from majordomo.validation import check_number
 
 Count = Literal["characters", "utf16"]
-LEAST = 16
+MIN_LIMIT = 16
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
-# the ends of sentences, also where no space follows them: the ideographic and the full-width ones
+# Ends of sentences. No space needs to follow ideographic and full-width punctuation.
 _SENTENCE = re.compile(
     r"[.!?\u2026][\"'\u201d\u2019)\]*_]*\s+|[\u3002\uff01\uff1f][\u300d\u300f\uff09]*\s*"
 )
 _WORD = re.compile(r"\s+")
-# what a place to cut is worth; a smaller number is better
+# The ranks of cuts; a smaller number is better.
 _BLOCK, _LINE, _SENTENCE_END, _WORD_END = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a platform counts the length of a text, and how much of it a message takes."""
+    """How a platform counts the length of a text, and the maximum length of a message."""
 
     limit: int
+    """The maximum length of a message, 16 or more."""
     count: Count
+    """The unit: "characters" (code points) or "utf16" (code units)."""
 
     def __post_init__(self) -> None:
-        check_number("limit", self.limit, LEAST, 10**9, whole=True)
+        check_number("limit", self.limit, MIN_LIMIT, 10**9, whole=True)
         if self.count not in ("characters", "utf16"):
-            raise InvalidRequestError('count is "characters" or "utf16"', field="count")
+            raise InvalidRequestError(
+                f'count must be "characters" or "utf16"; got {self.count!r}', field="count"
+            )
 
     def length(self, text: str) -> int:
+        """Return the length of a text as the platform counts it."""
         return len(text) + (
             len(_ASTRAL.findall(text)) if self.count == "utf16" and not text.isascii() else 0
         )
 
-    def reach(self, text: str, start: int, room: int) -> int:
-        """The furthest position to which `text` from `start` takes at most `room`."""
-        end = min(len(text), start + room)
-        while (over := self.length(text[start:end]) - room) > 0:
-            end -= (over + 1) // 2
+    def reach(self, text: str, start: int, max_length: int) -> int:
+        """Return the last position such that the text from `start` fits into `max_length`."""
+        end = min(len(text), start + max_length)
+        while (excess := self.length(text[start:end]) - max_length) > 0:
+            end -= (excess + 1) // 2
         return end
 
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """One message: `text[start:end]` of the whole, with a fence opened before and closed after it where it was cut within one.
-
-    `fence` is what the next piece has to open again.
-    """
+    """One message of a longer text."""
 
     text: str
+    """The text of the message.
+
+    It is `text[start:end]` of the whole text. If that was cut inside a code fence, the fence is
+    opened before it and closed after it.
+    """
     start: int
+    """The position of its first character in the whole text."""
     end: int
+    """The position after its last character in the whole text."""
     fence: Fence | None = None
+    """The fence that the next piece has to open again; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A place to cut: what it is worth and which fence is open there."""
+    """A place to cut, its rank, and the fence that is open there."""
 
     at: int
-    worth: int
+    rank: int
     fence: Fence | None = None
 
 
 def next_piece(text: str, start: int, fence: Fence | None, measure: Measure) -> TextPiece:
-    """The piece that begins at `start`, within `fence` if one is open there. It reaches the end of the text when that fits."""
-    if fence is not None and _begins_line(text, start) and not fence.holds(_line(text, start)):
+    """Return the piece that begins at `start`, inside `fence` if one is open there.
+
+    It extends to the end of the text if that fits.
+    """
+    if fence is not None and _begins_line(text, start) and not fence.holds(_line_at(text, start)):
         fence = None
     opening = fence.opening if fence is not None else ""
     window = _Window(text, start, measure, measure.limit - measure.length(opening))
-    cut = window.cut(fence)
-    return TextPiece(opening + text[start : cut.at] + _repair(text, cut), start, cut.at, cut.fence)
+    cut = window.find_cut(fence)
+    body = opening + text[start : cut.at] + _closing(text, cut)
+    return TextPiece(body, start, cut.at, cut.fence)
 
 
 class _Window:
-    """As much of the text as one message takes, and the places in it where a reader would not mind a cut."""
+    """The part of the text that fits into one message, and the places where it may be cut."""
 
-    def __init__(self, text: str, start: int, measure: Measure, room: int) -> None:
+    def __init__(self, text: str, start: int, measure: Measure, max_length: int) -> None:
         self.text = text
         self.start = start
-        self.end = measure.reach(text, start, room)
+        self.end = measure.reach(text, start, max_length)
         self._measure = measure
-        self._room = room
+        self._max_length = max_length
         self._cuts: list[_Cut] = []
-        self._body = start  # where code begins, when the message begins with a fence
+        # Where code begins, when the message begins with a fence.
+        self._code_start = start
 
-    def cut(self, fence: Fence | None) -> _Cut:
-        fence = self._read(fence)
+    def find_cut(self, fence: Fence | None) -> _Cut:
+        """Return the best cut."""
+        fence = self._collect_cuts(fence)
         if self._cuts and self._cuts[-1].at == len(self.text):
             return self._cuts[-1]
         half = self.start + (self.end - self.start) // 2
         for cuts in ([cut for cut in self._cuts if cut.at > half], self._cuts):
             if cuts:
-                return min(reversed(cuts), key=lambda cut: cut.worth)  # the last of the best
-        return self._hard(fence)
+                # Of the cuts with the best rank, the last one.
+                return min(reversed(cuts), key=lambda cut: cut.rank)
+        return self._cut_inside_word(fence)
 
-    def _read(self, fence: Fence | None) -> Fence | None:
-        """Collect the cuts, line by line. Returns the fence that is open at the end of the window, as far as it began with this message."""
-        text, at, ours = self.text, self.start, True
-        whole = _begins_line(text, at)  # the rest of a line cut in two opens and closes nothing
+    def _collect_cuts(self, fence: Fence | None) -> Fence | None:
+        """Collect the cuts, line by line.
+
+        Returns the fence that is open at the end of the window, if it began with this message.
+        """
+        text, at = self.text, self.start
+        # Whether the open fence began with this message.
+        began_here = True
+        # The rest of a line that was cut in two opens and closes nothing.
+        complete_line = _begins_line(text, at)
         while at < self.end:
-            line = _line(text, at)
+            line = _line_at(text, at)
             line_end = at + len(line)
-            if fence is not None and whole and not fence.holds(line):
-                fence, ours = None, True
+            if fence is not None and complete_line and not fence.holds(line):
+                fence, began_here = None, True
                 self._allow(at, _BLOCK)
             if fence is None:
-                opened = self._opened(line) if whole else None
+                opened = self._opened_fence(line) if complete_line else None
                 if opened is not None and text[self.start : at].strip():
-                    self._allow(
-                        at, _BLOCK
-                    )  # the code is kept whole if a message can hold it: it begins the next one
-                    ours = False
+                    # The code is kept together if a message can hold it: it begins the next one.
+                    self._allow(at, _BLOCK)
+                    began_here = False
                 if opened is not None and line_end <= self.end:
-                    fence, self._body = opened, line_end
+                    fence, self._code_start = opened, line_end
                     if line_end == len(text):
-                        self._allow(line_end, _BLOCK)  # nothing stands in it yet
-                elif opened is None or ours:
-                    self._outside(at, line, line_end)
-            elif whole and fence.closed_by(line):
-                self._allow(at + len(line.rstrip()), _BLOCK)  # its end alone may have no room
+                        # The fence is still empty.
+                        self._allow(line_end, _BLOCK)
+                elif opened is None or began_here:
+                    self._cuts_outside_fence(at, line, line_end)
+            elif complete_line and fence.closed_by(line):
+                # The line break after the closing mark may not fit.
+                self._allow(at + len(line.rstrip()), _BLOCK)
                 self._allow(line_end, _BLOCK)
-                fence, ours = None, True
+                fence, began_here = None, True
             else:
-                self._within(at, line_end, fence, ours)
-            at, whole = line_end, True
-        return fence if ours else None
+                self._cuts_inside_fence(at, line_end, fence, began_here)
+            at, complete_line = line_end, True
+        return fence if began_here else None
 
-    def _opened(self, line: str) -> Fence | None:
-        """The fence a line opens, unless to close it and open it again would take more than half a message."""
+    def _opened_fence(self, line: str) -> Fence | None:
+        """Return the fence that a line opens.
+
+        None if closing it and opening it again would take more than half a message.
+        """
         fence = opened_by(line)
-        for made in (fence, fence.brief()) if fence is not None else ():
-            if (
-                made is not None
-                and self._measure.length(made.opening + made.closing) < self._measure.limit // 2
-            ):
-                return made
+        if fence is None:
+            return None
+        for candidate in (fence, fence.brief()):
+            length = self._measure.length(candidate.opening + candidate.closing)
+            if length < self._measure.limit // 2:
+                return candidate
         return None
 
-    def _outside(self, at: int, line: str, line_end: int) -> None:
+    def _cuts_outside_fence(self, at: int, line: str, line_end: int) -> None:
         if line_end > self.end:
-            found = [
+            cuts = [
                 _Cut(match.end(), _SENTENCE_END)
                 for match in _SENTENCE.finditer(self.text, at, self.end)
             ]
-            found += [
+            cuts += [
                 _Cut(match.end(), _WORD_END) for match in _WORD.finditer(self.text, at, self.end)
             ]
-            for cut in sorted(found, key=lambda cut: cut.at):
-                self._allow(cut.at, cut.worth)
+            for cut in sorted(cuts, key=lambda cut: cut.at):
+                self._allow(cut.at, cut.rank)
         self._allow(line_end, _LINE if line.strip() else _BLOCK)
 
-    def _within(self, at: int, line_end: int, fence: Fence, ours: bool) -> None:
-        if ours:
+    def _cuts_inside_fence(self, at: int, line_end: int, fence: Fence, began_here: bool) -> None:
+        if began_here:
             if line_end > self.end or line_end == len(self.text):
                 for match in _WORD.finditer(self.text, at, min(self.end, line_end)):
                     self._allow(match.end(), _WORD_END, fence)
@@ -167,31 +212,36 @@ class _Window:
         elif line_end == len(self.text):
             self._allow(line_end, _LINE, fence)
 
-    def _allow(self, at: int, worth: int, fence: Fence | None = None) -> None:
-        if self.start < at <= self._last(fence) and may_cut(self.text, at):
-            self._cuts.append(_Cut(at, worth, fence))
+    def _allow(self, at: int, rank: int, fence: Fence | None = None) -> None:
+        """Record a cut, if the message up to it fits and no character is cut."""
+        if self.start < at <= self._last_position(fence) and may_cut(self.text, at):
+            self._cuts.append(_Cut(at, rank, fence))
 
-    def _last(self, fence: Fence | None) -> int:
-        """The last place where a message may end that has to close this fence."""
+    def _last_position(self, fence: Fence | None) -> int:
+        """Return the last position at which a message that has to close this fence may end."""
         if fence is None:
             return self.end
         return self._measure.reach(
-            self.text, self.start, self._room - self._measure.length(fence.closing) - 1
+            self.text, self.start, self._max_length - self._measure.length(fence.closing) - 1
         )
 
-    def _hard(self, fence: Fence | None) -> _Cut:
-        """In the middle of a word; between two characters as a reader sees them, unless one alone fills the message."""
-        last = self._last(fence)
-        if fence is not None and last <= self._body:
-            return self._hard(None)
+    def _cut_inside_word(self, fence: Fence | None) -> _Cut:
+        """Return a cut between two characters as a reader sees them.
+
+        A single one that fills the whole message is cut as well.
+        """
+        last = self._last_position(fence)
+        if fence is not None and last <= self._code_start:
+            return self._cut_inside_word(None)
         at = last
-        while at > self._body and not may_cut(self.text, at):
+        while at > self._code_start and not may_cut(self.text, at):
             at -= 1
-        return _Cut(at if at > self._body else max(last, self.start + 1), _WORD_END, fence)
+        position = at if at > self._code_start else max(last, self.start + 1)
+        return _Cut(position, _WORD_END, fence)
 
 
-def _line(text: str, at: int) -> str:
-    """From `at` to the end of its line, the line feed included."""
+def _line_at(text: str, at: int) -> str:
+    """Return the text from `at` to the end of its line, including the line feed."""
     return text[at : text.find("\n", at) + 1 or len(text)]
 
 
@@ -199,7 +249,8 @@ def _begins_line(text: str, at: int) -> bool:
     return at == 0 or text[at - 1] == "\n"
 
 
-def _repair(text: str, cut: _Cut) -> str:
+def _closing(text: str, cut: _Cut) -> str:
+    """Return what closes the fence that is open at the cut."""
     if cut.fence is None:
         return ""
     return cut.fence.closing if text[cut.at - 1] == "\n" else "\n" + cut.fence.closing

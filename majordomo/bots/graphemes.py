@@ -1,7 +1,8 @@
-"""What people see as one character: where a text may be cut, after the rules of UAX #29 that chats meet.
+"""Grapheme clusters: where a text may be cut, by the rules of UAX #29 that matter in chats.
 
-Combining marks, variation selectors, skin tones, joined emoji, flags, Korean syllables, CR LF. The rarer rules (prepended marks, Indic
-conjuncts) would need tables the standard library does not have.
+Covered are combining marks, variation selectors, skin tones, joined emoji, flags, Korean syllables
+and CR LF. The rarer rules (prepended marks, Indic conjuncts) need tables that the standard library
+does not have.
 """
 
 from __future__ import annotations
@@ -12,38 +13,56 @@ _JOINER = "\u200d"
 
 
 def may_cut(text: str, at: int) -> bool:
-    """Whether the characters before and after position `at` are two for a reader. Both ends of the text may be cut."""
+    """Return whether a reader sees two characters before and after position `at`.
+
+    Both ends of the text may be cut.
+    """
     if at <= 0 or at >= len(text):
         return True
     before, after = text[at - 1], text[at]
-    if after < "\u0300" and before < "\u0300":  # most text: nothing combines below, but CR LF
+    # Fast path for most text: below U+0300 nothing combines except CR LF.
+    if after < "\u0300" and before < "\u0300":
         return not (before == "\r" and after == "\n")
+    # Nothing combines with the end of a line (GB4, GB5).
     if before in "\r\n" or after in "\r\n":
-        return True  # whatever combines, it does not combine with the end of a line (GB4, GB5)
-    if before == _JOINER or _extends(after) or _half(before, after) or _hangul(before, after):
+        return True
+    if (
+        before == _JOINER
+        or _extends(after)
+        or _is_surrogate_pair(before, after)
+        or _joins_hangul(before, after)
+    ):
         return False
-    return not (_flag(before) and _flag(after) and _odd_flags(text, at))
-
-
-def _extends(character: str) -> bool:
-    return (
-        character in "\u200c\u200d"
-        or unicodedata.category(character) in ("Mn", "Me", "Mc")
-        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
-        or "\U000e0020" <= character <= "\U000e007f"  # the letters of a region's flag
+    return not (
+        _is_flag_letter(before) and _is_flag_letter(after) and _has_open_flag_letter(text, at)
     )
 
 
-def _half(before: str, after: str) -> bool:
-    """Two surrogates that should have been one character; such text comes from JSON read by halves."""
+def _extends(character: str) -> bool:
+    """Return whether the character extends the one before it."""
+    return (
+        character in "\u200c\u200d"
+        or unicodedata.category(character) in ("Mn", "Me", "Mc")
+        # Skin tones.
+        or "\U0001f3fb" <= character <= "\U0001f3ff"
+        # The tag letters of a region's flag.
+        or "\U000e0020" <= character <= "\U000e007f"
+    )
+
+
+def _is_surrogate_pair(before: str, after: str) -> bool:
+    """Return whether these are two surrogates of one character, as badly decoded JSON has them."""
     return "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
 
 
-def _hangul(before: str, after: str) -> bool:
-    """GB6 to GB8: leading consonants, vowels and trailing consonants make one syllable."""
-    if (
-        not "\u1100" <= after <= "\u11ff"
-    ):  # only single letters join what stands before; a whole syllable joins a leading consonant
+def _joins_hangul(before: str, after: str) -> bool:
+    """Return whether two Korean letters belong to one syllable.
+
+    GB6 to GB8: leading consonants, vowels and trailing consonants form one syllable.
+    """
+    # Only single letters join the character before them. A whole syllable joins a leading
+    # consonant.
+    if not "\u1100" <= after <= "\u11ff":
         return "\u1100" <= before <= "\u115f" and "\uac00" <= after <= "\ud7a3"
     if "\u1100" <= before <= "\u115f":
         return after <= "\u11a7"
@@ -53,13 +72,16 @@ def _hangul(before: str, after: str) -> bool:
     return ("\u11a8" <= before <= "\u11ff" or "\uac00" <= before <= "\ud7a3") and after >= "\u11a8"
 
 
-def _flag(character: str) -> bool:
+def _is_flag_letter(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
-def _odd_flags(text: str, at: int) -> bool:
-    """Whether an odd number of flag letters ends before `at`: then the next one completes a flag (GB12)."""
+def _has_open_flag_letter(text: str, at: int) -> bool:
+    """Return whether an odd number of flag letters ends before `at`.
+
+    The next flag letter then completes a flag (GB12).
+    """
     start = at
-    while start and _flag(text[start - 1]):
+    while start and _is_flag_letter(text[start - 1]):
         start -= 1
     return (at - start) % 2 == 1

@@ -1,12 +1,14 @@
-"""A model's words may not ring everybody's telephone."""
+"""Neutralize mentions so that model output cannot ping users."""
 
 from __future__ import annotations
 
 import re
 
-JOINER = "\u200d"  # zero width joiner: seen by programs, not by people
-# "@everyone" rings on some platforms even inside a word; other names only where a word begins, so that addresses stay as they are.
-# "<!here>" and its kind are how one platform spells it on the wire.
+# The zero-width joiner is invisible to people but ends a mention for programs.
+JOINER = "\u200d"
+# "@everyone" pings on some platforms even inside a word. Other names ping only where a word begins,
+# so mail addresses stay unchanged. "<!here>" is how one platform writes such
+# a mention in its API.
 _MENTION = re.compile(
     r"@(?=(?:everyone|here|channel|room|all)\b)|(?<![\w.+-])@(?=[\w&!])|<(?=![A-Za-z])",
     re.IGNORECASE,
@@ -14,10 +16,17 @@ _MENTION = re.compile(
 
 
 def safe_text(text: str) -> str:
-    """The text with a zero width joiner inside everything a chat platform might take for a mention: `@everyone`, `@name`, `<@123>`,
-    `<@&123>`, `<!channel>`.
+    """Return the text with a zero-width joiner inside everything that may be a mention.
 
-    It looks the same, and doing it twice changes nothing. Mail addresses stay as they are; decorators in code do not. Do it before `split`,
-    which counts characters. Where the platform can switch mentions off for a message, do that as well.
+    Mentions are `@everyone`, `@name`, `<@123>`, `<@&123>`, `<!channel>` and the like. The text
+    looks the same, and applying the function twice changes nothing. Mail addresses stay unchanged;
+    decorators in code do not. Apply it before `split`, which counts characters. Where the platform
+    can turn off the mentions of a message, do that as well.
+
+    Args:
+        text: The text to send.
+
+    Example:
+        await channel.send(safe_text(reply.text))
     """
-    return _MENTION.sub(lambda found: found[0] + JOINER, text)
+    return _MENTION.sub(lambda match: match[0] + JOINER, text)

@@ -1,4 +1,4 @@
-"""Long texts as messages: all at once, and while they grow."""
+"""Long texts as several messages: at once, or while the text grows."""
 
 from __future__ import annotations
 
@@ -10,91 +10,152 @@ from majordomo.errors import InvalidRequestError
 
 
 def split(text: str, limit: int = 2000, *, count: Count = "characters") -> list[str]:
-    """`text` as messages of at most `limit` each; [] when there is nothing to see in it.
+    """Split a text into messages.
 
-    Cut between paragraphs, code blocks, lines, sentences, words, whatever comes first in this order and fills half a message or more. A
-    code block that fits into one message is not cut; a longer one is closed in the one message and opened again, with its language, in the
-    next. Characters as a reader sees them stay whole. Put together again, without the fences that were added, the messages give the
-    text back; a message of white space alone is left out.
+    The text is cut between paragraphs, code blocks, lines, sentences or words: the first of these
+    that fills half a message or more. A code block that fits into one message is not cut. A longer
+    one is closed in one message and opened again, with its language, in the next. Characters as a
+    reader sees them are not cut. The messages without the added fences give the text again, except
+    that a message of white space alone is left out.
 
-    `count` is what the platform counts: "characters" (code points) or "utf16" (an emoji is 2). Raises InvalidRequestError (field `limit`)
-    for a limit below 16.
+    Args:
+        text: The text.
+        limit: Maximum length of a message, 16 or more.
+        count: What the platform counts: "characters" (code points) or "utf16" (an emoji is 2).
+
+    Returns:
+        The messages; an empty list for a text of white space alone.
+
+    Raises:
+        InvalidRequestError: `text` is not a str, `limit` is below 16, or `count` is unknown.
+
+    Example:
+        for message in split(reply.text, limit=2000):
+            await channel.send(message)
     """
     return [piece.text for piece in pieces(text, limit, count=count) if piece.text.strip()]
 
 
 def pieces(text: str, limit: int = 2000, *, count: Count = "characters") -> list[TextPiece]:
-    """The same with the places: `text[piece.start:piece.end]` is what each one holds of it. Those of white space alone are among them."""
+    """Split a text into messages with their positions.
+
+    It works like `split`, but pieces of white space alone are included.
+
+    Args:
+        text: The text.
+        limit: Maximum length of a message, 16 or more.
+        count: What the platform counts: "characters" (code points) or "utf16" (an emoji is 2).
+
+    Returns:
+        The pieces. `text[piece.start:piece.end]` is the part of the text that a piece contains.
+
+    Raises:
+        InvalidRequestError: `text` is not a str, `limit` is below 16, or `count` is unknown.
+    """
     measure = Measure(limit, count)
-    _check(text)
-    found: list[TextPiece] = []
+    _check_text(text)
+    result: list[TextPiece] = []
     start, fence = 0, None
     while start < len(text):
-        found.append(next_piece(text, start, fence, measure))
-        start, fence = found[-1].end, found[-1].fence
-    return found
+        result.append(next_piece(text, start, fence, measure))
+        start, fence = result[-1].end, result[-1].fence
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to do with message number `index` (from 0): send it with `text` when `new`, edit it to `text`, or delete it when `text` is
-    ""."""
+    """What to do with one message."""
 
     index: int
+    """The number of the message, from 0."""
     text: str
+    """Its new text. "" means to delete the message."""
     new: bool = False
+    """Whether to send it as a new message instead of editing an existing one."""
 
 
 class Splitter:
-    """A text that grows, as messages: `update(text so far)` says which ones to send and which to edit.
+    """A growing text as messages.
 
-    As long as the text only grows, a message that another one follows is never touched again, and each update costs as much as one
-    message, however long the text is. A text that does not begin as before (an answer in place of "loading") is split anew.
+    As long as the text only grows, a message that is followed by another is never changed again,
+    and the cost of an update is that of one message, however long the text is. A text that does not
+    begin like the one before (an answer in place of "loading") is split from the start.
+
+    Args:
+        limit: Maximum length of a message, 16 or more.
+        count: What the platform counts: "characters" (code points) or "utf16" (an emoji is 2).
+
+    Raises:
+        InvalidRequestError: `limit` is below 16, or `count` is unknown.
+
+    Example:
+        splitter = Splitter(limit=2000)
+        for change in splitter.update(text_so_far):
+            if change.new:
+                messages.append(await channel.send(change.text))
+            elif change.text:
+                await messages[change.index].edit(change.text)
+            else:
+                await messages.pop().delete()
     """
 
     def __init__(self, limit: int = 2000, *, count: Count = "characters") -> None:
         self._measure = Measure(limit, count)
-        self._settled = ""  # the text of the messages that have a successor
+        # The text of the messages that are followed by another, and these messages.
+        self._completed_text = ""
+        self._completed: list[str] = []
+        # The fence that is open after the completed text.
         self._fence: Fence | None = None
-        self._before: list[str] = []  # those messages
-        self._shown: list[str] = []  # every message as the platform has it
+        # All messages as the platform has them.
+        self._messages: list[str] = []
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """What all messages should say by now."""
-        return tuple(self._shown)
+        """The text of all messages after the last update."""
+        return tuple(self._messages)
 
     def update(self, text: str) -> list[Change]:
-        """What changes when the whole text so far is `text`: edits first, then new messages or deletions, from the last one on."""
-        _check(text)
-        if not text.startswith(self._settled):
-            self._settled, self._fence, self._before = "", None, []
-        start, tail = len(self._settled), ""
+        """Return what to change when the whole text so far is `text`.
+
+        Args:
+            text: The whole text so far.
+
+        Returns:
+            Edits first, then either new messages or deletions; deletions begin with the last
+            message.
+
+        Raises:
+            InvalidRequestError: `text` is not a str.
+        """
+        _check_text(text)
+        if not text.startswith(self._completed_text):
+            self._completed_text, self._fence, self._completed = "", None, []
+        start, tail = len(self._completed_text), ""
         while start < len(text):
             piece = next_piece(text, start, self._fence, self._measure)
             tail = piece.text
             if piece.end == len(text):
                 break
-            self._before += [tail] if tail.strip() else []
+            self._completed += [tail] if tail.strip() else []
             self._fence, start, tail = piece.fence, piece.end, ""
-        self._settled = text[:start]
-        return self._changes([*self._before, tail] if tail.strip() else self._before)
+        self._completed_text = text[:start]
+        return self._replace_messages([*self._completed, tail] if tail.strip() else self._completed)
 
-    def _changes(self, messages: list[str]) -> list[Change]:
-        """From what is shown to what should be."""
-        shown = self._shown
-        both = range(min(len(shown), len(messages)))
+    def _replace_messages(self, messages: list[str]) -> list[Change]:
+        """Store the new messages, and return how they differ from the old ones."""
+        old = self._messages
+        common = range(min(len(old), len(messages)))
         changes = [
-            Change(index, messages[index]) for index in both if messages[index] != shown[index]
+            Change(index, messages[index]) for index in common if messages[index] != old[index]
         ]
         changes += [
-            Change(index, messages[index], True) for index in range(len(shown), len(messages))
+            Change(index, messages[index], True) for index in range(len(old), len(messages))
         ]
-        changes += [Change(index, "") for index in range(len(shown) - 1, len(messages) - 1, -1)]
-        self._shown = list(messages)
+        changes += [Change(index, "") for index in range(len(old) - 1, len(messages) - 1, -1)]
+        self._messages = list(messages)
         return changes
 
 
-def _check(text: object) -> None:
+def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise InvalidRequestError(f"text is a str, not {type(text).__name__}", field="text")
+        raise InvalidRequestError(f"text must be a str; got {type(text).__name__}", field="text")

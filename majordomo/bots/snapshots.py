@@ -1,4 +1,4 @@
-"""What a stream has said so far, as a value to show; and the words for what happens before there is anything to show."""
+"""The state of a stream as a value to show, and texts for what happens before the answer begins."""
 
 from __future__ import annotations
 
@@ -15,43 +15,58 @@ ImageStatus = Callable[[imagegen.ImageEvent], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An answer so far. `text` is the model's own, `status` what it is doing in the meantime ("" when it speaks), `images` what it has
-    drawn, `elapsed` the seconds since the stream was entered. `reply` is there in the last one only, where the stream ended with `Done`.
-    """
+    """The state of a chat answer."""
 
     text: str = ""
+    """The text of the model so far."""
     status: str = ""
+    """What the model does before or between its text; "" while text arrives."""
     images: tuple[ImagePart, ...] = ()
+    """The images that the model has generated so far."""
     elapsed: float = 0.0
+    """Seconds since the stream was entered."""
     reply: llm.Reply | None = None
+    """The complete reply, only in the last snapshot of a stream that ended with `Done`."""
     finished: bool = False
+    """Whether this is the last snapshot."""
 
     @property
     def shown(self) -> str:
-        """The text; while there is none, the status."""
+        """What to show: the text; while there is none, the status."""
         return self.text or self.status
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSnapshot:
-    """An image so far. `status` is a line of progress, `preview` an unfinished image that no snapshot had before. `step` and `total`
-    are 0 until the backend counts. `result` is there in the last one only.
-    """
+    """The state of an image generation."""
 
     status: str = ""
+    """A line of progress."""
     step: int = 0
+    """The current step; 0 until the backend reports steps."""
     total: int = 0
+    """The total number of steps; 0 until the backend reports steps."""
     preview: ImagePart | None = None
+    """An unfinished image that no earlier snapshot had; None when there is no new one."""
     elapsed: float = 0.0
+    """Seconds since the stream was entered."""
     result: imagegen.Result | None = None
+    """The result. Only in the last snapshot."""
     finished: bool = False
+    """Whether this is the last snapshot."""
 
 
 def chat_status(event: llm.ChatEvent) -> str | None:
-    """English words for what a chat stream tells before or between its text; None for what is no news to a reader."""
+    """Return an English status for a chat event; None for an event that changes no status.
+
+    The default `formatter` of `throttle`.
+
+    Args:
+        event: An event of the stream.
+    """
     match event:
         case Queued() | Loading():
-            return _waiting(event)
+            return _waiting_status(event)
         case llm.ThinkingDelta():
             return "thinking"
         case llm.ToolCallStarted():
@@ -60,16 +75,22 @@ def chat_status(event: llm.ChatEvent) -> str | None:
 
 
 def image_status(event: imagegen.ImageEvent) -> str | None:
-    """English words for what an image stream tells; None for what is no news to a reader."""
+    """Return an English status for an image event; None for an event that changes no status.
+
+    The default `formatter` of `throttle_image`.
+
+    Args:
+        event: An event of the stream.
+    """
     match event:
         case Queued() | Loading():
-            return _waiting(event)
+            return _waiting_status(event)
         case imagegen.Step():
             return f"step {event.step} of {event.total}"
     return None
 
 
-def _waiting(event: Queued | Loading) -> str:
+def _waiting_status(event: Queued | Loading) -> str:
     if isinstance(event, Loading):
         return "loading the model"
     return "waiting" if event.position is None else f"waiting, number {event.position}"
@@ -77,54 +98,64 @@ def _waiting(event: Queued | Loading) -> str:
 
 @dataclass(slots=True)
 class ChatState:
-    words: ChatStatus
-    began: float
+    """Collects the events of a chat stream for snapshots."""
+
+    formatter: ChatStatus
+    started_at: float
     parts: list[str] = field(default_factory=list)
     images: list[ImagePart] = field(default_factory=list)
     status: str = ""
     reply: llm.Reply | None = None
-    _turned: bool = False  # a tool has answered: what the model says now is a new paragraph
+    # A tool has returned, so the next text of the model is a new paragraph.
+    _starts_paragraph: bool = False
 
     def update(self, event: llm.ChatEvent | str, now: float) -> bool:
-        """Whether a reader would see a difference. A str is the whole text so far."""
+        """Apply an event, and return whether a reader would see a difference.
+
+        A str is the whole text so far.
+        """
         if isinstance(event, str):
             changed = self.parts != [event] or bool(self.status)
             self.parts, self.status = [event], ""
             return changed
         if isinstance(event, llm.TextDelta):
-            if self._turned and self.parts and event.text.strip():
+            if self._starts_paragraph and self.parts and event.text.strip():
                 self.parts.append("\n\n")
-            self._turned = self._turned and not event.text.strip()
+            self._starts_paragraph = self._starts_paragraph and not event.text.strip()
             self.parts.append(event.text)
             self.status = ""
             return True
         if isinstance(event, llm.Done):
             self.reply, self.status = event.reply, ""
             self.parts = self.parts or [event.reply.text]
-            return False  # the end of the stream follows, and is shown
-        self._turned = self._turned or isinstance(event, llm.ToolReturned)
+            # The end of the stream follows, and is shown then.
+            return False
+        self._starts_paragraph = self._starts_paragraph or isinstance(event, llm.ToolReturned)
         if isinstance(event, llm.ImageReady):
             self.images.append(event.image)
             return True
-        return self._says(self.words(event))
+        return self._update_status(self.formatter(event))
 
-    def _says(self, status: str | None) -> bool:
+    def _update_status(self, status: str | None) -> bool:
         changed = status is not None and status != self.status
         self.status = status if status is not None else self.status
         return changed
 
     def snapshot(self, now: float, *, finished: bool) -> Snapshot:
+        """Return the state as a value."""
         text = "".join(self.parts)
         self.parts = [text] if text else []
         return Snapshot(
-            text, self.status, tuple(self.images), now - self.began, self.reply, finished
+            text, self.status, tuple(self.images), now - self.started_at, self.reply, finished
         )
 
 
 @dataclass(slots=True)
 class ImageState:
-    words: ImageStatus
-    began: float
+    """Collects the events of an image stream for snapshots."""
+
+    formatter: ImageStatus
+    started_at: float
     preview_interval: float
     status: str = ""
     step: int = 0
@@ -134,35 +165,46 @@ class ImageState:
     _next_preview: float = 0.0
 
     def update(self, event: imagegen.ImageEvent, now: float) -> bool:
-        """Whether a reader would see a difference; a preview that comes too early waits for the next one."""
+        """Apply an event, and return whether a reader would see a difference.
+
+        A preview that comes too early is kept until a later one is due.
+        """
         if not isinstance(
             event, imagegen.Done | imagegen.Step | imagegen.Preview | Queued | Loading
         ):
             raise InvalidRequestError(
-                f"an image stream gives events, not {type(event).__name__}", field="stream"
+                f"stream must yield image events; got {type(event).__name__}", field="stream"
             )
         if isinstance(event, imagegen.Done):
             self.result, self._preview = event.result, None
-            return False  # the end of the stream follows, and is shown
+            # The end of the stream follows, and is shown then.
+            return False
         if isinstance(event, imagegen.Preview):
             self._preview = event.image
             return now >= self._next_preview
-        counted = isinstance(event, imagegen.Step) and (event.step, event.total) != (
+        step_changed = isinstance(event, imagegen.Step) and (event.step, event.total) != (
             self.step,
             self.total,
         )
         if isinstance(event, imagegen.Step):
             self.step, self.total = event.step, event.total
-        status = self.words(event)
-        changed = counted or (status is not None and status != self.status)
+        status = self.formatter(event)
+        changed = step_changed or (status is not None and status != self.status)
         self.status = status if status is not None else self.status
         return changed
 
     def snapshot(self, now: float, *, finished: bool) -> ImageSnapshot:
+        """Return the state as a value, with a preview if a new one is due."""
         preview = None
         if self._preview is not None and now >= self._next_preview:
             preview, self._preview = self._preview, None
             self._next_preview = now + self.preview_interval
         return ImageSnapshot(
-            self.status, self.step, self.total, preview, now - self.began, self.result, finished
+            self.status,
+            self.step,
+            self.total,
+            preview,
+            now - self.started_at,
+            self.result,
+            finished,
         )

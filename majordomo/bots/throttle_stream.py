@@ -1,7 +1,17 @@
-"""Streams as a chat shows them: a message edited now and then, not at every word.
+"""Streams as a chat shows them: a message that is edited now and then, not at every word.
 
-One task reads the stream and keeps what it says; the caller takes the latest state, at most once per `every` seconds. So nothing is
-waited for twice, no reading is ever cancelled to look at a clock, and a slow edit only means fewer of them.
+Theory of operation
+-------------------
+A `TaskStream` task enters the stream, reads it, applies its events to a state object, and leaves
+it. The caller takes snapshots of the state, at most one per interval. So reading is never canceled
+to look at a clock, and a slow edit only means fewer edits.
+
+* The task emits one item per change since the last snapshot, so the queue between them holds at
+  most one.
+* `_complete` is set when the stream came to its own end. The snapshot after that is the last.
+* When the task failed, its error is raised after a snapshot with everything that arrived before.
+* The task owns the stream: a stream that was not entered yet is entered and closed in the task,
+  also when the caller leaves early. A stream that was entered before is only read.
 """
 
 from __future__ import annotations
@@ -31,59 +41,73 @@ S_co = TypeVar("S_co", covariant=True)
 
 
 class SnapshotState(Protocol[S_co]):
-    """What a stream has said so far."""
+    """Collects the events of a stream."""
 
     def update(self, event: Any, now: float) -> bool:
-        """Hear an event; whether it is worth showing."""
+        """Apply an event, and return whether it is worth showing."""
         ...
 
-    def snapshot(self, now: float, *, finished: bool) -> S_co: ...
+    def snapshot(self, now: float, *, finished: bool) -> S_co:
+        """Return the state as a value."""
+        ...
 
 
 class ThrottledStream(Generic[S_co]):
-    """Snapshots of a stream, for `async with` and then `async for`. Leaving closes the stream, wherever it is.
+    """The snapshots of a stream: enter it with `async with`, then iterate with `async for`.
 
-    The first snapshot comes at once, each further one `every` seconds after the one before or later, and only when something has
-    changed or a heartbeat is due. The last has `finished` set. When the stream fails, what it had said comes first, and then its error,
-    as it was raised.
+    Leaving closes the stream, also before its end. The first snapshot comes at once. Each further
+    one comes `interval` seconds after the one before or later, and only when something has changed
+    or a heartbeat is due. The last one has `finished` set. When the stream fails, a snapshot of
+    what arrived before comes first, and then the error is raised unchanged.
+
+    Use `throttle` or `throttle_image` to create one.
     """
 
     def __init__(
         self,
-        given: Any,
-        made: Callable[[float], SnapshotState[S_co]],
-        every: float,
+        stream: Any,
+        create_state: Callable[[float], SnapshotState[S_co]],
+        interval: float,
         heartbeat: float | None,
         clock: Clock | None,
     ) -> None:
-        check_number("interval", every, 0, 3600)
+        check_number("interval", interval, 0, 3600)
         check_number("heartbeat", heartbeat, 0.001, 3600)
-        if not hasattr(given, "__aenter__") and not hasattr(given, "__anext__"):
+        if not hasattr(stream, "__aenter__") and not hasattr(stream, "__anext__"):
             raise InvalidRequestError(
-                f"a stream is what `model.stream(...)` gives or an async iterator, not {type(given).__name__}",
+                "stream must be the result of `model.stream(...)` or an async iterator; "
+                f"got {type(stream).__name__}",
                 field="stream",
             )
-        self._given = given
-        self._made = made
-        self._every = every
+        self._stream = stream
+        self._create_state = create_state
+        self._interval = interval
         self._heartbeat = heartbeat
         self.clock: Clock = clock or Clock()
-        self._telling: TaskStream[None, None] = TaskStream(self._read)
+        self._task_stream: TaskStream[None, None] = TaskStream(self._read)
         self._state: SnapshotState[S_co] | None = None
-        self._not_before = 0.0  # of the clock
-        self._changed = False  # since the last snapshot
-        self._whole = False  # the stream came to its own end
-        self._over = False
+        # The time of the clock before which no snapshot is returned.
+        self._not_before = 0.0
+        # Whether there was a change since the last snapshot.
+        self._changed = False
+        # Whether the stream came to its own end.
+        self._complete = False
+        # Whether the iteration is over.
+        self._finished = False
 
     def pause_for(self, seconds: float) -> None:
-        """No snapshot for so long: the platform asked for patience."""
+        """Return no snapshot for `seconds`, as after a rate limit of the platform.
+
+        Args:
+            seconds: The length of the pause.
+        """
         self._not_before = max(self._not_before, self.clock.now() + seconds)
 
     async def __aenter__(self) -> Self:
         if self._state is not None:
-            raise RuntimeError("a throttled stream is entered once")
+            raise RuntimeError("a throttled stream can be entered only once")
         self._not_before = self.clock.now()
-        self._state = self._made(self._not_before)
+        self._state = self._create_state(self._not_before)
         return self
 
     async def __aexit__(
@@ -92,61 +116,66 @@ class ThrottledStream(Generic[S_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over = True
-        await self._telling.aclose()
+        self._finished = True
+        await self._task_stream.aclose()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> S_co:
         if self._state is None:
-            raise RuntimeError("a throttled stream is read inside its `async with`")
-        if self._over:
+            raise RuntimeError("a throttled stream must be read inside its `async with`")
+        if self._finished:
             raise StopAsyncIteration
-        await self._news()
+        await self._wait_for_change()
         self._raise_failure()
         if (wait := self._not_before - self.clock.now()) > 0:
             await self.clock.sleep(wait)
             self._raise_failure()
         now = self.clock.now()
-        self._changed, self._not_before, self._over = False, now + self._every, self._whole
-        return self._state.snapshot(now, finished=self._whole)
+        self._changed = False
+        self._not_before = now + self._interval
+        self._finished = self._complete
+        return self._state.snapshot(now, finished=self._complete)
 
-    async def _news(self) -> None:
-        """Wait until the stream has said something worth showing, or is over, or was silent for a heartbeat."""
-        began = self.clock.now()
-        while not self._changed and not self._telling.finished:
+    async def _wait_for_change(self) -> None:
+        """Wait until there is something to show, the task has ended, or a heartbeat is due."""
+        started_at = self.clock.now()
+        while not self._changed and not self._task_stream.finished:
             if self._heartbeat is None:
-                await self._telling.next_events()
-            elif (left := began + self._heartbeat - self.clock.now()) > 0:
-                await self.clock.within(left, self._telling.next_events)
+                await self._task_stream.next_events()
+            elif (remaining := started_at + self._heartbeat - self.clock.now()) > 0:
+                await self.clock.wait_for(remaining, self._task_stream.next_events)
             else:
                 return
 
     def _raise_failure(self) -> None:
-        """Raise what ended the stream, once all it had said is shown."""
-        if self._telling.finished and not self._whole and not self._changed:
-            self._over = True
-            _ = self._telling.result
+        """Raise the error of the stream, once everything that arrived before it was returned."""
+        if self._task_stream.finished and not self._complete and not self._changed:
+            self._finished = True
+            # Reading the result raises the error of the failed task.
+            _ = self._task_stream.result
             raise StreamBrokenError("the task that read the stream was stopped with its event loop")
 
     async def _read(self, emit: Callable[[None], None]) -> None:
-        """The task. Everything that touches the stream happens in it, entering and leaving too."""
-        async with self._entered() as stream:
+        """Read the stream. Everything that uses the stream happens in this task."""
+        async with self._open_stream() as stream:
             async for event in stream:
                 assert self._state is not None
                 if self._state.update(event, self.clock.now()) and not self._changed:
                     self._changed = True
                     emit(None)
-        self._whole = self._changed = True
+        self._complete = self._changed = True
 
-    def _entered(self) -> AbstractAsyncContextManager[Any]:
-        given = self._given
-        if getattr(given, "entered", False):
-            return nullcontext(given)  # who entered it leaves it
-        if hasattr(given, "__aenter__"):
-            return given  # type: ignore[no-any-return]  # the model's own stream, to be entered here
-        return aclosing(given) if hasattr(given, "aclose") else nullcontext(given)
+    def _open_stream(self) -> AbstractAsyncContextManager[Any]:
+        """Return a context manager that enters and closes the stream, as far as it is ours."""
+        stream = self._stream
+        if getattr(stream, "entered", False):
+            # The code that entered the stream closes it.
+            return nullcontext(stream)
+        if hasattr(stream, "__aenter__"):
+            return stream  # type: ignore[no-any-return]  # the stream of a model, entered here
+        return aclosing(stream) if hasattr(stream, "aclose") else nullcontext(stream)
 
 
 def throttle(
@@ -159,18 +188,28 @@ def throttle(
     formatter: ChatStatus = chat_status,
     clock: Clock | None = None,
 ) -> ThrottledStream[Snapshot]:
-    """A chat stream as snapshots of the whole answer so far, at most one per `every` seconds; the last state always comes.
+    """Return the snapshots of a chat stream, each with the whole answer so far.
 
+    The last state of the answer is always returned.
+
+    Args:
+        stream: The result of `model.stream(...)` or `md.stream_tools(...)`, or an async iterator of
+            events or of whole texts so far. A stream that is not entered yet is entered here and
+            closed on leaving; one that was entered before is read and left open.
+        interval: Minimum number of seconds between two snapshots, 0 to 3600.
+        heartbeat: Seconds after which a snapshot is returned although nothing has changed, 0.001 to
+            3600, for typing indicators that expire. None returns none.
+        formatter: Returns the status text for an event, or None for no change.
+        clock: The clock, for tests.
+
+    Raises:
+        InvalidRequestError: `stream`, `interval` or `heartbeat` is invalid (raised at once). The
+            iteration raises what the stream raises, unchanged.
+
+    Example:
         async with throttle(chat.stream(question)) as answer:
             async for snapshot in answer:
                 await message.edit(snapshot.shown)
-
-    `stream` is what `model.stream(...)` or `md.stream_tools(...)` gives, entered here and closed on leaving (one that was entered before
-    is read, and left to its owner), or an async iterator of events or of whole texts so far. `heartbeat`: a snapshot after so many silent
-    seconds too, for a typing mark that runs out. `words` says what a status is called; None is no news.
-
-    Raises InvalidRequestError (fields `stream`, `every`, `heartbeat`) at once, and from the iteration whatever the stream raises,
-    unchanged.
     """
     return ThrottledStream(
         stream, lambda now: ChatState(formatter, now), interval, heartbeat, clock
@@ -186,9 +225,23 @@ def throttle_image(
     formatter: ImageStatus = image_status,
     clock: Clock | None = None,
 ) -> ThrottledStream[ImageSnapshot]:
-    """An image stream as lines of progress, at most one per `every` seconds, with a new preview at most every `preview_interval`.
+    """Return the snapshots of an image stream; the last one has the result.
 
-    Everything else is as with `throttle`; the last snapshot has the result.
+    Args:
+        stream: The result of `image_model.stream(...)`, or an async iterator of events. A stream
+            that is not entered yet is entered here and closed on leaving; one that was entered
+            before is read and left open.
+        interval: Minimum number of seconds between two snapshots, 0 to 3600.
+        preview_interval: Minimum number of seconds between two snapshots with a new preview, 0 to
+            3600.
+        heartbeat: Seconds after which a snapshot is returned although nothing has changed, 0.001 to
+            3600. None returns none.
+        formatter: Returns the status text for an event, or None for no change.
+        clock: The clock, for tests.
+
+    Raises:
+        InvalidRequestError: `stream`, `interval`, `preview_interval` or `heartbeat` is invalid
+            (raised at once). The iteration raises what the stream raises, unchanged.
     """
     check_number("preview_interval", preview_interval, 0, 3600)
     return ThrottledStream(

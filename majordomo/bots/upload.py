@@ -1,4 +1,4 @@
-"""Images for a platform that takes only so many bytes."""
+"""Images within the upload limit of a platform."""
 
 from __future__ import annotations
 
@@ -17,20 +17,34 @@ async def fit_upload(
     *,
     parameters: bool = False,
 ) -> ImagePart:
-    """The image in at most `max_bytes` bytes and one of `formats` ("png", "webp", "jpeg", the one liked best first).
+    """Return the image in at most `max_bytes` bytes.
 
-    The same ImagePart when it fits. Else encoded anew, in a worker thread: at falling quality, then with fewer pixels, the shorter side
-    never below `min_side`. What it was made with (prompt and settings) is left out of a new encoding unless `parameters`.
+    An image that fits is returned unchanged. Otherwise it is encoded again in a worker thread: with
+    decreasing quality, then with fewer pixels. A cancellation does not wait for the thread.
 
-    Raises InvalidRequestError naming the field; its code is IMAGE_TOO_LARGE when the image cannot be made to fit. A cancellation does
-    not wait for the thread.
+    Args:
+        image: The image.
+        max_bytes: Maximum size of the file in bytes.
+        formats: Accepted formats of "png", "webp" and "jpeg", the preferred one first.
+        min_side: Minimum length in pixels of the shorter side.
+        parameters: Whether a new encoding keeps the generation parameters (prompt and settings).
+
+    Raises:
+        InvalidRequestError: An argument is invalid, named by `field`; or the image cannot be made
+            to fit, with the code IMAGE_TOO_LARGE.
+
+    Example:
+        image = await fit_upload(result.image, 8 * 1024 * 1024)
     """
-    from majordomo.imaging import byte_budget as fitting
-    from majordomo.imaging import in_thread
+    from majordomo.imaging import byte_budget, in_thread
 
-    if fitting.fits(image, max_bytes, fitting.check_fit(image, max_bytes, formats, min_side)):
+    if byte_budget.fits(
+        image, max_bytes, byte_budget.check_fit(image, max_bytes, formats, min_side)
+    ):
         return image
-    return await in_thread(fitting.fit, image, max_bytes, formats, min_side, parameters=parameters)
+    return await in_thread(
+        byte_budget.fit, image, max_bytes, formats, min_side, parameters=parameters
+    )
 
 
 def fit_upload_sync(
@@ -41,7 +55,19 @@ def fit_upload_sync(
     *,
     parameters: bool = False,
 ) -> ImagePart:
-    """`fit_upload`, here and now."""
-    from majordomo.imaging import byte_budget as fitting
+    """Blocking version of `fit_upload`; the work is done in the calling thread.
 
-    return fitting.fit(image, max_bytes, formats, min_side, parameters=parameters)
+    Args:
+        image: The image.
+        max_bytes: Maximum size of the file in bytes.
+        formats: Accepted formats of "png", "webp" and "jpeg", the preferred one first.
+        min_side: Minimum length in pixels of the shorter side.
+        parameters: Whether a new encoding keeps the generation parameters (prompt and settings).
+
+    Raises:
+        InvalidRequestError: An argument is invalid, named by `field`; or the image cannot be made
+            to fit, with the code IMAGE_TOO_LARGE.
+    """
+    from majordomo.imaging import byte_budget
+
+    return byte_budget.fit(image, max_bytes, formats, min_side, parameters=parameters)

@@ -1,6 +1,17 @@
-"""A bot's own door: how much of it one person may take up, and in which order people are served.
+"""A queue in front of a bot's own calls: how much one user may request, and who is served next.
 
-It stands before the calls, knows nothing of backends, and belongs to one event loop.
+Theory of operation
+-------------------
+The queue knows nothing of backends and belongs to one event loop; it needs no lock.
+
+* A job waits, runs, and ends. `_jobs` has all jobs of a user, `_waiting_by_user` only the waiting
+  ones, and `_free` is the number of free slots.
+* Slots are assigned round-robin over users, first in, first out per user: the first key of
+  `_waiting_by_user` is served next and then moves to the end.
+* `run` always passes through `_leave`, which frees the slot or the queue position of its job. A job
+  is never in the queue and running at the same time.
+* Positions: the first `ALWAYS_NOTIFIED` jobs are notified of every move. All others are notified
+  once in so many moves that the cost per move stays constant.
 """
 
 from __future__ import annotations
@@ -25,11 +36,12 @@ from majordomo.errors import (
 from majordomo.validation import check_number, check_user_id
 
 T = TypeVar("T")
-ALWAYS_NOTIFIED = 10  # so many at the front hear of every move; those behind of every so many
+# The number of jobs at the front that are notified of every move.
+ALWAYS_NOTIFIED = 10
 
 
 class _Job:
-    """One call of somebody, waiting or running."""
+    """One call of a user, waiting or running."""
 
     __slots__ = ("admitted", "cancelled", "listens", "moved", "position", "scope", "user_id")
 
@@ -44,13 +56,24 @@ class _Job:
 
 
 class UserQueue:
-    """At most `places` jobs run at once, and one caller has at most `per_caller` of them, waiting and running together.
+    """A fair queue for jobs of users.
 
-    Places go round: each caller with something waiting gets one before anybody gets a second. `cooldown` seconds must pass between two
-    jobs that one caller brings. `most` jobs may wait in all. It holds a few hundred bytes for each job, and for each caller who is
-    cooling down.
+    Slots are assigned in turn: each user with a waiting job gets one before any user gets a second.
+    The queue needs a few hundred bytes for each job, and for each user who is in a cooldown.
 
-    Raises ConfigurationError for numbers that make no sense.
+    Args:
+        max_concurrency: Maximum number of jobs that run at once.
+        per_user: Maximum number of jobs of one user, waiting and running together.
+        cooldown: Seconds that must pass between the arrivals of two jobs of one user.
+        max_queue: Maximum number of waiting jobs of all users.
+        clock: The clock, for tests.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+
+    Example:
+        queue = UserQueue(max_concurrency=2, per_user=2, cooldown=3)
+        reply = await queue.run(str(message.author.id), lambda: chat.generate(message.text))
     """
 
     def __init__(
@@ -72,37 +95,42 @@ class UserQueue:
             check_number("cooldown", cooldown, 0, 10**9)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None
-        self.places = max_concurrency
-        self.per_user_id = per_user
+        self.max_concurrency = max_concurrency
+        self.per_user = per_user
         self.cooldown = cooldown
-        self.most = max_queue
+        self.max_queue = max_queue
         self._clock = clock or Clock()
         self._free = max_concurrency
-        self._jobs: dict[str, dict[_Job, None]] = {}  # of each caller, in the order they came
-        self._lines: OrderedDict[str, deque[_Job]] = (
-            OrderedDict()
-        )  # what waits, callers in the order of their turns
+        # All jobs of each user, in the order of their arrival.
+        self._jobs: dict[str, dict[_Job, None]] = {}
+        # The waiting jobs of each user; the users are in the order in which they are served.
+        self._waiting_by_user: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._waiting = 0
-        self._moves = 0  # since everybody was told
-        self._brought: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # when a caller's last job came, the oldest first
+        # Moves since all waiting jobs were notified.
+        self._moves = 0
+        # The arrival of each user's last job, the oldest first; only with a cooldown.
+        self._last_arrivals: OrderedDict[str, float] = OrderedDict()
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         return self._waiting
 
     @property
     def running(self) -> int:
-        return self.places - self._free
+        """The number of running jobs."""
+        return self.max_concurrency - self._free
 
     def positions(self, user_id: str) -> tuple[int, ...]:
-        """Where this caller's waiting jobs stand in the whole line, from 1."""
-        mine = set(self._lines.get(user_id, ()))
+        """Return the queue positions of a user's waiting jobs, from 1.
+
+        Args:
+            user_id: The user.
+        """
+        jobs = set(self._waiting_by_user.get(user_id, ()))
         return (
-            tuple(number for number, job in enumerate(self._order(), 1) if job in mine)
-            if mine
+            tuple(number for number, job in enumerate(self._order(), 1) if job in jobs)
+            if jobs
             else ()
         )
 
@@ -112,130 +140,160 @@ class UserQueue:
         job: Callable[[], Awaitable[T]],
         on_position: Callable[[int], object] | None = None,
     ) -> T:
-        """`await job()` when this caller's turn has come, and what it returns or raises.
+        """Wait for a slot, then run a job.
 
-        `tell` hears the place in the line when it changes, from 1, not at all when there is no wait; it may be an async function. Beyond
-        the first 10 places not every move is told.
+        A job that is rejected (every error below but JobCancelledError) does not count for the
+        cooldown. When the task is canceled from outside, the job gives up its slot or its position.
 
-        Raises OverloadedError when this caller has `per_caller` jobs here (code TOO_MANY_JOBS) or the whole line is full (QUEUE_FULL),
-        RateLimitError with `retry_after` (COOLING_DOWN), JobCancelledError after `cancel`, InvalidRequestError (field `caller`). The
-        first two and the last leave no trace. Cancelled from outside it gives its place back.
+        Args:
+            user_id: The user: printable text of at most 256 characters.
+            job: A function without arguments that returns an awaitable.
+            on_position: Called with the queue position, from 1, when it changes; not called if the
+                job does not have to wait. It may be an async function. Beyond position 10 not every
+                move is reported.
+
+        Returns:
+            What the job returns. What it raises is raised unchanged.
+
+        Raises:
+            OverloadedError: The user has `per_user` jobs already (code TOO_MANY_JOBS), or
+                `max_queue` jobs are waiting (code QUEUE_FULL).
+            RateLimitError: The user is in the cooldown (code COOLING_DOWN); `retry_after` is the
+                time left.
+            JobCancelledError: The job was canceled with `cancel` (code CANCELED_BY_USER).
+            InvalidRequestError: `user_id` is invalid.
         """
         check_user_id(user_id)
-        mine = self._bring(user_id, listens=on_position is not None)
+        entry = self._enter(user_id, listens=on_position is not None)
         try:
-            with mine.scope:
-                await self._turn(mine, on_position)
+            with entry.scope:
+                await self._wait_for_slot(entry, on_position)
                 return await job()
         finally:
-            self._leave(mine)
-        raise JobCancelledError("cancelled by its caller", code="CANCELED_BY_USER")
+            self._leave(entry)
+        raise JobCancelledError("the job was canceled by its user", code="CANCELED_BY_USER")
 
     def cancel(self, user_id: str) -> int:
-        """Cancel everything this caller has here, waiting or running. Returns how many jobs that were."""
+        """Cancel all jobs of a user, waiting or running.
+
+        Args:
+            user_id: The user.
+
+        Returns:
+            The number of jobs that were canceled.
+        """
         jobs = [job for job in self._jobs.get(user_id, ()) if not job.cancelled]
         for job in jobs:
             job.cancelled = True
             job.scope.cancel()
         return len(jobs)
 
-    def _bring(self, user_id: str, *, listens: bool) -> _Job:
+    def _enter(self, user_id: str, *, listens: bool) -> _Job:
+        """Add a job, or raise when the user or the queue has too many."""
         now = self._clock.now()
-        while self._brought and next(iter(self._brought.values())) + self.cooldown <= now:
-            self._brought.popitem(last=False)
-        held = len(self._jobs.get(user_id, ()))
-        if held >= self.per_user_id:
+        while (
+            self._last_arrivals and next(iter(self._last_arrivals.values())) + self.cooldown <= now
+        ):
+            self._last_arrivals.popitem(last=False)
+        count = len(self._jobs.get(user_id, ()))
+        if count >= self.per_user:
             raise OverloadedError(
-                f"this caller has {held} jobs here already",
+                f"a user can have at most {self.per_user} jobs; this user has {count}, "
+                "wait until one of them has finished",
                 code="TOO_MANY_JOBS",
-                details={"jobs": held},
+                details={"jobs": count},
             )
-        if self._waiting >= self.most:
+        if self._waiting >= self.max_queue:
             raise OverloadedError(
-                f"{self._waiting:,} jobs wait already",
+                f"the queue is full with {self._waiting:,} waiting jobs; try again later",
                 code="QUEUE_FULL",
                 details={"waiting": self._waiting},
             )
-        if (since := self._brought.get(user_id)) is not None:
-            left = since + self.cooldown - now
+        if (arrival := self._last_arrivals.get(user_id)) is not None:
+            remaining = arrival + self.cooldown - now
             raise RateLimitError(
-                f"this caller may come again in {math.ceil(left)} s",
+                f"this user must wait another {math.ceil(remaining)} s before the next job",
                 code="COOLING_DOWN",
-                retry_after=left,
+                retry_after=remaining,
             )
         if self.cooldown:
-            self._brought[user_id] = now
+            self._last_arrivals[user_id] = now
         job = _Job(user_id, listens)
         self._jobs.setdefault(user_id, {})[job] = None
-        self._lines.setdefault(user_id, deque()).append(job)
+        self._waiting_by_user.setdefault(user_id, deque()).append(job)
         self._waiting += 1
-        self._advance(came=job)
+        self._advance(new_job=job)
         return job
 
-    async def _turn(self, mine: _Job, emit: Callable[[int], object] | None) -> None:
-        told = 0
-        while not mine.admitted:
-            mine.moved = anyio.Event()
-            if emit is not None and mine.position != told:
-                told = mine.position
-                said = emit(told)
-                if isawaitable(said):
-                    await said
-                continue  # much may have moved meanwhile
-            await mine.moved.wait()
+    async def _wait_for_slot(self, job: _Job, on_position: Callable[[int], object] | None) -> None:
+        """Wait until the job is admitted, and report its positions."""
+        reported = 0
+        while not job.admitted:
+            job.moved = anyio.Event()
+            if on_position is not None and job.position != reported:
+                reported = job.position
+                result = on_position(reported)
+                if isawaitable(result):
+                    await result
+                # The queue may have moved meanwhile.
+                continue
+            await job.moved.wait()
 
-    def _leave(self, mine: _Job) -> None:
-        jobs = self._jobs[mine.user_id]
-        del jobs[mine]
+    def _leave(self, job: _Job) -> None:
+        """Remove a job, and free its slot or its position."""
+        jobs = self._jobs[job.user_id]
+        del jobs[job]
         if not jobs:
-            del self._jobs[mine.user_id]
-        if mine.admitted:
+            del self._jobs[job.user_id]
+        if job.admitted:
             self._free += 1
         else:
-            line = self._lines[mine.user_id]
-            line.remove(mine)
+            waiting = self._waiting_by_user[job.user_id]
+            waiting.remove(job)
             self._waiting -= 1
-            if not line:
-                del self._lines[mine.user_id]
+            if not waiting:
+                del self._waiting_by_user[job.user_id]
         self._advance()
 
-    def _advance(self, came: _Job | None = None) -> None:
-        """Give free places to those whose turn it is, and let those who wait know where they stand."""
-        while self._free and self._lines:
-            user_id, line = self._lines.popitem(last=False)
-            job = line.popleft()
-            if line:
-                self._lines[user_id] = line  # behind everybody else
+    def _advance(self, new_job: _Job | None = None) -> None:
+        """Assign free slots to the next jobs, and update the positions of waiting ones."""
+        while self._free and self._waiting_by_user:
+            user_id, waiting = self._waiting_by_user.popitem(last=False)
+            job = waiting.popleft()
+            if waiting:
+                # Behind all other users.
+                self._waiting_by_user[user_id] = waiting
             self._waiting -= 1
             self._free -= 1
             job.admitted = True
             job.moved.set()
         self._moves += 1
-        # All positions cost as much as the line is long: that is paid once in so many moves that each pays for NEAR of them.
-        everybody = self._moves * ALWAYS_NOTIFIED >= self._waiting
-        if everybody:
+        # Updating all positions takes time in proportion to the queue. It is done once in so many
+        # moves that the average cost of a move is that of ALWAYS_NOTIFIED positions.
+        update_all = self._moves * ALWAYS_NOTIFIED >= self._waiting
+        if update_all:
             self._moves = 0
         for position, job in enumerate(
-            islice(self._order(), None if everybody else ALWAYS_NOTIFIED), 1
+            islice(self._order(), None if update_all else ALWAYS_NOTIFIED), 1
         ):
             if job.position != position:
                 job.position = position
                 if job.listens:
                     job.moved.set()
-        if (
-            came is not None and not came.admitted and not came.position
-        ):  # exact for a caller's first; for a further one as bad as it can be
-            came.position = (
-                len(self._lines) if len(self._lines[came.user_id]) == 1 else self._waiting
-            )
+        if new_job is not None and not new_job.admitted and not new_job.position:
+            # Exact for the first waiting job of a user; an upper bound for a further one.
+            is_first = len(self._waiting_by_user[new_job.user_id]) == 1
+            new_job.position = len(self._waiting_by_user) if is_first else self._waiting
 
     def _order(self) -> Iterator[_Job]:
-        """Everybody who waits, in the order in which places will be given if nobody else comes."""
-        for line in self._lines.values():  # not copied: most who ask look at the front alone
-            yield line[0]
-        depth, lines = 1, [line for line in self._lines.values() if len(line) > 1]
-        while lines:
-            for line in lines:
-                yield line[depth]
+        """Yield the waiting jobs in the order in which they get slots if no other job arrives."""
+        # The dictionary is not copied: most callers read only the first positions.
+        for waiting in self._waiting_by_user.values():
+            yield waiting[0]
+        depth = 1
+        queues = [waiting for waiting in self._waiting_by_user.values() if len(waiting) > 1]
+        while queues:
+            for waiting in queues:
+                yield waiting[depth]
             depth += 1
-            lines = [line for line in lines if len(line) > depth]
+            queues = [waiting for waiting in queues if len(waiting) > depth]

@@ -1,1 +1,1 @@
-"""The terminal's face of the library. Needs the extra `cli`."""
+"""The `majordomo` command line. Needs the extra `cli`."""

@@ -1,4 +1,4 @@
-"""The commands of `majordomo`; draw, chat and models are here."""
+"""The `majordomo` application, and its commands draw, chat and models."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from majordomo import imagegen, llm
 from majordomo.cli.doctor import doctor
 from majordomo.cli.edit import edit
 from majordomo.cli.generation import (
+    CHAT_MODEL_HELP,
     FORMATS,
+    IMAGE_MODEL_HELP,
     closing,
     generate_and_save,
-    model_from_string,
+    output_paths,
     plain_console,
+    preview_count,
     print_warnings,
-    read_images,
-    targets,
-    with_seed_option,
+    seed_or_random,
+    select_model,
 )
 from majordomo.cli.imagine import imagine
 from majordomo.cli.info import info
@@ -38,7 +40,7 @@ from majordomo.routing.resolve import members, resolve
 
 app: typer.Typer = typer.Typer(
     name="majordomo",
-    help="Draw images and chat, on any backend; from a brief to finished files.",
+    help="Generate images and chat with any backend, and turn a brief into finished files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,51 +51,51 @@ for _command in (doctor, imagine, edit, process, info):
 
 @app.command()
 def draw(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model string; else MAJORDOMO_IMAGE_MODEL, else the configured default, else offline."
-        ),
-    ] = None,
+    prompt: Annotated[str, typer.Argument(help="Prompt: what the image should show.")],
+    model: Annotated[str | None, typer.Option(help=IMAGE_MODEL_HELP)] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write; the suffix chooses the format."),
+        typer.Option("-o", "--output", help="Output file; its suffix selects the format."),
     ] = None,
-    n: Annotated[int, typer.Option(help="How many images.")] = 0,
+    n: Annotated[int, typer.Option(help="Number of images; 0 uses the backend's default.")] = 0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    cfg: Annotated[float | None, typer.Option(help="How strongly the prompt rules.")] = None,
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
+    cfg: Annotated[float | None, typer.Option(help="Guidance scale (CFG).")] = None,
+    negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
     sampler: Annotated[
-        str, typer.Option(help="Sampler, by any common name: euler_a, dpmpp_2m, 'DPM++ 2M'.")
+        str,
+        typer.Option(help="Sampler, by any common name, such as euler_a, dpmpp_2m or 'DPM++ 2M'."),
     ] = "",
-    scheduler: Annotated[str, typer.Option(help="Scheduler: normal, karras, simple...")] = "",
-    aspect: Annotated[str, typer.Option(help="Shape instead of a size: 16:9.")] = "",
+    scheduler: Annotated[
+        str, typer.Option(help="Scheduler, such as normal, karras or simple.")
+    ] = "",
+    aspect: Annotated[str, typer.Option(help="Aspect ratio instead of a size, such as 16:9.")] = "",
     image: Annotated[
-        list[Path] | None, typer.Option(help="Image to begin with; more of them are references.")
+        list[Path] | None,
+        typer.Option(help="Input image (repeatable: first is the start, the rest are references)."),
     ] = None,
-    mask: Annotated[Path | None, typer.Option(help="Grayscale, white = repaint.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Grayscale mask; white areas are repainted.")
+    ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="How much of the image may change, 0 to 1.")
+        float | None,
+        typer.Option(help="How much the input image may change, from 0 (not at all) to 1."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; random when not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; random by default.")] = None,
     ask: Annotated[
-        str | None, typer.Option(help="A question about the image, for a chat model.")
+        str | None, typer.Option(help="Question about the image for the chat model.")
     ] = None,
-    chat_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model string; else MAJORDOMO_CHAT_MODEL, else the configured default, else offline."
-        ),
-    ] = None,
+    chat_model: Annotated[str | None, typer.Option(help=CHAT_MODEL_HELP)] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
 ) -> None:
-    """Draw an image, and ask a question about it."""
+    """Generate images from a prompt, and optionally ask a question about them.
+
+    Without -o, the files get a free name made from the prompt, in the current folder.
+    """
     console = plain_console()
-    name, why = model_from_string(model, "image")
-    image_model = registry.image_model(name)
-    places = targets(output, max(n, 1), force)
+    model_string, source = select_model(model, "image")
+    image_model = registry.image_model(model_string)
+    paths = output_paths(output, max(n, 1), force)
     request = imagegen.Request(
         prompt,
         n=n,
@@ -107,24 +109,25 @@ def draw(
         images=tuple(ImagePart.from_file(path) for path in image or ()),
         mask=ImagePart.from_file(mask) if mask else None,
         strength=strength,
-        seed=with_seed_option(seed),
+        seed=seed_or_random(seed),
         output_format=FORMATS.get(output.suffix.lower(), "") if output else "",
-        previews=read_images(console),
+        previews=preview_count(console),
     )
+    stem = "-".join(prompt.split()[:6]).lower()
     with closing(image_model):
-        result = generate_and_save(
-            console, image_model, request, why, places, "-".join(prompt.split()[:6]).lower(), force
-        )
+        result = generate_and_save(console, image_model, request, source, paths, stem, force)
     if ask is not None:
-        _answer(console, chat_model, [llm.user(ask, *result.images)])
+        _print_answer(console, chat_model, [llm.user(ask, *result.images)])
 
 
-def _answer(console: Console, chat_model: str | None, messages: list[llm.Message]) -> llm.Reply:
-    """The answer, printed while it arrives."""
-    name, why = model_from_string(chat_model, "chat")
-    model = registry.model(name)
+def _print_answer(
+    console: Console, chat_model: str | None, messages: list[llm.Message]
+) -> llm.Reply:
+    """Print the answer while it arrives, and return the reply."""
+    model_string, source = select_model(chat_model, "chat")
+    model = registry.model(model_string)
     with closing(model):
-        console.print(f"asking {model.provider}/{model.id}{why}", style="dim", markup=False)
+        console.print(f"asking {model.provider}/{model.id}{source}", style="dim", markup=False)
         with model.stream_sync(messages) as stream:
             for event in stream:
                 match event:
@@ -133,7 +136,7 @@ def _answer(console: Console, chat_model: str | None, messages: list[llm.Message
                     case llm.ThinkingDelta():
                         console.print(event.text, end="", markup=False, style="dim")
                     case llm.Loading():
-                        console.print("the model loads", style="dim")
+                        console.print("loading the model", style="dim")
                     case _:
                         pass
         console.print()
@@ -145,29 +148,27 @@ def _answer(console: Console, chat_model: str | None, messages: list[llm.Message
 def chat(
     text: Annotated[
         str | None,
-        typer.Argument(help="What to say; without it, lines are read until end of file."),
+        typer.Argument(help="Message; without it, messages are read from standard input."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model string; else MAJORDOMO_CHAT_MODEL, else the configured default, else offline."
-        ),
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=CHAT_MODEL_HELP)] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="An image to talk about; may be given several times.")
+        list[Path] | None, typer.Option(help="Image for the first message (repeatable).")
     ] = None,
 ) -> None:
-    """Talk to a chat model."""
+    """Chat with a model.
+
+    In a terminal, each line is a message, until end of file. A pipe is one message.
+    """
     console = plain_console()
     images = [ImagePart.from_file(path) for path in image or []]
     messages: list[llm.Message] = []
-    for line in [text] if text is not None else _lines(console):
+    for line in [text] if text is not None else _input_messages(console):
         messages.append(llm.user(line, *(images if not messages else [])))
-        messages.append(_answer(console, model, messages).message)
+        messages.append(_print_answer(console, model, messages).message)
 
 
-def _lines(console: Console) -> Iterator[str]:
-    """Each line of a terminal; all of a pipe at once."""
+def _input_messages(console: Console) -> Iterator[str]:
+    """Yield each non-empty line of a terminal, or all of a pipe at once."""
     if not sys.stdin.isatty():
         yield sys.stdin.read()
         return
@@ -185,28 +186,30 @@ def models(
     provider: Annotated[
         str | None,
         typer.Argument(
-            help="A provider, such as llamaswap or a DSN's address; else that of the default model."
+            help="Provider name such as llamaswap, or a model URL; by default, the provider of "
+            "the default chat model."
         ),
     ] = None,
 ) -> None:
-    """List the models of a provider, and what is loaded."""
+    """List the models of a provider, with their capabilities and state."""
     console = plain_console()
-    name = provider or model_from_string(None, "chat")[0]
-    owner = registry.provider(name)
-    shown = members(resolve(load(), name, "chat"))[0].table or owner.name
+    model_string = provider or select_model(None, "chat")[0]
+    instance = registry.provider(model_string)
+    prefix = members(resolve(load(), model_string, "chat"))[0].table or instance.name
     try:
-        if not hasattr(owner, "models_sync"):
-            raise UnsupportedError(f"{owner.name} lists no models")
-        found = owner.models_sync()
+        if not hasattr(instance, "models_sync"):
+            raise UnsupportedError(f"{instance.name} cannot list its models")
+        infos = instance.models_sync()
     finally:
-        portal.run(owner.aclose)
-    table = Table("model", "can", "state", "about", box=None, pad_edge=False)
-    for model in found:
-        told = (
-            f"{shown}/{model.id}",
+        portal.run(instance.aclose)
+    table = Table("model", "capabilities", "state", "description", box=None, pad_edge=False)
+    for model in infos:
+        cells = (
+            f"{prefix}/{model.id}",
             " ".join(sorted(model.capabilities)) or "?",
             model.state or "?",
             model.description,
         )
-        table.add_row(*map(Text, told))  # texts, not markup: a backend chose these words
+        # Plain text, because backends choose these strings and they may look like markup.
+        table.add_row(*map(Text, cells))
     console.print(table)

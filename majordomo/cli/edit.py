@@ -1,4 +1,4 @@
-"""`majordomo edit`: an image drawn anew after a prompt, whole or where a mask is white."""
+"""`majordomo edit`: an image changed after a prompt, entirely or where a mask is white."""
 
 from __future__ import annotations
 
@@ -10,52 +10,55 @@ import typer
 from majordomo import imagegen
 from majordomo.cli.generation import (
     FORMATS,
+    IMAGE_MODEL_HELP,
     closing,
     generate_and_save,
-    model_from_string,
+    output_paths,
     plain_console,
-    read_images,
-    targets,
-    with_seed_option,
+    preview_count,
+    seed_or_random,
+    select_model,
 )
-from majordomo.media.image_part import ImagePart, safe_stem
+from majordomo.media.filenames import safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import registry
 
 
 def edit(
-    image: Annotated[Path, typer.Argument(help="The image to begin with; it stays as it is.")],
-    prompt: Annotated[str, typer.Argument(help="What it should show.")],
+    image: Annotated[Path, typer.Argument(help="Input image; the file is not changed.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt: what the result should show.")],
     mask: Annotated[
-        Path | None, typer.Option(help="Grayscale, white = repaint: only there the image changes.")
+        Path | None,
+        typer.Option(help="Grayscale mask; white areas are repainted, black areas stay."),
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="How much of the image may change, 0 to 1.")
+        float | None,
+        typer.Option(help="How much the input image may change, from 0 (not at all) to 1."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model string; else MAJORDOMO_IMAGE_MODEL, else the configured default, else offline."
-        ),
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=IMAGE_MODEL_HELP)] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write; the suffix chooses the format."),
+        typer.Option("-o", "--output", help="Output file; its suffix selects the format."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Seed; random when not given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
+    negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed; random by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
 ) -> None:
-    """Change an image: all of it, or the part that a mask marks.
+    """Change an image, or the part of it that a mask marks.
 
-    Without -o the new image gets a free name in this folder, such as IMAGE-edited.png.
+    Without -o, the result gets a free name in the current folder, such as IMAGE-edited.png.
     """
     console = plain_console()
-    places = targets(output, 1, force)
-    for given in (image, mask):
-        if output is not None and given is not None and output.resolve() == given.resolve():
+    paths = output_paths(output, 1, force)
+    for input_path in (image, mask):
+        if (
+            output is not None
+            and input_path is not None
+            and output.resolve() == input_path.resolve()
+        ):
             raise typer.BadParameter(
-                f"{given} is what is read, and stays as it is: name another file",
+                f"{input_path} is an input and cannot be overwritten; choose another file",
                 param_hint="--output",
             )
     request = imagegen.Request(
@@ -65,13 +68,13 @@ def edit(
         images=(ImagePart.from_file(image),),
         mask=ImagePart.from_file(mask) if mask else None,
         strength=strength,
-        seed=with_seed_option(seed),
+        seed=seed_or_random(seed),
         output_format=FORMATS.get(output.suffix.lower(), "") if output else "",
-        previews=read_images(console),
+        previews=preview_count(console),
     )
-    name, why = model_from_string(model, "image")
-    image_model = registry.image_model(name)
+    model_string, source = select_model(model, "image")
+    image_model = registry.image_model(model_string)
     with closing(image_model):
         generate_and_save(
-            console, image_model, request, why, places, f"{safe_stem(image.stem)}-edited", force
+            console, image_model, request, source, paths, f"{safe_stem(image.stem)}-edited", force
         )

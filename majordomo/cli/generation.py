@@ -1,4 +1,4 @@
-"""What drawing commands share: which model is meant, the bar and preview while it draws, where the images go."""
+"""Shared by commands that generate images: model selection, progress, previews, output files."""
 
 from __future__ import annotations
 
@@ -23,90 +23,123 @@ from majordomo.routing.config import load
 from majordomo.routing.resolve import VARIABLES, default
 
 FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".png": ""}
+PREVIEWS = 8
+MAX_PREVIEW_COLUMNS = 48
+IMAGE_MODEL_HELP = (
+    "Image model; by default MAJORDOMO_IMAGE_MODEL, else the configured default, else offline."
+)
+CHAT_MODEL_HELP = (
+    "Chat model; by default MAJORDOMO_CHAT_MODEL, else the configured default, else offline."
+)
 
 
 def plain_console() -> Console:
-    """Words as they are: nothing colored by itself, nothing wrapped, no ":cat:" made an image."""
+    """Return a console that prints text as it is: no highlighting, wrapping or emoji codes."""
     return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
-def model_from_string(given: str | None, kind: str) -> tuple[str | None, str]:
-    """The model string to use, None for the default of a variable or the configuration, and where it came from."""
-    if given:
-        return given, ""
-    if (found := default(load(), kind)) is not None:
-        return None, f" (from {found[1]})"
+def select_model(model: str | None, kind: str) -> tuple[str | None, str]:
+    """Select the model for a command.
+
+    Args:
+        model: The value of the option, if any.
+        kind: "chat" or "image".
+
+    Returns:
+        The model string, None for the default of a variable or the configuration file, and a note
+        about where it comes from.
+    """
+    if model:
+        return model, ""
+    if (configured := default(load(), kind)) is not None:
+        return None, f" (from {configured[1]})"
     return "offline", f" (no --model and no {VARIABLES[kind]})"
 
 
 @contextmanager
 def closing(model: Any) -> Iterator[None]:
+    """Close the model at the end of the block."""
     try:
         yield
     finally:
         portal.run(model.aclose)
 
 
-def read_images(shown: Console) -> int:
-    """How many unfinished images are worth asking for."""
-    return 8 if shown.is_terminal and shown.color_system == "truecolor" else 0
+def preview_count(console: Console) -> int:
+    """Return how many previews to request: none if the terminal cannot show them."""
+    return PREVIEWS if console.is_terminal and console.color_system == "truecolor" else 0
 
 
-def with_seed_option(seed: int | None) -> int:
-    """A seed that can be told; 31 bits, which every backend takes."""
+def seed_or_random(seed: int | None) -> int:
+    """Return the seed, or a random one of 31 bits, which every backend accepts.
+
+    Choosing it here makes it possible to print it.
+    """
     return seed if seed is not None else secrets.randbelow(SAFE_SEEDS)
 
 
 def generate_and_save(
-    shown: Console,
+    console: Console,
     image_model: imagegen.Model,
     request: imagegen.Request,
-    why: str,
-    places: Sequence[Path],
+    source: str,
+    paths: Sequence[Path],
     stem: str,
     force: bool,
 ) -> imagegen.Result:
-    """The result, drawn and written: to `places`, or under a free name like `stem` in this folder."""
-    shown.print(
-        f"drawing with {image_model.provider}/{image_model.id}{why}, seed {request.seed}",
+    """Generate images, write them, and print where they are.
+
+    Args:
+        console: Where to print.
+        image_model: The model.
+        request: The request.
+        source: Note about where the choice of the model comes from.
+        paths: Output files. Further images get a free name that starts with `stem` in the
+            current folder.
+        stem: Start of the names of files without a path.
+        force: Overwrite existing files.
+    """
+    console.print(
+        f"drawing with {image_model.provider}/{image_model.id}{source}, seed {request.seed}",
         style="dim",
         markup=False,
     )
-    result = generate_with_progress(shown, image_model, request)
-    for index, drawn in enumerate(result.images):
-        written = _write(drawn, places[index] if index < len(places) else None, stem, force)
-        told = result.details[index].seed
-        shown.print(
-            f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}",
+    result = generate_with_progress(console, image_model, request)
+    for index, image in enumerate(result.images):
+        written = _write(image, paths[index] if index < len(paths) else None, stem, force)
+        seed = result.details[index].seed
+        console.print(
+            f"{written}  {image.width}x{image.height}, "
+            f"seed {seed if seed is not None else 'unknown'}",
             markup=False,
         )
-    print_warnings(shown, [warning for warning in result.warnings if warning.field != "previews"])
+    print_warnings(console, [warning for warning in result.warnings if warning.field != "previews"])
     if isinstance(result.raw, dict) and result.raw.get("neural_network") is False:
-        shown.print(str(result.raw.get("note", "")), style="dim", markup=False)
+        console.print(str(result.raw.get("note", "")), style="dim", markup=False)
     return result
 
 
-def _write(image: ImagePart, target: Path | None, stem: str, force: bool) -> Path:
-    if target is not None:
-        return image.save(target, overwrite=force)
+def _write(image: ImagePart, path: Path | None, stem: str, force: bool) -> Path:
+    if path is not None:
+        return image.save(path, overwrite=force)
     return image.save_in(".", stem or "image")
 
 
 def generate_with_progress(
-    shown: Console, image_model: imagegen.Model, request: imagegen.Request
+    console: Console, image_model: imagegen.Model, request: imagegen.Request
 ) -> imagegen.Result:
-    """The result, with a bar while it is drawn and a preview where the terminal shows colors."""
+    """Generate images behind a progress bar, with previews if the terminal can show them."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
-        console=shown,
+        console=console,
     )
     task: TaskID = progress.add_task("waiting", total=None, count="")
     with (
         image_model.stream_sync(request) as stream,
-        Live(progress, console=shown, transient=True, refresh_per_second=8) as live,
+        Live(progress, console=console, transient=True, refresh_per_second=8) as live,
     ):
         for event in stream:
             match event:
@@ -119,42 +152,47 @@ def generate_with_progress(
                         count=f"{event.step}/{event.total}",
                     )
                 case imagegen.Queued():
-                    progress.update(
-                        task,
-                        description="queued"
-                        + (f", number {event.position}" if event.position else ""),
-                    )
+                    position = f", position {event.position}" if event.position else ""
+                    progress.update(task, description=f"queued{position}")
                 case imagegen.Loading():
-                    progress.update(task, description="the model loads")
+                    progress.update(task, description="loading the model")
                 case imagegen.Preview():
-                    live.update(Group(progress, half_blocks(event.image, min(shown.width, 48))))
+                    columns = min(console.width, MAX_PREVIEW_COLUMNS)
+                    live.update(Group(progress, half_blocks(event.image, columns)))
                 case _:
                     pass
     assert stream.result is not None
     return stream.result
 
 
-def targets(output: Path | None, count: int, force: bool) -> list[Path]:
-    """Where the images go; said before drawing when a file is in the way."""
+def output_paths(output: Path | None, count: int, force: bool) -> list[Path]:
+    """Return the output files for `count` images; none without `output`.
+
+    Raises:
+        typer.BadParameter: The suffix is unknown, the folder does not exist, or a file exists
+            and `force` is false. This is checked before anything is generated.
+    """
     if output is None:
         return []
     if output.suffix and output.suffix.lower() not in FORMATS:
         raise typer.BadParameter(
-            f"the suffix is one of {', '.join(FORMATS)}", param_hint="--output"
+            f"suffix must be one of {', '.join(FORMATS)}; got {output.suffix}",
+            param_hint="--output",
         )
     if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    names = [
+        raise typer.BadParameter(f"folder {output.parent} does not exist", param_hint="--output")
+    paths = [
         output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         for number in range(1, count + 1)
     ]
-    if not force and (taken := [name for name in names if name.exists()]):
+    if not force and (existing := [path for path in paths if path.exists()]):
         raise typer.BadParameter(
-            f"{taken[0]} exists; use --force to overwrite it", param_hint="--output"
+            f"{existing[0]} exists; use --force to overwrite it", param_hint="--output"
         )
-    return names
+    return paths
 
 
-def print_warnings(shown: Console, warnings: Sequence[CallWarning]) -> None:
+def print_warnings(console: Console, warnings: Sequence[CallWarning]) -> None:
+    """Print one line for each warning."""
     for warning in warnings:
-        shown.print(f"warning: {warning.message}", style="yellow", markup=False)
+        console.print(f"warning: {warning.message}", style="yellow", markup=False)

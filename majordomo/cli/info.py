@@ -1,4 +1,4 @@
-"""`majordomo info`: what an image file says about itself."""
+"""`majordomo info`: the header and the generation parameters of image files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from rich.console import Console
 
 from majordomo.cli.generation import plain_console
 from majordomo.errors import MajordomoError, plain_text
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 
-_TURNED = {
-    2: "mirrored", 3: "turned by 180 degrees", 4: "upside down, mirrored", 5: "turned and mirrored", 6: "turned by 90 degrees",
-    7: "turned and mirrored", 8: "turned by 270 degrees",
-}  # fmt: skip
+# EXIF orientation to text; 1 is upright.
+_ORIENTATIONS = {
+    2: "mirrored",
+    3: "turned by 180 degrees",
+    4: "upside down, mirrored",
+    5: "turned and mirrored",
+    6: "turned by 90 degrees",
+    7: "turned and mirrored",
+    8: "turned by 270 degrees",
+}
 
 
 def info(
@@ -26,22 +33,22 @@ def info(
         bool, typer.Option("--json", help="Print JSON: a list with one object per file.")
     ] = False,
 ) -> None:
-    """Show kind, size, bytes, and what an image was made with. Nothing is decoded.
+    """Show format, size and generation parameters of image files, without decoding them.
 
-    Exit status 1 when a file is no image or cannot be read.
+    The exit status is 1 if a file is not an image or cannot be read.
     """
-    told = [_told(path) for path in files]
+    reports = [_read(path) for path in files]
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(reports, indent=2))
     else:
         console = plain_console()
-        for one in told:
-            _show(console, one)
-    if any("error" in one for one in told):
+        for report in reports:
+            _show(console, report)
+    if any("error" in report for report in reports):
         raise typer.Exit(1)
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         image = ImagePart.from_file(path)
     except MajordomoError as error:
@@ -61,30 +68,31 @@ def _told(path: Path) -> dict[str, Any]:
         "bytes": len(image.data),
         "sha256": image.sha256,
         "orientation": read_orientation(image.data),
-        "parameters": {name: _plain(value) for name, value in image.parameters.items()},
+        "parameters": {name: _json_value(value) for name, value in image.parameters.items()},
     }
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no number that is none, and a stranger's text may say "CFG scale: nan"."""
+def _json_value(value: Any) -> Any:
+    """Return infinity and NaN as text: JSON cannot express them, and a file may contain them."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(console: Console, told: dict[str, Any]) -> None:
-    if "error" in told:
-        console.print(
-            f"{plain_text(told['file'])}: {told['error']} ({told['code']})",
-            style="red",
-            markup=False,
-        )
+def _show(console: Console, report: dict[str, Any]) -> None:
+    name = plain_text(report["file"])
+    if "error" in report:
+        console.print(f"{name}: {report['error']} ({report['code']})", style="red", markup=False)
         return
-    kind = told["mime"].removeprefix("image/").upper()
-    turned = f", {_TURNED[told['orientation']]}" if told["orientation"] in _TURNED else ""
+    image_format = report["mime"].removeprefix("image/").upper()
+    orientation = (
+        f", {_ORIENTATIONS[report['orientation']]}"
+        if report["orientation"] in _ORIENTATIONS
+        else ""
+    )
     console.print(
-        f"{plain_text(told['file'])}: {kind}, {told['width']}x{told['height']}, {told['bytes']:,} bytes{turned}",
+        f"{name}: {image_format}, {report['width']}x{report['height']}, "
+        f"{report['bytes']:,} bytes{orientation}",
         markup=False,
     )
-    for name, value in told[
-        "parameters"
-    ].items():  # whoever saved the file wrote these: no control characters
-        console.print(f"  {plain_text(name)}: {plain_text(str(value))}", style="dim", markup=False)
+    # The file is untrusted, so control characters are removed.
+    for key, value in report["parameters"].items():
+        console.print(f"  {plain_text(key)}: {plain_text(str(value))}", style="dim", markup=False)

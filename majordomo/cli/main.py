@@ -1,4 +1,7 @@
-"""The script `majordomo`. Errors are one line on stderr and exit status 1, wrong usage is 2."""
+"""The `majordomo` script.
+
+An error is one line on stderr and exit status 1. Wrong usage is exit status 2, and Ctrl-C is 130.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,27 @@ import sys
 
 
 def main() -> None:
+    """Run the command line and exit."""
     try:
         from majordomo.cli.commands import app
     except ModuleNotFoundError as missing:
         if missing.name not in ("typer", "rich"):
             raise
-        sys.exit("majordomo: the command line needs its extra: pip install 'majordomo-client[cli]'")
+        sys.exit(
+            f"majordomo: {missing.name} is not installed; run: pip install 'majordomo-client[cli]'"
+        )
     from majordomo.errors import MajordomoError
 
     try:
         app()
     except MajordomoError as error:
-        where = "/".join(part for part in (error.provider, error.model) if part)
-        help_ = error.details.get("help")
-        advice = f" ({error.code}; {help_})" if help_ else ""
-        sys.exit(f"majordomo: {where + ': ' if where else ''}{error.message}{advice}")
+        model = "/".join(part for part in (error.provider, error.model) if part)
+        prefix = f"{model}: " if model else ""
+        help_text = error.details.get("help")
+        suffix = f" ({error.code}; {help_text})" if help_text else ""
+        sys.exit(f"majordomo: {prefix}{error.message}{suffix}")
     except OSError as error:
-        sys.exit(
-            f"majordomo: {error.filename + ': ' if isinstance(error.filename, str) else ''}{error.strerror or error}"
-        )
+        prefix = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        sys.exit(f"majordomo: {prefix}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""How results and failures are said in a terminal."""
+"""Text output shared by the commands."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from rich.console import Console
 from majordomo.errors import MajordomoError, plain_text
 
 
-def print_failure(console: Console, what: str, error: MajordomoError) -> None:
-    """What failed, with which code, and what may help."""
+def print_failure(console: Console, name: str, error: MajordomoError) -> None:
+    """Print what failed, with the error code and a hint if there is one."""
     console.print(
-        f"failed: {plain_text(what)}: {error.message} ({error.code})", style="red", markup=False
+        f"failed: {plain_text(name)}: {error.message} ({error.code})", style="red", markup=False
     )
-    if help_ := error.details.get("help"):
-        console.print(f"  help: {help_}", markup=False)
+    if help_text := error.details.get("help"):
+        console.print(f"  help: {help_text}", markup=False)
 
 
-def format_bytes(number: float) -> str:
-    """Bytes as people read them."""
+def format_bytes(size: float) -> str:
+    """Format a number of bytes for people, such as "1.5 MB"; 1 kB is 1,000 bytes."""
     for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return (
-                f"{number:.0f} {unit}"
-                if unit == "bytes" or number >= 10
-                else f"{number:.1f} {unit}"
-            )
-        number /= 1000
-    return f"{number:.1f} GB"
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

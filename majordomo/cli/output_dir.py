@@ -1,4 +1,4 @@
-"""The folder that a person receives for a brief: images, what is derived from them, a contact sheet, a manifest."""
+"""The output folder of `majordomo imagine`: images, derivatives, contact sheet and manifest."""
 
 from __future__ import annotations
 
@@ -11,85 +11,104 @@ from pathlib import Path
 import typer
 
 from majordomo import imaging
-from majordomo.media.image_part import ImagePart, safe_stem
+from majordomo.media.filenames import safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio import StudioResult
 from majordomo.studio.classifier import Classification
 from majordomo.studio.files import write_new
 from majordomo.studio.result import MANIFEST
 
-SHEET = "contact-sheet.png"
-_NAMELESS = re.compile(r"main(?:-\d+)?")  # what the rules call an image
-_MOST_FOLDERS = 10_000
-_LONGEST = 26  # characters: the contact sheet has room for so many below an image
+CONTACT_SHEET = "contact-sheet.png"
+MAX_FOLDER_NUMBER = 10_000
+# The contact sheet has space for this many characters below an image.
+MAX_STEM_CHARS = 26
+# The rule-based planner calls images "main", "main-2" and so on.
+_DEFAULT_NAME = re.compile(r"main(?:-\d+)?")
 
 
-def chosen(output: Path | None, brief: str) -> Path:
-    """The folder to write to, checked before anything is drawn: new or empty, so that nothing of anybody's is touched.
+def choose_folder(output: Path | None, brief: str) -> Path:
+    """Return the folder to write to, before anything is generated.
 
-    Without one: a free name after the brief. Raises typer.BadParameter, PermissionError.
+    Args:
+        output: A new or empty folder; None for a free name made from the brief.
+        brief: The brief.
+
+    Raises:
+        typer.BadParameter: `output` is a file or a folder with files in it.
+        PermissionError: The folder cannot be written to.
     """
     if output is None:
-        return _free(Path(stem_of(brief)))
+        return _free_folder(Path(stem_of(brief)))
     if output.exists() and not output.is_dir():
-        raise typer.BadParameter(f"{output} is no folder", param_hint="--output")
+        raise typer.BadParameter(f"{output} is not a folder", param_hint="--output")
     if output.is_dir() and any(output.iterdir()):
         raise typer.BadParameter(
-            f"{output} is not empty, and nothing in it is touched: name a new folder",
+            f"{output} is not empty; choose a new or empty folder",
             param_hint="--output",
         )
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise typer.BadParameter(f"{there} is no folder", param_hint="--output")
-    if not os.access(there, os.W_OK):
-        raise PermissionError(13, "cannot be written to", str(there))
+    existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise typer.BadParameter(f"{existing} is not a folder", param_hint="--output")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(13, "cannot be written to", str(existing))
     return output
 
 
-def stem_of(words: str) -> str:
-    """A short name for files, in small letters: "a poster for a jazz night, portrait" is `a-poster-for-a-jazz-night`."""
+def stem_of(text: str) -> str:
+    """Return a short, safe, lower-case file name made from the first words of a text.
+
+    For example, "a poster for a jazz night, portrait" gives `a-poster-for-a-jazz-night`.
+    """
     stem = ""
-    for word in re.findall(r"\w+", words.casefold()):
+    for word in re.findall(r"\w+", text.casefold()):
         longer = f"{stem}-{word}" if stem else word
-        if len(longer) > _LONGEST:
+        if len(longer) > MAX_STEM_CHARS:
             break
         stem = longer
-    return safe_stem(stem or words.casefold()[:_LONGEST])
+    return safe_stem(stem or text.casefold()[:MAX_STEM_CHARS])
 
 
-def titled(outcome: StudioResult, read: Classification) -> StudioResult:
-    """Images that the rules only called "main" get the title of the brief, or its first words, for the names of their files."""
-    stem = stem_of(read.text or read.brief)
+def rename_images(result: StudioResult, classification: Classification) -> StudioResult:
+    """Name images that have a default name after the title of the brief, or its first words."""
+    stem = stem_of(classification.text or classification.brief)
 
-    def named(name: str) -> str:
-        return stem + name.removeprefix("main") if _NAMELESS.fullmatch(name) else name
+    def new_name(name: str) -> str:
+        return stem + name.removeprefix("main") if _DEFAULT_NAME.fullmatch(name) else name
 
     images = []
-    for image in outcome.items:
-        name, old = named(image.name), image.name
+    for image in result.items:
+        name, old_name = new_name(image.name), image.name
         derivatives = (
             replace(
-                one,
-                filename=f"{name}{one.filename.removeprefix(old)}"
-                if one.filename.startswith(f"{old}-")
-                else one.filename,
+                derivative,
+                filename=f"{name}{derivative.filename.removeprefix(old_name)}"
+                if derivative.filename.startswith(f"{old_name}-")
+                else derivative.filename,
             )
-            for one in image.derivatives
+            for derivative in image.derivatives
         )
         images.append(replace(image, name=name, derivatives=tuple(derivatives)))
-    for error in outcome.errors:
+    for error in result.errors:
         if "image" in error.details:
-            error.details["image"] = named(str(error.details["image"]))
-    return replace(outcome, items=tuple(images))
+            error.details["image"] = new_name(str(error.details["image"]))
+    return replace(result, items=tuple(images))
 
 
-def save(outcome: StudioResult, folder: Path) -> list[Path]:
-    """Write everything, all or nothing; into a folder beside it when somebody has put the like into `folder` meanwhile."""
-    contents = {name: image.data for name, image in outcome.files.items()}
-    sheet, name = _sheet(outcome), SHEET
+def save(result: StudioResult, folder: Path) -> list[Path]:
+    """Write all files or none.
+
+    If another program has created files of these names in `folder` meanwhile, a new folder next
+    to it is used.
+
+    Returns:
+        The written files.
+    """
+    contents = {name: image.data for name, image in result.files.items()}
+    sheet, name = _contact_sheet(result), CONTACT_SHEET
     while name in contents:
         name = f"all-{name}"
-    told = {
-        **outcome.to_dict(),
+    manifest = {
+        **result.to_dict(),
         "contact_sheet": {
             "file": name,
             "width": sheet.width,
@@ -99,23 +118,24 @@ def save(outcome: StudioResult, folder: Path) -> list[Path]:
     }
     contents |= {
         name: sheet.data,
-        MANIFEST: json.dumps(told, ensure_ascii=False, indent=2).encode(),
+        MANIFEST: json.dumps(manifest, ensure_ascii=False, indent=2).encode(),
     }
     try:
         return write_new(folder, contents)
     except FileExistsError:
-        return write_new(_free(folder), contents)
+        return write_new(_free_folder(folder), contents)
 
 
-def _sheet(outcome: StudioResult) -> ImagePart:
+def _contact_sheet(result: StudioResult) -> ImagePart:
     return imaging.contact_sheet(
-        outcome.images, [image.name for image in outcome.items], tile=384, margin=24
+        result.images, [image.name for image in result.items], tile=384, margin=24
     )
 
 
-def _free(folder: Path) -> Path:
-    for number in range(1, _MOST_FOLDERS):
-        name = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if not name.exists():
-            return name
-    raise FileExistsError(f"no free name like {folder}")
+def _free_folder(folder: Path) -> Path:
+    """Return the folder, or its name with a number, whichever does not exist yet."""
+    for number in range(1, MAX_FOLDER_NUMBER):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if not candidate.exists():
+            return candidate
+    raise FileExistsError(f"no free name for {folder}; remove old folders or use --output")

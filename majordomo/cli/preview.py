@@ -1,4 +1,4 @@
-"""An image in a terminal: two pixels per character, the upper half block in front of the lower pixel's color."""
+"""Images in a terminal: each character is an upper half block and shows two pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from majordomo.media.image_part import ImagePart
 
 
 def half_blocks(image: ImagePart, columns: int) -> Text:
-    """The image as colored text, `columns` characters wide."""
+    """Return the image as colored text that is `columns` characters wide."""
     text = Text()
     pixels = pixel_rows(image, columns)
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=False):

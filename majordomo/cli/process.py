@@ -23,90 +23,103 @@ from majordomo.concurrency import portal
 from majordomo.concurrency.worker_threads import MAX_WORKERS
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.imaging import Recipe
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.errors import with_stage
 from majordomo.studio.files import write_new
 
-MOST_NAMES = 100_000
+MAX_FILE_NUMBER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A file that was written, or why it was not."""
+class ProcessedFile:
+    """The outcome for one input file."""
 
     source: Path
+    """The input file."""
     written: Path | None = None
+    """The output file; None on failure."""
     size: str = ""
-    before: int = 0  # bytes
-    after: int = 0
+    """Size of the output, as "WIDTHxHEIGHT" in pixels."""
+    bytes_before: int = 0
+    """Bytes of the input file."""
+    bytes_after: int = 0
+    """Bytes of the output file."""
     notes: tuple[CallWarning, ...] = ()
+    """Warnings of the recipe."""
     error: MajordomoError | None = None
+    """Why no file was written."""
 
 
 def process(
     files: Annotated[
-        list[str], typer.Argument(help="Image files, or patterns in quotes: 'photos/**/*.jpg'.")
+        list[str],
+        typer.Argument(help="Image files, or patterns in quotes such as 'photos/**/*.jpg'."),
     ],
     recipe: Annotated[
         str,
-        typer.Option(help="Steps with commas between: resize=1024,convert=webp:quality=80,strip."),
+        typer.Option(
+            help="Steps separated by commas, such as resize=1024,convert=webp:quality=80,strip."
+        ),
     ] = "",
     recipe_file: Annotated[
         Path | None,
-        typer.Option(help='A recipe as JSON: {"steps": [{"step": "resize", "width": 1024}]}.'),
+        typer.Option(help='Recipe as a JSON file: {"steps": [{"step": "resize", "width": 1024}]}.'),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder to write to; made when it is missing.")
+        Path, typer.Option("-o", "--output", help="Output folder; created if it does not exist.")
     ] = Path("processed"),
 ) -> None:
     """Apply a recipe to many images.
 
-    The originals stay as they are, nothing is overwritten (a name that is taken gets a number), and a file is written whole or not at all.
-    A file that fails does not stop the others. Exit status 1 when one failed.
+    The input files are not changed and no file is overwritten: a name that exists gets a number.
+    Each file is written completely or not at all. A failed file does not stop the others; the
+    exit status is then 1.
     """
-    steps = _recipe(recipe, recipe_file)
-    sources = _sources(files)
+    steps = _read_recipe(recipe, recipe_file)
+    sources = _expand_files(files)
     if output.exists() and not output.is_dir():
-        raise typer.BadParameter(f"{output} is no folder", param_hint="--output")
+        raise typer.BadParameter(f"{output} is not a folder", param_hint="--output")
     console = plain_console()
-    made = _watched(console, sources, steps, output)
-    for one in made:
-        _emit(console, one)
-    done = [one for one in made if one.error is None]
-    before, after = sum(one.before for one in done), sum(one.after for one in done)
-    failed = f", {len(made) - len(done)} failed" if len(done) < len(made) else ""
-    sizes = f", {format_bytes(before)} -> {format_bytes(after)}" if done else ""
-    console.print(f"{len(done)} of {len(made)} written{failed}{sizes}", style="bold")
+    results = _process_all(console, sources, steps, output)
+    for result in results:
+        _print_result(console, result)
+    done = [result for result in results if result.error is None]
+    bytes_before = sum(result.bytes_before for result in done)
+    bytes_after = sum(result.bytes_after for result in done)
+    failed = f", {len(results) - len(done)} failed" if len(done) < len(results) else ""
+    sizes = f", {format_bytes(bytes_before)} -> {format_bytes(bytes_after)}" if done else ""
+    console.print(f"{len(done)} of {len(results)} written{failed}{sizes}", style="bold")
     if failed:
         raise typer.Exit(1)
 
 
-def _recipe(line: str, file: Path | None) -> Recipe:
-    if bool(line) == (file is not None):
+def _read_recipe(text: str, file: Path | None) -> Recipe:
+    if bool(text) == (file is not None):
         raise typer.BadParameter(
-            "one of --recipe and --recipe-file says what to do", param_hint="--recipe"
+            "exactly one of --recipe and --recipe-file is required", param_hint="--recipe"
         )
     try:
         if file is None:
-            return Recipe.parse(line)
+            return Recipe.parse(text)
         return Recipe.from_dict(json.loads(file.read_bytes()))
     except InvalidRequestError as error:
-        where = f"{error.field}: " if error.field else ""
+        field = f"{error.field}: " if error.field else ""
         raise typer.BadParameter(
-            f"{where}{error.message}", param_hint="--recipe-file" if file else "--recipe"
+            f"{field}{error.message}", param_hint="--recipe-file" if file else "--recipe"
         ) from None
     except (ValueError, RecursionError):
-        raise typer.BadParameter(f"{file} is no JSON", param_hint="--recipe-file") from None
+        raise typer.BadParameter(f"{file} is not valid JSON", param_hint="--recipe-file") from None
     except OSError as error:
         raise typer.BadParameter(
             f"{file}: {error.strerror or error}", param_hint="--recipe-file"
         ) from None
 
 
-def _sources(given: Sequence[str]) -> list[Path]:
-    """The files, each once, in the order given; what a pattern finds in the order of names."""
-    found: dict[Path, Path] = {}
-    for name in given:
+def _expand_files(names: Sequence[str]) -> list[Path]:
+    """Return the files, without duplicates, in their order; matches of a pattern are sorted."""
+    paths_by_target: dict[Path, Path] = {}
+    for name in names:
         paths = [Path(name)]
         if not paths[0].exists() and glob.has_magic(name):
             paths = [
@@ -115,19 +128,21 @@ def _sources(given: Sequence[str]) -> list[Path]:
                 if path.is_file()
             ]
             if not paths:
-                raise typer.BadParameter(f"no file is like {name}", param_hint="FILES")
+                raise typer.BadParameter(f"no file matches {name}", param_hint="FILES")
         for path in paths:
             if path.is_dir():
                 raise typer.BadParameter(
-                    f"{path} is a folder; '{path}/*' is what is in it", param_hint="FILES"
+                    f"{path} is a folder; use '{path}/*' for the files in it", param_hint="FILES"
                 )
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+            paths_by_target.setdefault(path.resolve(), path)
+    return list(paths_by_target.values())
 
 
-def _watched(console: Console, sources: Sequence[Path], recipe: Recipe, folder: Path) -> list[Made]:
-    """All of them, as many at once as there are processors, with a bar."""
-    made: dict[int, Made] = {}
+def _process_all(
+    console: Console, sources: Sequence[Path], recipe: Recipe, folder: Path
+) -> list[ProcessedFile]:
+    """Process the files behind a progress bar, one per worker thread at a time."""
+    results: dict[int, ProcessedFile] = {}
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -139,71 +154,72 @@ def _watched(console: Console, sources: Sequence[Path], recipe: Recipe, folder: 
     ) as progress:
         task = progress.add_task("processing", total=len(sources))
 
-        async def work() -> None:
-            places = anyio.Semaphore(MAX_WORKERS)  # each holds a whole image
+        async def run() -> None:
+            # Each file in progress keeps an entire image in memory.
+            semaphore = anyio.Semaphore(MAX_WORKERS)
 
-            async def one(at: int, source: Path) -> None:
-                async with places:
+            async def process_one(index: int, source: Path) -> None:
+                async with semaphore:
                     progress.update(task, description=source.name)
-                    made[at] = await _processed(source, recipe, folder)
+                    results[index] = await _process_file(source, recipe, folder)
                     progress.advance(task)
 
             async with anyio.create_task_group() as group:
-                for at, source in enumerate(sources):
-                    group.start_soon(one, at, source)
+                for index, source in enumerate(sources):
+                    group.start_soon(process_one, index, source)
 
-        portal.run(work)
-    return [made[at] for at in range(len(sources))]
+        portal.run(run)
+    return [results[index] for index in range(len(sources))]
 
 
-async def _processed(source: Path, recipe: Recipe, folder: Path) -> Made:
+async def _process_file(source: Path, recipe: Recipe, folder: Path) -> ProcessedFile:
     try:
         image = ImagePart(await anyio.Path(source).read_bytes())
     except OSError as error:
-        return Made(source, error=_unreadable(error))
+        return ProcessedFile(source, error=_unreadable(error))
     except MajordomoError as error:
-        return Made(source, error=with_stage(error, "finish"))
+        return ProcessedFile(source, error=with_stage(error, "finish"))
     try:
         applied = await imaging.apply_async_with_notes(image, recipe)
     except Exception as error:
-        return Made(source, error=with_stage(error, "finish"))
-    made = applied.image
+        return ProcessedFile(source, error=with_stage(error, "finish"))
+    output = applied.image
     try:
-        written = await anyio.to_thread.run_sync(_write, made, folder, source.stem)
+        written = await anyio.to_thread.run_sync(_write, output, folder, source.stem)
     except Exception as error:
-        return Made(source, error=with_stage(error, "store", str(folder)))
-    return Made(
+        return ProcessedFile(source, error=with_stage(error, "store", str(folder)))
+    return ProcessedFile(
         source,
         written,
-        f"{made.width}x{made.height}",
+        f"{output.width}x{output.height}",
         len(image.data),
-        len(made.data),
+        len(output.data),
         applied.notes,
     )
 
 
 def _unreadable(error: OSError) -> MajordomoError:
-    told = InvalidRequestError(
+    result = InvalidRequestError(
         error.strerror or type(error).__name__, field="file", code="FILE_UNREADABLE"
     )
-    told.details["help"] = "see whether the file is there and may be read"
-    return told
+    result.details["help"] = "check that the file exists and can be read"
+    return result
 
 
 def _write(image: ImagePart, folder: Path, stem: str) -> Path:
-    """Whole or not at all, under the name of the original, with a number where it is taken."""
+    """Write an image completely or not at all, under a free name that starts with `stem`."""
     stem, suffix = safe_stem(stem), SUFFIXES[image.mime]
-    for number in range(1, MOST_NAMES):
+    for number in range(1, MAX_FILE_NUMBER):
         name = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
         with suppress(FileExistsError):
             return write_new(folder, {name: image.data})[0]
     raise FileExistsError(f"no free name for {stem}{suffix}")
 
 
-def _emit(console: Console, made: Made) -> None:
-    if made.error is not None:
-        print_failure(console, str(made.source), made.error)
+def _print_result(console: Console, result: ProcessedFile) -> None:
+    if result.error is not None:
+        print_failure(console, str(result.source), result.error)
         return
-    change = f"{format_bytes(made.before)} -> {format_bytes(made.after)}"
-    console.print(f"{made.source} -> {made.written}  {made.size}, {change}", markup=False)
-    print_warnings(console, made.notes)
+    change = f"{format_bytes(result.bytes_before)} -> {format_bytes(result.bytes_after)}"
+    console.print(f"{result.source} -> {result.written}  {result.size}, {change}", markup=False)
+    print_warnings(console, result.notes)

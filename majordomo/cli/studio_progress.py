@@ -1,4 +1,4 @@
-"""A studio's run in a terminal: what is read and planned in lines that stay, and a bar for each image while it is made."""
+"""A studio run in a terminal: lines for the plan, and a progress bar for each image."""
 
 from __future__ import annotations
 
@@ -13,98 +13,97 @@ from majordomo.backend_status import Loading, Queued
 from majordomo.errors import plain_text
 
 
-def watched(
-    console: Console, workshop: studio.Studio, brief: str, wishes: Mapping[str, Any]
+def run_with_progress(
+    console: Console, instance: studio.Studio, brief: str, overrides: Mapping[str, Any]
 ) -> studio.StudioResult:
-    """The outcome of the brief, told while it comes about. Raises what the studio raises."""
+    """Run the studio, show its progress, and return its result. Raises what the studio raises."""
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}", markup=False), TimeElapsedColumn()
-    )  # fmt: skip
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
+        TimeElapsedColumn(),
+    )
     with (
         Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal
         ) as progress,
-        workshop.stream_sync(brief, **wishes) as stream,
+        instance.stream_sync(brief, **overrides) as stream,
     ):
-        board = _Board(console, progress)
+        bars = _ProgressBars(console, progress)
         for event in stream:
-            board.emit(event)
+            bars.on_event(event)
     assert stream.result is not None
     return stream.result
 
 
-class _Board:
-    """Which bar is whose."""
+class _ProgressBars:
+    """A progress bar for planning, and then one for each image."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console = console
         self._progress = progress
-        self._first = progress.add_task("reading the brief", total=None, count="")
+        self._planning = progress.add_task("reading the brief", total=None, count="")
         self._bars: dict[str, TaskID] = {}
 
-    def emit(self, event: studio.StudioEvent) -> None:
+    def on_event(self, event: studio.StudioEvent) -> None:
+        """Show an event."""
         match event:
-            case studio.Classified(read):
-                self._say(_read(read))
-                self._progress.update(self._first, description="writing the prompts")
+            case studio.Classified(classification):
+                self._print(_describe(classification))
+                self._progress.update(self._planning, description="writing the prompts")
             case studio.PlanReady(plan):
-                self._planned(plan)
-            case studio.ImageProgress(name, Queued() as event_):
-                self._show(
-                    name, "queued" + (f", number {event_.position}" if event_.position else "")
-                )
+                self._show_plan(plan)
+            case studio.ImageProgress(name, Queued(position)):
+                self._update(name, "queued" + (f", position {position}" if position else ""))
             case studio.ImageProgress(name, Loading()):
-                self._show(name, "the model loads")
+                self._update(name, "loading the model")
             case studio.ImageProgress(name, imagegen.Step() as step):
-                self._show(
+                self._update(
                     name,
                     "drawing",
                     completed=step.step,
                     total=step.total,
                     count=f"{step.step}/{step.total}",
                 )
-            case studio.ImageFinished(picture):
-                self._show(picture.name, "making copies", completed=1, total=1, count="")
+            case studio.ImageFinished(image):
+                self._update(image.name, "making copies", completed=1, total=1, count="")
             case studio.DerivativeReady(name, derived):
-                self._show(name, f"{derived.name} ready")
+                self._update(name, f"{derived.name} ready")
             case studio.ImageFailed(name, error):
-                self._show(name, f"failed at {error.details.get('stage', 'work')}")
+                self._update(name, f"failed at {error.details.get('stage', 'work')}")
             case _:
                 pass
 
-    def _planned(self, plan: studio.Plan) -> None:
-        self._say(f"prompts by {plan.answered_by}" + (" (asked before)" if plan.cached else ""))
+    def _show_plan(self, plan: studio.Plan) -> None:
+        self._print(f"prompts by {plan.answered_by}" + (" (cached)" if plan.cached else ""))
         for prompt in plan.prompts:
-            self._say(f"  {plain_text(prompt.name)}: {plain_text(prompt.prompt, 300)}")
-        self._progress.remove_task(self._first)
+            self._print(f"  {plain_text(prompt.name)}: {plain_text(prompt.prompt, 300)}")
+        self._progress.remove_task(self._planning)
         for prompt in plan.variants:
             self._bars[prompt.name] = self._progress.add_task(
                 f"{plain_text(prompt.name)}: waiting", total=None, count=""
             )
 
-    def _show(self, name: str, what: str, **state: Any) -> None:
+    def _update(self, name: str, status: str, **state: Any) -> None:
         if (bar := self._bars.get(name)) is not None:
-            self._progress.update(bar, description=f"{plain_text(name)}: {what}", **state)
+            self._progress.update(bar, description=f"{plain_text(name)}: {status}", **state)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, style="dim", markup=False)
 
 
-def _read(read: studio.Classification) -> str:
-    told = [
-        *filter(
-            None,
-            (
-                read.medium,
-                read.subject,
-                read.style,
-                read.mood,
-                read.size or read.aspect or read.orientation,
-            ),
-        )
+def _describe(classification: studio.Classification) -> str:
+    """Return what was recognized in the brief, as one line."""
+    shape = classification.size or classification.aspect or classification.orientation
+    parts = [
+        classification.medium,
+        classification.subject,
+        classification.style,
+        classification.mood,
+        shape,
     ]
-    if read.count:
-        told.append(f"{read.count} images")
-    if read.text:
-        told.append(f'with the words "{plain_text(read.text, 200)}"')
-    return "read: " + (", ".join(told) or "nothing but the words")
+    if classification.count:
+        parts.append(f"{classification.count} images")
+    if classification.text:
+        parts.append(f'with the text "{plain_text(classification.text, 200)}"')
+    return "recognized: " + (", ".join(filter(None, parts)) or "nothing in particular")

@@ -1,4 +1,4 @@
-"""Work with company: something that runs beside it, and what stops the backend when the work is given up."""
+"""Run a function together with a companion task, or with a clean-up at the backend."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from anyio import create_task_group, get_cancelled_exc_class, move_on_after
 from majordomo.errors import DeadlineExceededError, MajordomoError
 
 T = TypeVar("T")
-CLEANUP_SECONDS = 2.0  # seconds that withdrawing a job may take
+# Time limit for withdrawing a job from the backend.
+CLEANUP_SECONDS = 2.0
 
 
 async def run_with_companion(
-    work: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]
+    function: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]
 ) -> T:
-    """`work()`, with `companion()` running until it is over. The companion raises nothing; what the work raises comes out as it is."""
+    """Return the result of `function()`, running `companion()` in a task until it is over.
+
+    The companion must not raise. An exception of `function` is raised as it is, without an
+    exception group.
+    """
     result: T | None = None
     failure: Exception | None = None
     async with create_task_group() as group:
         group.start_soon(companion)
         try:
-            result = await work()
+            result = await function()
         except Exception as error:
             failure = error
         group.cancel_scope.cancel()
@@ -33,13 +38,17 @@ async def run_with_companion(
 
 
 async def run_or_withdraw(
-    work: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]
+    function: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]
 ) -> T:
-    """`work()`; when it is cancelled or runs out of time, `withdraw()` at most CLEANUP_SECONDS seconds, so that the backend stops as well."""
+    """Return the result of `function()`; if it is canceled or runs out of time, call `withdraw()`.
+
+    `withdraw` stops the job at the backend. It may take at most CLEANUP_SECONDS.
+    """
     try:
-        return await work()
+        return await function()
     except (get_cancelled_exc_class(), DeadlineExceededError):
         with move_on_after(CLEANUP_SECONDS, shield=True):
-            with suppress(MajordomoError):  # the reason to stop is the news
+            # The reason to stop matters more than an error of stopping.
+            with suppress(MajordomoError):
                 await withdraw()
         raise

@@ -1,4 +1,8 @@
-"""What begins anew in a forked child: a lock may be held by a thread that is not there, and the parent's calls do not run there."""
+"""Reset state in a forked child.
+
+In the child, a lock may be held by a thread that does not exist there, and the parent's calls do
+not run.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,20 @@ from typing import Protocol
 
 
 class ForkAware(Protocol):
-    def reset_after_fork(self) -> None: ...
+    """An object with state to reset in a forked child."""
+
+    def reset_after_fork(self) -> None:
+        """Reset the state. Called in the child, in its only thread."""
+        ...
 
 
-def register_fork_aware(what: ForkAware) -> None:
-    """Have `what.forget()` called in each forked child, for as long as it lives."""
-    _forgetful.add(what)
+def register_fork_aware(instance: ForkAware) -> None:
+    """Call `instance.reset_after_fork()` in each forked child, for as long as the object lives."""
+    _fork_aware.add(instance)
 
 
 class Lock:
-    """A lock for `with` that nobody holds in a forked child, whichever thread held it in the parent."""
+    """A lock for `with` blocks that is free in a forked child, even if the parent held it."""
 
     __slots__ = ("__weakref__", "_lock")
 
@@ -32,25 +40,26 @@ class Lock:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if (
-            self._lock.locked()
-        ):  # else it was forgotten since: whoever forks within the block leaves it twice
+        # After a fork inside the block, the lock was replaced in the child, and there is nothing to
+        # release.
+        if self._lock.locked():
             self._lock.release()
 
     def reset_after_fork(self) -> None:
+        """Replace the lock by a free one."""
         self._lock = threading.Lock()
 
 
-_forgetful: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for what in list(_forgetful):
-        what.reset_after_fork()
+    for instance in list(_fork_aware):
+        instance.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""What is closed at its end, blocking or not, by hand or by `with`."""
+"""Closing resources: async or sync, explicitly or with a `with` block."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from majordomo.concurrency import portal
 
 
 class Closeable(ABC):
-    """`async with` and `with` for what has an `aclose`."""
+    """Base class that adds `close`, `async with` and `with` to a class with `aclose`."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close it."""
+        """Release all resources."""
 
     def close(self) -> None:
-        """The same as `aclose`, blocking."""
+        """Release all resources; the blocking version of `aclose`."""
         portal.run(self.aclose)
 
     async def __aenter__(self) -> Self:
@@ -33,13 +33,14 @@ class Closeable(ABC):
         self.close()
 
 
-async def close_all(things: Iterable[Any]) -> None:
-    """Close them all; the first failure is raised after that."""
+async def close_all(resources: Iterable[Any]) -> None:
+    """Close all resources, then raise the first exception that occurred."""
     failure: Exception | None = None
-    for thing in things:
+    for resource in resources:
         try:
-            await thing.aclose()
-        except Exception as error:  # what a plug-in's closing may raise
+            await resource.aclose()
+        except Exception as error:
+            # Any exception: a plug-in's `aclose` may raise what it likes.
             failure = failure or error
     if failure is not None:
         raise failure

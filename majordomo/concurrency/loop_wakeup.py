@@ -1,4 +1,4 @@
-"""How a thread tells an event loop that something has happened."""
+"""Wake an event loop from another thread."""
 
 from __future__ import annotations
 
@@ -8,39 +8,48 @@ from typing import Any
 
 
 def running_trio() -> Any:
-    """trio, when it runs this task; else None. Another thread may be half way through importing it."""
+    """Return the module trio if trio runs the current task, else None.
+
+    Another thread may be in the middle of importing trio.
+    """
     lowlevel: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
     in_task = getattr(lowlevel, "in_trio_task", None)
     return sys.modules["trio"] if in_task is not None and in_task() else None
 
 
 def make_waker(wake: Callable[[], None]) -> Callable[[], bool]:
-    """`wake` in the event loop that runs now, callable from any thread; False when that loop has ended."""
+    """Return a function that schedules `wake` in the event loop that runs now.
+
+    It may be called from any thread, and returns False if that loop has ended.
+    """
     trio = running_trio()
-    soon: Callable[[Callable[[], None]], Any]
-    ended: type[BaseException]
+    schedule: Callable[[Callable[[], None]], Any]
+    loop_ended: type[BaseException]
     if trio is not None:
-        soon, ended = trio.lowlevel.current_trio_token().run_sync_soon, trio.RunFinishedError
+        schedule = trio.lowlevel.current_trio_token().run_sync_soon
+        loop_ended = trio.RunFinishedError
     else:
-        import asyncio  # the running loop has loaded it
+        # The running loop has imported it already.
+        import asyncio
 
         loop = asyncio.get_running_loop()
 
-        def soon(wake: Callable[[], None]) -> None:
-            # From within the same loop, as nearly always, nothing has to be written to the pipe that interrupts its wait.
+        def schedule(wake: Callable[[], None]) -> None:
+            # In the same loop, which is the usual case, nothing has to be written to the pipe that
+            # interrupts the loop's wait.
             try:
-                within = asyncio.get_running_loop() is loop
+                in_loop = asyncio.get_running_loop() is loop
             except RuntimeError:
-                within = False
-            (loop.call_soon if within else loop.call_soon_threadsafe)(wake)
+                in_loop = False
+            (loop.call_soon if in_loop else loop.call_soon_threadsafe)(wake)
 
-        ended = RuntimeError
+        loop_ended = RuntimeError
 
-    def call() -> bool:
+    def wake_loop() -> bool:
         try:
-            soon(wake)
-        except ended:
+            schedule(wake)
+        except loop_ended:
             return False
         return True
 
-    return call
+    return wake_loop

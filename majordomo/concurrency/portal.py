@@ -1,7 +1,16 @@
-"""The blocking color: one event loop in one daemon thread per process, started at the first blocking call.
+"""The sync API: one event loop in one daemon thread per process.
 
-Safe after fork (the child starts its own), works while a loop runs in the calling thread, lets KeyboardInterrupt cancel the call, and
-never holds up the end of the interpreter.
+Theory of operation:
+
+* The first blocking call starts a daemon thread that runs `anyio.run` with a `BlockingPortal`.
+  Thread and portal live until the process ends; nothing closes them. A daemon thread never delays
+  the end of the interpreter.
+* `run` starts a coroutine in that loop and blocks the calling thread until it is done. An exception
+  in the calling thread, such as KeyboardInterrupt, cancels the coroutine, which cleans up as after
+  any cancellation.
+* It works while an event loop runs in the calling thread, because it uses a loop of its own. In the
+  portal's own thread a blocking call would wait for itself, so it raises RuntimeError.
+* After a fork, the child forgets the parent's portal and starts its own at its first blocking call.
 """
 
 from __future__ import annotations
@@ -24,33 +33,40 @@ _thread: threading.Thread | None = None
 
 
 def run(function: Callable[[], Awaitable[T]]) -> T:
-    """The result of `await function()` in the portal's loop. A KeyboardInterrupt here cancels it there."""
-    portal = _started()
+    """Return the result of `await function()`, run in the portal's event loop.
+
+    A KeyboardInterrupt in the calling thread cancels it.
+    """
+    portal = _get_portal()
     future: Future[T] = portal.start_task_soon(function)
     try:
         return future.result()
     except BaseException:
         if not future.done():
-            future.cancel()  # the task sees an ordinary cancellation, and cleans up
+            # The task receives an ordinary cancellation and cleans up.
+            future.cancel()
         raise
 
 
 def is_portal_thread() -> bool:
-    """Whether this is the portal's own thread, where a blocking call would wait for itself."""
+    """Return whether this is the portal's thread, in which a blocking call would deadlock."""
     return _thread is threading.current_thread()
 
 
 def is_running() -> bool:
+    """Return whether the portal was started in this process."""
     return _portal is not None
 
 
-def _started() -> BlockingPortal:
+def _get_portal() -> BlockingPortal:
     global _portal, _thread
-    from concurrent.futures import Future  # not before the first blocking call
+    # Not imported before the first blocking call.
+    from concurrent.futures import Future
 
     if is_portal_thread():
         raise RuntimeError(
-            "a blocking call inside the blocking call's own event loop; use the async one"
+            "a blocking call was made inside the event loop of the sync API;"
+            " use the async method instead"
         )
     with _lock:
         if _portal is None:
@@ -75,12 +91,12 @@ def _serve(ready: Future[BlockingPortal]) -> None:
     anyio.run(main)
 
 
-def _forget() -> None:
-    """In a forked child: the parent's thread does not exist here."""
+def _reset_after_fork() -> None:
+    """Forget the portal in a forked child, where its thread does not exist."""
     global _portal, _thread, _lock
     _portal = _thread = None
     _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

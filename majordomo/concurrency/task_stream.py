@@ -1,7 +1,17 @@
-"""A story told while it happens: one task that works, and a reader that takes what it has told so far.
+"""Task stream: a background task that emits events, and a reader that receives them in batches.
 
-The task belongs to the event loop, not to a scope of the caller's: a stream may be read from several tasks in turn (the blocking color
-does), nothing yields inside a cancel scope, and an exception in the caller's body is nobody else's. What starts it must close it.
+Theory of operation:
+
+* States: not started, running, finished. The first `next_events` starts the task; it finishes with
+  a result or an error. `finished` never changes back.
+* The task belongs to the event loop, not to a cancel scope or task group of the reader. So a stream
+  may be read from several tasks in turn (the sync API does that), nothing yields inside a cancel
+  scope, and an exception in the reader's code does not propagate into the task.
+* Events are collected in a list. The reader takes all of them at once; it waits only if there are
+  none. When the task is finished and all events are taken, `next_events` returns an empty batch.
+* Who closes what: the code that starts the stream must close it with `aclose`. That cancels the
+  task and waits (shielded) for its clean-up, which limits its own time. The task's error is not
+  raised by `aclose`; `result` raises it.
 """
 
 from __future__ import annotations
@@ -17,13 +27,14 @@ from majordomo.concurrency.loop_wakeup import running_trio
 E = TypeVar("E")
 T = TypeVar("T")
 Emit = Callable[[E], None]
+"""A function that emits one event."""
 
 
 class TaskStream(Generic[E, T]):
-    """`work(tell)` in a task of its own, begun at the first look."""
+    """Runs `function(emit)` in a task of its own, from the first `next_events` on."""
 
-    def __init__(self, work: Callable[[Emit[E]], Awaitable[T]]) -> None:
-        self._work = work
+    def __init__(self, function: Callable[[Emit[E]], Awaitable[T]]) -> None:
+        self._function = function
         self._events: list[E] = []
         self._wakeup: anyio.Event | None = None
         self._done: anyio.Event | None = None
@@ -35,7 +46,7 @@ class TaskStream(Generic[E, T]):
 
     @property
     def result(self) -> T:
-        """What the work gave. Raises what it raised."""
+        """The result of the finished task. Raises the task's error."""
         assert self.finished
         if self._error is not None:
             raise self._error
@@ -43,25 +54,32 @@ class TaskStream(Generic[E, T]):
 
     @property
     def started(self) -> bool:
+        """Whether the task was started."""
         return self._done is not None
 
     @property
     def value(self) -> T | None:
-        """What the work gave, or None as long as it gave nothing; whoever leaves early has to close it."""
+        """The result so far; None until the task has finished successfully.
+
+        If the result is a resource, a reader that stops early must close it.
+        """
         return self._result
 
     async def next_events(self) -> Sequence[E]:
-        """What was told since the last look, at least one; empty once the work is over and all is told."""
+        """Return the events since the last call, at least one; empty at the end."""
         if self._done is None:
             self._start()
         while not self._events and not self.finished:
             self._wakeup = anyio.Event()
             await self._wakeup.wait()
-        taken, self._events = self._events, []
-        return taken
+        events, self._events = self._events, []
+        return events
 
     async def aclose(self) -> None:
-        """Cancel the work, unless it is over, and wait for its clean-up, which bounds itself."""
+        """Cancel the task unless it is finished, and wait for its clean-up.
+
+        The clean-up limits its own time.
+        """
         if self._done is None or self.finished:
             return
         assert self._scope is not None
@@ -79,11 +97,12 @@ class TaskStream(Generic[E, T]):
         assert self._done is not None
         try:
             with self._scope:
-                self._result = await self._work(self._emit)
+                self._result = await self._function(self._emit)
         except Exception as error:
             self._error = error
         except BaseException as error:
-            self._error = error  # cancelled by somebody else: whoever reads hears of it, as of any task that was cancelled
+            # Canceled from outside. The reader receives the cancellation as the task's error.
+            self._error = error
             raise
         finally:
             self.finished = True
@@ -99,11 +118,17 @@ class TaskStream(Generic[E, T]):
             self._wakeup.set()
 
 
-def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
-    """A task of the running loop itself. anyio has none outside a task group, and a group may not outlive the task that opened it."""
+def spawn(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+    """Start a task that belongs to the running event loop itself, and return it.
+
+    anyio has no tasks outside a task group, and a task group must not outlive the task that opened
+    it.
+    """
     trio = running_trio()
     if trio is not None:
-        return trio.lowlevel.spawn_system_task(work, context=contextvars.copy_context())
-    import asyncio  # the running loop has loaded it; here it would cost every program 20 ms at its start
+        return trio.lowlevel.spawn_system_task(function, context=contextvars.copy_context())
+    # The running loop has imported it already. At the head of this module the import would cost
+    # every program 20 ms at its start.
+    import asyncio
 
-    return asyncio.get_running_loop().create_task(work(), name="majordomo-work")
+    return asyncio.get_running_loop().create_task(function(), name="majordomo-work")

@@ -1,4 +1,8 @@
-"""Image work beside an event loop: as many at once as there are processors, over all loops and threads of the process."""
+"""Worker threads for image processing, beside an event loop.
+
+At most as many jobs run at once as there are processors, over all event loops and threads of the
+process.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,38 @@ from majordomo.concurrency.loop_wakeup import make_waker
 
 T = TypeVar("T")
 MAX_WORKERS = os.cpu_count() or 1
-_pool: ThreadPoolExecutor | None = None
+_executor: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
 
-async def in_thread(work: Callable[..., T], *arguments: object, **options: object) -> T:
-    """`work(*arguments, **options)` in a worker thread, as in `await in_thread(contact_sheet, images, columns=3)`. A cancellation does not
-    wait: what has not begun is never done, what runs goes on unheard."""
-    return await run_stoppable(lambda stopped: work(*arguments, **options))
+async def in_thread(function: Callable[..., T], *arguments: object, **options: object) -> T:
+    """Run a blocking function in a worker thread and return its result.
+
+    At most as many functions run at once as there are processors; others wait. A cancellation does
+    not wait: a function that has not started never runs, and one that runs continues, but its
+    result is discarded.
+
+    Args:
+        function: The function to call.
+        *arguments: Its positional arguments.
+        **options: Its keyword arguments.
+
+    Example:
+        ```python
+        sheet = await imaging.in_thread(imaging.contact_sheet, images, columns=3)
+        ```
+    """
+    return await run_stoppable(lambda stopped: function(*arguments, **options))
 
 
-async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
-    """As `in_thread`; the event that `work` is given is set when nobody waits any more, so that it may stop where it likes."""
+async def run_stoppable(function: Callable[[threading.Event], T]) -> T:
+    """Run `function(stopped)` in a worker thread; see `in_thread`.
+
+    The event `stopped` is set when the caller no longer waits, so that the function can end early.
+    """
     done, stopped = anyio.Event(), threading.Event()
     wake = make_waker(done.set)
-    future: Future[T] = _threads().submit(work, stopped)
+    future: Future[T] = _get_executor().submit(function, stopped)
     future.add_done_callback(lambda _: wake())
     try:
         await done.wait()
@@ -39,18 +60,18 @@ async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
     return future.result()
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _pool
+def _get_executor() -> ThreadPoolExecutor:
+    global _executor
     with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(MAX_WORKERS, "majordomo-imaging")
-        return _pool
+        if _executor is None:
+            _executor = ThreadPoolExecutor(MAX_WORKERS, "majordomo-imaging")
+        return _executor
 
 
 def _after_fork() -> None:
-    """The parent's threads are not in a forked child."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    """Forget the executor in a forked child, where its threads do not exist."""
+    global _executor, _lock
+    _executor, _lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,7 +15,9 @@ from majordomo.imagegen import ImageDetails, Request
 from majordomo.imagegen.geometry import Geometry
 from majordomo.media.generation_metadata import read_parameters
 from majordomo.media.image_containers import png_chunks, png_text
-from majordomo.media.image_part import SENDABLE, ImagePart, check_size
+from majordomo.media.image_header import SENDABLE
+from majordomo.media.image_limits import check_size
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 _DEFAULT_REQUEST = Request("")

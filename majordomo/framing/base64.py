@@ -1,6 +1,7 @@
-"""base64 while it travels: images are encoded as they leave and decoded as they arrive, never held as text.
+"""Streaming base64: images are encoded while they are sent and decoded while they arrive.
 
-`pybase64` is used when it is installed. Both alphabets of base64 are read, the standard one is written.
+The encoded text is never held in memory as a whole. `pybase64` is used if it is installed. Both
+base64 alphabets are decoded; the standard one is encoded.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ try:
 except ImportError:
 
     @cache
-    def _reader() -> Callable[[bytes], bytes]:
-        """pydantic's decoder takes a third of binascii's time. It is loaded with the first image, see framing.json."""
+    def _pydantic_decoder() -> Callable[[bytes], bytes]:
+        """Return pydantic's decoder, which takes a third of the time of binascii.
+
+        It is imported with the first image; see framing.json.
+        """
         from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
         return SchemaValidator(
@@ -32,24 +36,24 @@ except ImportError:
 
     def _decode(text: bytes | memoryview) -> bytes:
         quoted = b'"%b"' % bytes(text)
-        if b"\\" in quoted:  # it reads a JSON string, whose escapes are not for it to resolve
-            raise ValueError("an escape")
-        return _reader()(quoted)
+        # The decoder parses a JSON string, and would resolve escapes in it.
+        if b"\\" in quoted:
+            raise ValueError("base64 contains an escape")
+        return _pydantic_decoder()(quoted)
 
     _encode = partial(binascii.b2a_base64, newline=False)
 
 
-CHUNK_BYTES = (
-    384 * 1024
-)  # a multiple of 3, so that pieces join without padding; 512 KiB when encoded: smaller ones cost a wait each
-
-DECODED = (
-    64 * 1024
-)  # of text at once: a piece of network is larger, and is not to be held again beside itself
+# A multiple of 3, so that encoded chunks join without padding; 512 KiB when encoded. Each chunk
+# costs a wait, so smaller ones are slower.
+CHUNK_BYTES = 384 * 1024
+# Text that is decoded at once. A chunk from the network is larger, and must not be held a second
+# time while it is decoded.
+DECODE_BYTES = 64 * 1024
 
 
 class Base64Body:
-    """A body of JSON bytes with images between them, encoded while they leave. Its length is known before."""
+    """A streaming body of JSON bytes and images, which are encoded while they are sent."""
 
     __slots__ = ("_segments", "length")
 
@@ -60,6 +64,7 @@ class Base64Body:
         )
 
     def chunks(self) -> Iterator[bytes]:
+        """Return an iterator over the encoded body."""
         for segment in self._segments:
             if isinstance(segment, bytes):
                 if segment:
@@ -71,56 +76,69 @@ class Base64Body:
 
 
 class Base64Sink:
-    """base64 text in any slicing into bytes. White space is no part of it."""
+    """Incremental base64 decoder for text in any slicing. White space is not allowed."""
 
-    __slots__ = ("_carry", "_ended", "_held", "_limit")
+    __slots__ = ("_carry", "_decoded", "_ended", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._carry = b""
         self._ended = False
-        self._held = BytesIO()
+        self._decoded = BytesIO()
         self._limit = limit
 
     def write(self, text: bytes) -> None:
-        """Raises ValueError for text that is no base64, and has then taken none of it; BadResponseError beyond the limit."""
+        """Decode the next text.
+
+        Raises:
+            ValueError: If the text is not valid base64. Nothing of it is decoded then.
+            BadResponseError: If the decoded bytes exceed the limit.
+        """
         carry = self._carry
         if carry and len(carry) + len(text) < 4:
             self._carry += text
             return
-        at = 4 - len(carry) if carry else 0  # what completes the group that the last piece began
+        # Complete the group of four that the previous text began.
+        at = 4 - len(carry) if carry else 0
         end = at + (len(text) - at & ~3)
         view = memoryview(text)
-        before = self._held.tell(), self._ended
+        state_before = self._decoded.tell(), self._ended
         try:
             if at:
-                self._take(carry + text[:at])
-            for start in range(at, end, DECODED):
-                self._take(view[start : min(start + DECODED, end)])
+                self._decode_groups(carry + text[:at])
+            for start in range(at, end, DECODE_BYTES):
+                self._decode_groups(view[start : min(start + DECODE_BYTES, end)])
         except ValueError:
-            self._held.seek(before[0])
-            self._held.truncate()
-            self._ended = before[1]
+            self._decoded.seek(state_before[0])
+            self._decoded.truncate()
+            self._ended = state_before[1]
             raise
         self._carry = text[end:]
 
-    def _take(self, text: bytes | memoryview) -> None:
+    def _decode_groups(self, text: bytes | memoryview) -> None:
         if self._ended:
-            raise ValueError("text after the padding")
+            raise ValueError("base64 continues after its padding")
         decoded = _decode(text)
-        if self._held.tell() + len(decoded) > self._limit:
+        if self._decoded.tell() + len(decoded) > self._limit:
             raise BadResponseError(
-                f"an image in the answer has more than {self._limit:,} bytes",
+                f"an image in the response is larger than the limit of {self._limit:,} bytes",
                 code="IMAGE_TOO_LARGE",
             )
         self._ended = text[-1:] == b"="
-        self._held.write(decoded)
+        self._decoded.write(decoded)
 
     def close(self) -> bytes:
-        """The bytes. Raises ValueError when the text ended within a group of four."""
+        """Return the decoded bytes.
+
+        Raises ValueError if the text ended within a group of four characters.
+        """
         if self._carry:
-            raise ValueError("incomplete base64")
-        return self._held.getvalue()  # shares its buffer: nothing is copied
+            raise ValueError("base64 is incomplete")
+        # getvalue() shares the buffer; nothing is copied.
+        return self._decoded.getvalue()
 
     def text(self) -> bytes:
-        """The text written so far, made again; for when it turns out not to be what it seemed."""
-        return _encode(self._held.getvalue()) + self._carry
+        """Return the text written so far, encoded again.
+
+        For text that turns out not to be an image.
+        """
+        return _encode(self._decoded.getvalue()) + self._carry

@@ -1,4 +1,7 @@
-"""Images within JSON, put in while the body leaves: base64 needs no escaping, so it can be spliced between pieces of finished JSON."""
+"""Placeholders for images in a JSON body, replaced by base64 while the body is sent.
+
+base64 needs no escaping in JSON, so it can be inserted between parts of finished JSON.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +11,77 @@ from majordomo.errors import InvalidRequestError
 from majordomo.llm.parts import FilePart
 from majordomo.media.image_part import ImagePart
 
-# Encoded JSON holds this only where we put it: NUL is refused in every text of a request, and a look-alike fails the count
+# Encoded JSON contains this only where it was inserted: NUL is refused in every text of a request,
+# and an imitation fails the count.
 _MARK = re.compile(rb"\\u0000splice:(\d+)\\u0000")
 
 
-class _Splice:
-    """Stands in a body where an image's text belongs. No type that JSON knows, so the encoder asks for its replacement."""
+class _Placeholder:
+    """An image in a JSON document.
+
+    JSON does not know this type, so the encoder calls `Splices.fallback` for its replacement.
+    """
 
     __slots__ = ("bare", "part")
 
     def __init__(self, part: ImagePart | FilePart, bare: bool) -> None:
         self.part = part
+        # Whether to write plain base64 instead of a data URL.
         self.bare = bare
 
 
 class Splices:
-    """The images of one body, in the order the encoder meets them."""
+    """The images of one body, in the order in which the JSON encoder encounters them."""
 
-    __slots__ = ("_made", "_met")
+    __slots__ = ("_count", "_encountered")
 
     def __init__(self) -> None:
-        self._made = 0
-        self._met: list[_Splice] = []
+        self._count = 0
+        self._encountered: list[_Placeholder] = []
 
     def __bool__(self) -> bool:
-        return self._made > 0
+        return self._count > 0
 
     def data_url(self, part: ImagePart | FilePart) -> object:
-        """What to put into the body instead of `part.to_data_url()`."""
-        self._made += 1
-        return _Splice(part, False)
+        """Return the placeholder to put into the document instead of `part.to_data_url()`."""
+        self._count += 1
+        return _Placeholder(part, False)
 
     def base64(self, part: ImagePart | FilePart) -> object:
-        """What to put into the body instead of `part.to_base64()`."""
-        self._made += 1
-        return _Splice(part, True)
+        """Return the placeholder to put into the document instead of `part.to_base64()`."""
+        self._count += 1
+        return _Placeholder(part, True)
 
     def fallback(self, value: object) -> str:
-        """For the JSON encoder: what to write for a value it does not know."""
-        if not isinstance(value, _Splice):
+        """Return what the JSON encoder writes for a value of a type that it does not know.
+
+        Raises InvalidRequestError (field `extra`) for anything but a placeholder.
+        """
+        if not isinstance(value, _Placeholder):
             raise InvalidRequestError(
-                f"the request holds a {type(value).__name__}, which JSON cannot", field="extra"
+                f"the request contains a {type(value).__name__}, which cannot be encoded as JSON",
+                field="extra",
             )
-        self._met.append(value)
-        return f"\0splice:{len(self._met) - 1}\0"
+        self._encountered.append(value)
+        return f"\0splice:{len(self._encountered) - 1}\0"
 
     def cut(self, encoded: bytes) -> list[bytes | ImagePart | FilePart]:
-        """The encoded body in pieces, each image in its place."""
-        pieces = _MARK.split(encoded)
-        if pieces[1::2] != [b"%d" % number for number in range(len(self._met))]:
+        """Return the encoded body in segments, with each image in its position.
+
+        Raises InvalidRequestError (field `extra`) if a text of the request imitates a placeholder.
+        """
+        parts = _MARK.split(encoded)
+        if parts[1::2] != [b"%d" % number for number in range(len(self._encountered))]:
             raise InvalidRequestError(
-                "the request's text imitates a mark of the encoder", field="extra"
+                "the request contains text that imitates a placeholder of the JSON encoder",
+                field="extra",
             )
         segments: list[bytes | ImagePart | FilePart] = []
-        for before, splice in zip(pieces[0::2], self._met, strict=False):
+        for before, placeholder in zip(parts[0::2], self._encountered, strict=False):
             segments += [
-                before if splice.bare else before + f"data:{splice.part.mime};base64,".encode(),
-                splice.part,
+                before
+                if placeholder.bare
+                else before + f"data:{placeholder.part.mime};base64,".encode(),
+                placeholder.part,
             ]
-        return [*segments, pieces[-1]]
+        return [*segments, parts[-1]]

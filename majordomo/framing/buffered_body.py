@@ -1,4 +1,4 @@
-"""An answer that is read as a whole."""
+"""A response body that is buffered completely."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from majordomo.errors import BadResponseError
 
 
 class BufferedBody:
-    """Holds an answer of up to `limit` bytes. `feed` raises BadResponseError (`TOO_LARGE`) beyond it."""
+    """Collects a response body of at most `limit` bytes."""
 
-    __slots__ = ("_held", "_limit", "_size")
+    __slots__ = ("_chunks", "_limit", "_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> None:
+        """Add a chunk. Raises BadResponseError (`TOO_LARGE`) beyond the limit."""
         self._size += len(chunk)
         if self._size > self._limit:
             raise BadResponseError(
-                f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE"
+                f"the response is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE"
             )
-        self._held.append(chunk)
+        self._chunks.append(chunk)
 
     def body(self) -> bytes:
-        return b"".join(self._held)
+        """Return the body."""
+        return b"".join(self._chunks)

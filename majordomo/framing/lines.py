@@ -1,6 +1,7 @@
-"""Server-sent events and newline-delimited JSON, from bytes in any slicing.
+"""Decoders for server-sent events and newline-delimited JSON, from bytes in any slicing.
 
-Text is not decoded here: U+2028 and U+0085 are ordinary characters of JSON, and line ends only for Python's `splitlines`.
+Text is not decoded here: U+2028 and U+0085 are ordinary characters of JSON, and line ends only for
+Python's `splitlines`.
 """
 
 from __future__ import annotations
@@ -9,27 +10,31 @@ from majordomo.errors import BadResponseError
 
 
 class LineDecoder:
-    """Bytes in, complete lines out, without their ends; half a line waits for its other half, up to `limit` bytes.
+    """Splits bytes into lines without their ends. An incomplete line is kept, up to `limit` bytes.
 
-    With `bare_cr` a lone CR ends a line too, as in event streams; else only LF and CRLF do.
+    LF and CRLF end a line, and with `bare_cr` a lone CR too, as in event streams.
     """
 
-    __slots__ = ("_bare_cr", "_held", "_limit", "_tail", "_was_cr")
+    __slots__ = ("_bare_cr", "_limit", "_tail", "_tail_size", "_was_cr")
 
     def __init__(self, limit: int, *, bare_cr: bool = False) -> None:
         self._limit = limit
         self._bare_cr = bare_cr
         self._tail: list[bytes] = []
-        self._held = 0
+        self._tail_size = 0
         self._was_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that `chunk` completes. Raises BadResponseError for a line longer than the limit."""
+        """Return the lines that `chunk` completes.
+
+        Raises BadResponseError for a line longer than the limit.
+        """
         if not chunk:
             return []
         if self._bare_cr:
-            # "…lines end with CRLF, LF, or CR" (HTML standard, event stream format). An LF after a CR that ended the
-            # last chunk belongs to that CR; a CR at the end of this one ends its line at once, so nothing waits for ever.
+            # "…lines end with CRLF, LF, or CR" (HTML standard, event stream format). An LF after a
+            # CR that ended the last chunk belongs to that CR. A CR at the end of this chunk ends
+            # its line at once, so that nothing waits forever.
             if self._was_cr and chunk[0] == 10:
                 chunk = chunk[1:]
                 self._was_cr = False
@@ -40,50 +45,50 @@ class LineDecoder:
                 chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             else:
                 self._was_cr = False
-        pieces = chunk.split(b"\n")
-        last = pieces.pop()
-        if pieces and self._tail:
-            self._hold(pieces[0])
-            pieces[0] = b"".join(self._tail)
-            self._tail, self._held = [], 0
-        for line in pieces:
+        lines = chunk.split(b"\n")
+        last = lines.pop()
+        if lines and self._tail:
+            self._keep(lines[0])
+            lines[0] = b"".join(self._tail)
+            self._tail, self._tail_size = [], 0
+        for line in lines:
             if len(line) > self._limit:
                 raise self._too_long()
         if last:
-            self._hold(last)
+            self._keep(last)
         if not self._bare_cr:
-            return [line[:-1] if line.endswith(b"\r") else line for line in pieces]
-        return pieces
+            return [line[:-1] if line.endswith(b"\r") else line for line in lines]
+        return lines
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of the bytes so far is held back, or waits to be told what it was."""
+        """Whether no incomplete line is kept, and no CR whose LF may follow."""
         return not self._tail and not self._was_cr
 
     def finish(self) -> bytes:
-        """The last line, when it had no end."""
+        """Return the last line if it had no end, else b""."""
         rest = b"".join(self._tail)
-        self._tail, self._held = [], 0
+        self._tail, self._tail_size = [], 0
         return rest
 
-    def _hold(self, piece: bytes) -> None:
-        self._held += len(piece)
-        if self._held > self._limit:
+    def _keep(self, fragment: bytes) -> None:
+        self._tail_size += len(fragment)
+        if self._tail_size > self._limit:
             raise self._too_long()
-        self._tail.append(piece)
+        self._tail.append(fragment)
 
     def _too_long(self) -> BadResponseError:
         return BadResponseError(
-            f"one line or event of the stream is longer than the limit of {self._limit:,} bytes",
+            f"a line or event of the stream is larger than the limit of {self._limit:,} bytes",
             code="TOO_LARGE",
         )
 
 
 class EventDecoder:
-    """Server-sent events: the `data` of each event, its lines joined by LF. Names, ids, comments and retry hints are left out:
-    every dialect we speak says in its JSON what an event is.
+    """Decodes server-sent events into the `data` of each event, its lines joined by LF.
 
-    Lines that are no field of the format are kept in `stray` (at most 4 KiB): a proxy that fails in mid-stream writes its error there.
+    Event names, ids, comments and retry times are ignored: in every supported dialect the JSON
+    itself says what an event is.
     """
 
     __slots__ = ("_data", "_limit", "_lines", "_size", "stray")
@@ -94,9 +99,16 @@ class EventDecoder:
         self._data: list[bytes] = []
         self._size = 0
         self.stray: bytes = b""
+        """Lines that are not a field of the format, at most 4 KiB.
+
+        A proxy that fails in mid-stream writes its error there.
+        """
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of the events that `chunk` completes. Raises BadResponseError for an event longer than the limit."""
+        """Return the data of the events that `chunk` completes.
+
+        Raises BadResponseError for an event longer than the limit.
+        """
         if (
             chunk.endswith(b"\n\n")
             and chunk.startswith(b"data: ")
@@ -104,7 +116,7 @@ class EventDecoder:
             and self._lines.empty
             and b"\r" not in chunk
         ):
-            # Nearly every piece of network is one or more whole events of one line each
+            # Fast path: nearly every chunk is one or more complete events of one line each.
             events = chunk[6:-2].split(b"\n\ndata: ")
             if len(chunk) <= self._limit and not any(b"\n" in event for event in events):
                 return events
@@ -122,28 +134,33 @@ class EventDecoder:
                 self._size += len(value) + 1
                 if self._size > self._limit + 1:
                     raise BadResponseError(
-                        f"one event of the stream is longer than the limit of {self._limit:,} bytes",
+                        f"an event of the stream is larger than the limit of {self._limit:,} bytes",
                         code="TOO_LARGE",
                     )
                 data.append(value)
-            elif line[0] == 58:  # ":" a comment, used as a sign of life
+            elif line[0] == 58:  # ":"
+                # A comment, used to keep the connection alive.
                 continue
             elif line.partition(b":")[0] not in _FIELDS:
                 self.stray = (self.stray + line)[:4096]
         return events
 
     def finish(self) -> list[bytes]:
-        """The end of the bytes. An event whose empty line never came is given out as well: servers do forget it."""
+        """End the stream and return its last event, if any.
+
+        An event without the empty line that ends it is returned as well: some servers omit it.
+        """
         last = self._lines.finish()
         return self.feed(last + b"\n\n") if last else self.feed(b"\n")
 
 
-_BOM = b"\xef\xbb\xbf"  # may stand before the first line (HTML standard); before another one nobody has a use for it
+# Allowed before the first line (HTML standard); ignored before other lines too.
+_BOM = b"\xef\xbb\xbf"
 _FIELDS = frozenset((b"event", b"id", b"retry", b"data"))
 
 
 class JSONLinesDecoder:
-    """Newline-delimited JSON: each line that is not blank."""
+    """Splits newline-delimited JSON into the lines that are not blank."""
 
     __slots__ = ("_lines",)
 
@@ -151,8 +168,13 @@ class JSONLinesDecoder:
         self._lines = LineDecoder(limit)
 
     def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that `chunk` completes.
+
+        Raises BadResponseError for a line longer than the limit.
+        """
         return [line for line in self._lines.feed(chunk) if line and not line.isspace()]
 
     def finish(self) -> list[bytes]:
+        """Return the last line if it had no end and is not blank."""
         last = self._lines.finish()
         return [last] if last.strip() else []

@@ -1,4 +1,4 @@
-"""multipart/form-data (RFC 7578), made while it leaves: nothing of a file is copied."""
+"""Streaming encoder for multipart/form-data (RFC 7578), which does not copy files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """One part: text, or a file when it has a file name."""
+    """One form field: text, or a file if it has a file name."""
 
     name: str
+    """Printable, without quotes and backslashes."""
     data: bytes
+    """The content."""
     filename: str = ""
+    """The file name. Empty for a text field."""
     content_type: str = ""
+    """The Content-Type of the field. Empty sends none."""
 
 
 class MultipartBody:
-    """An upload of these parts, in order. The boundary follows from their bytes, so nobody who chose some of them can know it before."""
+    """A streaming body with these fields, in order.
+
+    The boundary is a hash of all fields, so that the author of one field cannot predict it.
+    """
 
     __slots__ = ("_segments", "content_type", "length")
 
@@ -34,12 +41,13 @@ class MultipartBody:
         boundary = f"majordomo-{digest.hexdigest()[:40]}"
         self._segments: list[bytes] = []
         for field in fields:
-            self._segments += [_head(boundary, field), field.data, b"\r\n"]
+            self._segments += [_encode_head(boundary, field), field.data, b"\r\n"]
         self._segments.append(f"--{boundary}--\r\n".encode())
         self.length: int = sum(map(len, self._segments))
         self.content_type: str = f"multipart/form-data; boundary={boundary}"
 
     def chunks(self) -> Iterator[bytes]:
+        """Return an iterator over the encoded body."""
         for segment in self._segments:
             if len(segment) <= CHUNK_BYTES:
                 yield segment
@@ -49,11 +57,15 @@ class MultipartBody:
                 yield bytes(view[at : at + CHUNK_BYTES])
 
 
-def _head(boundary: str, field: FormField) -> bytes:
+def _encode_head(boundary: str, field: FormField) -> bytes:
     if not field.name.isprintable() or any(c in field.name + field.filename for c in '"\r\n\\'):
         raise InvalidRequestError(
-            "a form field's name is printable and without quotes", field="extra"
+            "the name of a form field must be printable, without quotes and backslashes",
+            field="extra",
         )
-    file = f'; filename="{field.filename}"' if field.filename else ""
-    kind = f"Content-Type: {field.content_type}\r\n" if field.content_type else ""
-    return f'--{boundary}\r\nContent-Disposition: form-data; name="{field.name}"{file}\r\n{kind}\r\n'.encode()
+    filename = f'; filename="{field.filename}"' if field.filename else ""
+    content_type = f"Content-Type: {field.content_type}\r\n" if field.content_type else ""
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field.name}"{filename}\r\n'
+        f"{content_type}\r\n"
+    ).encode()

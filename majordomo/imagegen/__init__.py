@@ -1,4 +1,4 @@
-"""Images: requests, options, results, events, and what a model and a provider promise. Values only; nothing here talks."""
+"""Image generation: requests, options, results, events and the interfaces. Performs no I/O."""
 
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning

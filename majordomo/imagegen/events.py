@@ -1,4 +1,8 @@
-"""What an image stream tells, in order: Queued, Loading, then Step and Preview as they come, `Done` last and exactly once."""
+"""Events of an image stream.
+
+Order: `Queued`, `Loading`, then `Step` and `Preview` as they arrive; `Done` is last and is emitted
+exactly once.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,30 @@ from majordomo.media.image_part import ImagePart
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Step `step` of `total` is finished; `step` counts from 1."""
+    """A sampling step has finished."""
 
     step: int
+    """Number of the finished step, counted from 1."""
     total: int
+    """Total number of steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The unfinished image number `index` (from 0 within the batch)."""
+    """An unfinished image."""
 
     image: ImagePart
+    """The image so far; it may be smaller than the final one."""
     index: int = 0
+    """Index of the image within the batch, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end; always the last event."""
+    """The end of the stream; always the last event."""
 
     result: Result
+    """The complete result."""
 
 
 ImageEvent = Queued | Loading | Step | Preview | Done

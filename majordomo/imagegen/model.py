@@ -1,4 +1,8 @@
-"""What an image model and its provider promise. Implementations live elsewhere; a program's own fake may stand here as well."""
+"""Interfaces of image models and their providers.
+
+Implementations are in other packages. A program may implement these interfaces too, for example
+with a fake for tests.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +30,35 @@ __all__ = [
 
 
 class ImageSource(Protocol):
-    """Where a stream's events come from, in batches."""
+    """The source of a stream's events, which arrive in batches."""
 
     @property
-    def result(self) -> Result | None: ...
+    def result(self) -> Result | None:
+        """The result; None before `Done`."""
 
     async def next_events(self) -> Sequence[ImageEvent]:
-        """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""
+        """Wait for the next events.
+
+        Returns:
+            At least one event; an empty sequence only after `Done`.
+
+        Raises:
+            MajordomoError: The call failed.
+        """
 
     async def aclose(self) -> None:
-        """Stop, whether finished or not; calling it twice is fine."""
+        """Stop the call, whether or not it has finished. May be called more than once."""
 
 
 class Stream(Protocol):
-    """An image while it is drawn: iterate it once, inside its `async with`. `result` is None before `Done`."""
+    """The events of an image generation in progress.
+
+    Iterate it once, inside its `async with` block.
+    """
 
     @property
-    def result(self) -> Result | None: ...
+    def result(self) -> Result | None:
+        """The result; None before `Done`."""
 
     def __aiter__(self) -> AsyncIterator[ImageEvent]: ...
 
@@ -50,10 +66,11 @@ class Stream(Protocol):
 
 
 class SyncStream(Protocol):
-    """The same, blocking."""
+    """The blocking version of `Stream`: iterate it once, inside its `with` block."""
 
     @property
-    def result(self) -> Result | None: ...
+    def result(self) -> Result | None:
+        """The result; None before `Done`."""
 
     def __iter__(self) -> Iterator[ImageEvent]: ...
 
@@ -61,51 +78,129 @@ class SyncStream(Protocol):
 
 
 class Model(ABC):
-    """A model that draws: text to image, image to image (`images`) and inpainting (`mask`) through one method.
+    """An image model: text to image, image to image (`images`) and inpainting (`mask`).
 
-    Precedence: options given when the model was made < fields of the request < options of the call < keywords; None unsets.
-    What the backend cannot honor is a warning in the result, or UnsupportedError under `strict=True`. Every method raises
-    MajordomoError's kinds; a misspelled keyword is a TypeError.
+    Settings come from four places; later ones override earlier ones: the options passed when the
+    model was created, the fields of the request, the options of the call, the keyword arguments.
+    None unsets a field. A setting that the backend cannot
+    honor becomes a warning in the result, or raises UnsupportedError with `strict=True`.
+
+    Example:
+        ```python
+        result = await model.generate("a red fox", size="1024x768", steps=20)
+        result.image.save("fox")
+        ```
     """
 
     id: str
+    """The model's id at its provider."""
     provider: str
+    """Name of the provider."""
 
     @property
     def provider_instance(self) -> Provider | None:
-        """Who serves this model, where that is known: for the questions that are free (`models`, `health`)."""
+        """The provider of this model, or None if it is not known.
+
+        Use it for calls that generate nothing: `models` and `health`.
+        """
         return None
 
     @abstractmethod
     async def generate(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> Result:
-        """The image, or several. Options and keywords set fields of the request: `generate(prompt, steps=20)`."""
+        """Generate one or more images.
+
+        Args:
+            prompt: The prompt, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword: `generate(prompt, steps=20)`.
+
+        Returns:
+            The result, with at least one image.
+
+        Raises:
+            InvalidRequestError: The request is not valid; nothing has been sent.
+            MajordomoError: The call failed.
+            TypeError: A keyword is not a field of the request.
+        """
 
     @abstractmethod
     def stream(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> AbstractAsyncContextManager[Stream]:
-        """The image while it is drawn: `async with model.stream(prompt) as stream`, then `async for event in stream`.
+        """Generate images and report progress. Leaving the block stops the call.
 
-        Leaving it stops the call.
+        Args:
+            prompt: The prompt, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            A context manager whose value is the stream.
+
+        Raises:
+            InvalidRequestError: The request is not valid; nothing has been sent.
+            MajordomoError: The call failed.
+            TypeError: A keyword is not a field of the request.
+
+        Example:
+            ```python
+            async with model.stream("a red fox") as stream:
+                async for event in stream:
+                    print(event)
+            ```
         """
 
     @abstractmethod
     def generate_sync(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> Result:
-        """The same as `generate`, blocking."""
+        """Generate one or more images: the blocking version of `generate`.
+
+        Args:
+            prompt: The prompt, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            The result, with at least one image.
+
+        Raises:
+            MajordomoError: See `generate`.
+        """
 
     @abstractmethod
     def stream_sync(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> AbstractContextManager[SyncStream]:
-        """The same as `stream`, blocking: `with model.stream_sync(prompt) as stream: for event in stream`."""
+        """Generate images and report progress: the blocking version of `stream`.
+
+        Args:
+            prompt: The prompt, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            A context manager whose value is the stream.
+
+        Raises:
+            MajordomoError: See `stream`.
+
+        Example:
+            ```python
+            with model.stream_sync("a red fox") as stream:
+                for event in stream:
+                    print(event)
+            ```
+        """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the provider if this model was made by name and so owns it; else nothing."""
+        """Close the provider if this model owns it.
+
+        A model owns its provider if it was created from a model string. Otherwise nothing happens.
+        """
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,22 +210,35 @@ class Model(ABC):
 
 
 class Provider(ABC):
-    """Who serves image models."""
+    """A backend that serves image models."""
 
     name: str
+    """Name of the provider."""
 
     @abstractmethod
     def image_model(self, id: str, *options: Option) -> Model:
-        """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
+        """Return the image model with this id. Sends nothing.
+
+        Args:
+            id: The model's id at the backend.
+            *options: Defaults for all calls of the model.
+
+        Raises:
+            InvalidRequestError: The id is not valid.
+        """
 
     @abstractmethod
     async def models(self) -> list[ModelInfo]:
-        """What it serves, as far as it tells for free."""
+        """Return the models that the backend lists. Generates nothing and is free of charge.
+
+        Raises:
+            MajordomoError: The call failed.
+        """
 
     @abstractmethod
     async def health(self) -> Health:
-        """Free: never generates, never loads a model."""
+        """Check whether the backend responds. Never generates and never loads a model."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close its connections; calling it twice is fine."""
+        """Close all connections. May be called more than once."""

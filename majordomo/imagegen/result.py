@@ -1,4 +1,4 @@
-"""What was drawn."""
+"""Results of image generation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,41 @@ from majordomo.usage import sum_known
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the images took as the backend counted it; None where it did not say. `seconds` of its work, not of the network.
+    """The resources that a call used, as counted by the backend.
 
-    Tokens by modality are parts of `input_tokens` and `output_tokens`. `images` and the `pixels` of them all are counted here, when the
-    result is whole. `load_seconds` of `seconds` went into loading the model.
+    None means that the backend did not report the value.
     """
 
     input_tokens: int | None = None
+    """All input tokens."""
     output_tokens: int | None = None
+    """All output tokens."""
     seconds: float | None = None
+    """Time the backend worked, in seconds; network time is not included."""
     text_input_tokens: int | None = None
+    """The text tokens in `input_tokens`."""
     image_input_tokens: int | None = None
+    """The image tokens in `input_tokens`."""
     cached_tokens: int | None = None
+    """The tokens in `input_tokens` that were read from a cache."""
     text_output_tokens: int | None = None
+    """The text tokens in `output_tokens`."""
     image_output_tokens: int | None = None
+    """The image tokens in `output_tokens`."""
     load_seconds: float | None = None
+    """The part of `seconds` spent loading the model."""
     images: int | None = None
+    """Number of images; counted by this library when the result is complete."""
     pixels: int | None = None
+    """Pixels of all images; counted by this library when the result is complete."""
 
     @classmethod
     def sum(cls, usages: Iterable[Usage]) -> Usage:
-        """Of each field the sum; None when any of them did not say."""
+        """Return the sum of each field; None if any of the usages does not know it."""
         return sum_known(cls, usages)
 
-    def drew(self, images: Sequence[ImagePart]) -> Usage:
-        """The same, with these images counted."""
+    def with_image_counts(self, images: Sequence[ImagePart]) -> Usage:
+        """Return a copy with `images` and `pixels` counted from these images."""
         return replace(
             self, images=len(images), pixels=sum(image.width * image.height for image in images)
         )
@@ -45,40 +55,53 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ImageDetails:
-    """What is known of one image: sizes as (width, height) asked for, sent and got; the seed it was really drawn from.
-
-    `seed` is what the backend told (reply, PNG text), else what was sent, else None. `settings` are the backend's own words.
-    """
+    """What is known about one image of a result."""
 
     seed: int | None = None
+    """The seed that the backend reported (in its reply or the PNG text), else the seed sent; None
+    if neither is known."""
     revised_prompt: str | None = None
+    """The prompt that the backend used instead of the request's; None if it reported none."""
     size_asked: tuple[int, int] | None = None
+    """Requested width and height in pixels; None if the request has no size."""
     size_sent: tuple[int, int] | None = None
+    """Width and height sent to the backend in pixels; None if no size was sent."""
     size_got: tuple[int, int] | None = None
+    """Width and height of the image in pixels."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Settings that the backend reported, under its own names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """At least one image, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with image bytes elided.
+    """The result of an image generation. It always has at least one image.
 
-    `tried` says which members of a chain were passed over before this one drew.
+    Raises:
+        NoImageError: `images` is empty.
     """
 
     images: tuple[ImagePart, ...]
+    """The images, at least one."""
     details: tuple[ImageDetails, ...] = ()
+    """Details of each image: `details[i]` belongs to `images[i]`. Default: only the sizes."""
     warnings: tuple[CallWarning, ...] = ()
+    """What the backend could not do as requested."""
     usage: Usage = Usage()
+    """The resources that the call used."""
     model: str = ""
+    """Id of the model, as reported by the backend or else as requested."""
     provider: str = ""
+    """Name of the provider."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The backend's reply without image bytes."""
     failed_attempts: tuple[FailedAttempt, ...] = ()
+    """The models of a chain that failed or were skipped before this one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))
         if not self.images:
             raise NoImageError(
-                "a result without an image",
+                "a result must have at least one image; got none",
                 provider=self.provider or None,
                 model=self.model or None,
             )

@@ -1,6 +1,7 @@
-"""Pixels: recipes for images, and what is drawn and seen here. The one room that imports Pillow.
+"""Image processing: recipes, derivatives, contact sheets, comparisons and masks.
 
-Importing this module loads no Pillow: every name is loaded when it is first used. Steps and recipes are values and never need it.
+Importing this package does not import Pillow: every name is imported when it is first used. Steps
+and recipes are values and never need Pillow.
 """
 
 from __future__ import annotations
@@ -8,20 +9,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Where each public name lives. No module here has the name of a function, which importing it would hide.
-_HOME = {
-    "majordomo.imaging.operations": "Anchor Convert Crop Fit Flatten ImageFormat Optimize Orient Recipe Resize Sanitize Step Text Watermark",
-    "majordomo.imaging.recipe_runner": "Applied apply apply_async apply_async_with_notes apply_with_notes",
+# The module of each public name. No module may have the name of a public function: importing the
+# module would hide the function.
+_MODULES = {
+    "majordomo.imaging.operations": (
+        "Anchor Convert Crop Fit Flatten ImageFormat Optimize Orient Recipe Resize Sanitize Step"
+        " Text Watermark"
+    ),
+    "majordomo.imaging.recipe_runner": (
+        "Applied apply apply_async apply_async_with_notes apply_with_notes"
+    ),
     "majordomo.imaging.derivative": "Derivative STANDARD_SET",
     "majordomo.imaging.derivation": "Derived derive derive_async",
     "majordomo.imaging.sheets": "before_after contact_sheet",
     "majordomo.imaging.comparison": "Comparison compare dhash distance phash",
-    "majordomo.imaging.masks": "mask_feathered mask_from_alpha mask_inverted mask_rectangle",
+    "majordomo.imaging.masks": ("mask_feathered mask_from_alpha mask_inverted mask_rectangle"),
     "majordomo.imaging.embed_metadata": "embed_parameters",
     "majordomo.imaging.byte_budget": "fit",
     "majordomo.concurrency.worker_threads": "in_thread",
 }
-_NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "STANDARD_SET",
@@ -65,14 +72,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'majordomo.imaging' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_NAMES[name]), name)
-    globals()[name] = value
-    return value
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
@@ -114,3 +113,11 @@ if TYPE_CHECKING:
         apply_with_notes,
     )
     from majordomo.imaging.sheets import before_after, contact_sheet
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        if name not in _NAMES:
+            raise AttributeError(f"module 'majordomo.imaging' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value

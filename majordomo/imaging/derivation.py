@@ -1,4 +1,7 @@
-"""Several files of one image, decoded once: a thumbnail, one for the web, the original without its metadata."""
+"""Derive several files from one image, which is decoded once.
+
+For example a thumbnail, a version for the web, and the original without its metadata.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,29 @@ from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
 from majordomo.imaging.pipeline import DecodedImage
 from majordomo.imaging.recipe_runner import as_recipe, run
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """One file of the set. `filename` is safe: letters, digits, `-`, `_` and the suffix of its kind."""
+    """A derived file."""
 
     name: str
+    """Name of the derivative."""
     image: ImagePart
+    """The image."""
     filename: str
+    """A safe file name: letters, digits, `-`, `_` and the suffix of the image's type."""
     sha256: str
+    """Hexadecimal SHA-256 digest of the image's bytes."""
     notes: tuple[CallWarning, ...] = ()
+    """Side effects of the recipe, see `apply_with_notes`."""
 
     def to_dict(self) -> dict[str, object]:
-        """For a manifest: what there is to know about the file without its bytes."""
+        """Return a description of the file without its bytes, for a manifest."""
         image = self.image
         return {
             "name": self.name,
@@ -49,13 +58,32 @@ def derive(
     stem: str = "",
     limits: Limits | None = None,
 ) -> list[Derived]:
-    """A file for each derivative, in order; the image is decoded once, and only when one of them needs pixels. The same image gives the
-    same bytes. `stem`, which a stranger may have chosen, is made safe and comes before the names: `stem-thumbnail.webp`.
+    """Create a file for each derivative.
 
-    Raises as `apply` does, with the derivative's name in `details["derivative"]`; InvalidRequestError (field `derivatives`) for two of
-    one name.
+    The image is decoded once, and only if one of them needs pixels. Equal images give equal bytes.
+
+    Args:
+        image: The image.
+        derivatives: The files to create; their names must differ.
+        stem: Prefix of the file names, as in `stem-thumbnail.webp`. Untrusted text is allowed: it
+            is turned into a safe name.
+        limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        The files, in the order of the derivatives.
+
+    Raises:
+        InvalidRequestError: As `apply`, with the name of the derivative in
+            `details["derivative"]`. Field `derivatives`: two of them have the same name.
+        UnsupportedError: As `apply`.
+
+    Example:
+        ```python
+        for file in derive(image, STANDARD_SET, stem="fox"):
+            Path(file.filename).write_bytes(file.image.data)
+        ```
     """
-    return _derived(image, derivatives, stem, limits or Limits())
+    return _derive(image, derivatives, stem, limits or Limits())
 
 
 async def derive_async(
@@ -65,47 +93,65 @@ async def derive_async(
     stem: str = "",
     limits: Limits | None = None,
 ) -> list[Derived]:
-    """As `derive`, in one of a bounded number of worker threads; a cancellation does not wait."""
+    """Create a file for each derivative in a worker thread: the async version of `derive`.
+
+    The number of worker threads is bounded. Cancellation does not wait for the thread.
+
+    Args:
+        image: The image.
+        derivatives: The files to create.
+        stem: Prefix of the file names.
+        limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        The files, in the order of the derivatives.
+
+    Raises:
+        InvalidRequestError: See `derive`.
+        UnsupportedError: See `derive`.
+    """
     return await run_stoppable(
-        lambda stopped: _derived(image, derivatives, stem, limits or Limits(), stopped)
+        lambda stopped: _derive(image, derivatives, stem, limits or Limits(), stopped)
     )
 
 
-def _derived(
+def _derive(
     image: ImagePart,
     derivatives: Sequence[Derivative],
     stem: str,
     limits: Limits,
     stopped: threading.Event | None = None,
 ) -> list[Derived]:
-    wanted = _checked(derivatives)
+    checked = _check_derivatives(derivatives)
     source = DecodedImage(image, limits)
-    made = []
-    for derivative in wanted:
+    files = []
+    for derivative in checked:
         try:
-            applied = run(source, as_recipe(derivative.whole), stopped)
+            applied = run(source, as_recipe(derivative.full_recipe), stopped)
         except InvalidRequestError as error:
             error.details.setdefault("derivative", derivative.name)
             raise
         name = f"{safe_stem(stem)}-{derivative.name}" if stem else derivative.name
         filename = re.sub(r"[^\w-]", "_", name) + SUFFIXES[applied.image.mime]
-        made.append(
+        files.append(
             Derived(derivative.name, applied.image, filename, applied.image.sha256, applied.notes)
         )
-    return made
+    return files
 
 
-def _checked(derivatives: object) -> tuple[Derivative, ...]:
-    wanted = as_tuple(derivatives, "derivatives")
-    for index, derivative in enumerate(wanted):
+def _check_derivatives(derivatives: object) -> tuple[Derivative, ...]:
+    checked = as_tuple(derivatives, "derivatives")
+    for index, derivative in enumerate(checked):
         if not isinstance(derivative, Derivative):
             raise InvalidRequestError(
-                f"a derivative is a Derivative, not {type(derivative).__name__}",
+                f"derivatives[{index}] must be a Derivative; got {type(derivative).__name__}",
                 field=f"derivatives[{index}]",
             )
-    names = [
-        derivative.name.lower() for derivative in wanted
-    ]  # some file systems see no difference
+    # Some file systems do not distinguish upper and lower case.
+    names = [derivative.name.lower() for derivative in checked]
     if len(set(names)) != len(names):
-        raise InvalidRequestError("two derivatives have the same name", field="derivatives")
-    return wanted
+        raise InvalidRequestError(
+            f"the names of derivatives must differ; got {', '.join(names)}"[:500],
+            field="derivatives",
+        )
+    return checked

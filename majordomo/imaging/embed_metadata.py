@@ -1,4 +1,4 @@
-"""What an image was made with, written into its file: the text "parameters" that image programs read. No pixel is touched."""
+"""Write generation parameters into image files. Pixels do not change."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ from typing import Any
 
 from majordomo.errors import InvalidRequestError
 from majordomo.media.generation_metadata import write_parameters
-from majordomo.media.image_part import ImagePart, with_metadata
+from majordomo.media.image_header import with_metadata
+from majordomo.media.image_part import ImagePart, as_image_part
 
 
 def embed_parameters(image: ImagePart, parameters: Mapping[str, Any] | None = None) -> ImagePart:
-    """The image with these canonical fields (prompt, negative_prompt, steps, seed, ...) in its file: a text chunk in a PNG, the EXIF
-    UserComment in a JPEG or WebP, instead of what stood there. None: what is known of it (`image.parameters`).
+    """Write generation parameters into the file, replacing those that it has.
 
-    Raises InvalidRequestError: field `image` (code UNSUPPORTED_FORMAT) for a GIF or AVIF, (code BAD_IMAGE) for a WebP that is cut off,
-    `parameters` when there are none, or more than a JPEG holds.
+    They become the text "parameters" that image programs read: a text chunk in a PNG, the EXIF
+    UserComment in a JPEG or WebP.
+
+    Args:
+        image: A PNG, JPEG or WebP.
+        parameters: The canonical fields: prompt, negative_prompt, steps, seed, ... Default: the
+            image's own, `image.parameters`.
+
+    Returns:
+        The image with the parameters in its file.
+
+    Raises:
+        InvalidRequestError: Field `image`: a GIF or AVIF (code UNSUPPORTED_FORMAT), or a WebP that
+            is cut off (code BAD_IMAGE). Field `parameters`: there are none, or more than a JPEG can
+            hold (code TEXT_TOO_LONG).
     """
-    if not isinstance(image, ImagePart):
-        raise InvalidRequestError(
-            f"an image is an ImagePart, not {type(image).__name__}", field="image"
-        )
+    as_image_part(image, "image")
     values = image.parameters if parameters is None else parameters
     if not isinstance(values, Mapping) or not values:
-        raise InvalidRequestError("there are no parameters to write", field="parameters")
+        raise InvalidRequestError(
+            "parameters must be a mapping that is not empty", field="parameters"
+        )
     try:
         return ImagePart(with_metadata(image.data, write_parameters(values))).with_parameters(
             values

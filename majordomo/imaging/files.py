@@ -1,4 +1,4 @@
-"""Steps that change the file and not what is seen: metadata, kind, bytes; and transparency, which not every kind has."""
+"""Steps that change the file: metadata, format, size in bytes and transparency."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from io import BytesIO
 
 from PIL import JpegImagePlugin
 
-from majordomo.imaging.byte_budget import ByteBudget, fits, fitted
+from majordomo.imaging.byte_budget import ByteBudget, encode_to_fit, fits
 from majordomo.imaging.operations import Convert, Fit, Flatten, Optimize, Sanitize
 from majordomo.imaging.pipeline import Pipeline
 from majordomo.imaging.pixels import (
-    KINDS,
+    FORMATS,
     EncodeOptions,
     Pixels,
     as_srgb,
@@ -25,106 +25,124 @@ from majordomo.imaging.pixels import (
 from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.media.exif import write_exif
 from majordomo.media.image_containers import with_exif
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 
 
-def sanitize(work: Pipeline, step: Sanitize) -> None:
+def sanitize(pipeline: Pipeline, step: Sanitize) -> None:
+    """Apply a `Sanitize` step."""
     if not step.parameters:
-        work.forget()
-    work.icc = work.icc and step.icc
-    part = work.part
+        pipeline.drop_parameters()
+    pipeline.keep_profile = pipeline.keep_profile and step.icc
+    part = pipeline.part
     if part is None or part.mime == "image/avif":
         if part is not None:
-            work.note("ENCODED_ANEW", "an AVIF is rid of its metadata by encoding it anew")
-        work.change(work.pixels())
+            pipeline.note(
+                "ENCODED_ANEW", "the AVIF was re-encoded, which is how its metadata is removed"
+            )
+        pipeline.set_pixels(pipeline.pixels())
         return
     orientation = 1 if part.mime == "image/gif" else read_orientation(part.data)
     if orientation != 1 and step.orientation == "apply":
         if not is_lossless(part):
-            work.note("ENCODED_ANEW", f"a {part.mime} that is turned is encoded anew")
-        work.change(work.pixels())
+            pipeline.note("ENCODED_ANEW", f"the rotated {part.mime} was re-encoded")
+        pipeline.set_pixels(pipeline.pixels())
         return
-    work.replace(
-        ImagePart(
-            work.with_metadata(strip_metadata(part.data, icc=step.icc, orientation=orientation))
-        )
-    )
+    stripped = strip_metadata(part.data, icc=step.icc, orientation=orientation)
+    pipeline.set_file(ImagePart(pipeline.with_metadata(stripped)))
 
 
-def convert(work: Pipeline, step: Convert) -> None:
+def convert(pipeline: Pipeline, step: Convert) -> None:
+    """Apply a `Convert` step."""
     if step.format == "avif":
         check_avif("format")
     parse_color(step.background, "background")
-    work.chosen = True
+    pipeline.has_format = True
     if step.colors == "srgb":
-        pixels = work.pixels()
-        if pixels.profile is not None or work.has_note("COLORS_CONVERTED"):
-            work.change(as_srgb(pixels, work.note))
-    part = work.part
+        pixels = pipeline.pixels()
+        if pixels.profile is not None or pipeline.has_note("COLORS_CONVERTED"):
+            pipeline.set_pixels(as_srgb(pixels, pipeline.note))
+    part = pipeline.part
     if part is not None:
-        same = KINDS[part.mime] == step.format and step.quality is None
-        if same and (not step.lossless or is_lossless(part)):
+        unchanged = FORMATS[part.mime] == step.format and step.quality is None
+        if unchanged and (not step.lossless or is_lossless(part)):
             return
-        work.change(work.pixels())
-    work.how = replace(work.how, kind=step.format, quality=step.quality, lossless=step.lossless)
-    pixels = work.pixels()
+        pipeline.set_pixels(pipeline.pixels())
+    pipeline.options = replace(
+        pipeline.options, format=step.format, quality=step.quality, lossless=step.lossless
+    )
+    pixels = pipeline.pixels()
     if step.format == "jpeg" and pixels.image.mode == "RGBA":
-        work.change(Pixels(work.opaque(pixels.image, step.background), pixels.profile))
+        opaque = pipeline.flatten(pixels.image, step.background)
+        pipeline.set_pixels(Pixels(opaque, pixels.profile))
 
 
-def flatten(work: Pipeline, step: Flatten) -> None:
+def flatten(pipeline: Pipeline, step: Flatten) -> None:
+    """Apply a `Flatten` step."""
     color = parse_color(step.color, "color")
-    if work.part is not None and work.part.mime == "image/jpeg":
+    if pipeline.part is not None and pipeline.part.mime == "image/jpeg":
         return
-    pixels = work.pixels()
+    pixels = pipeline.pixels()
     if pixels.image.mode == "RGBA":
-        work.change(Pixels(flatten_onto(pixels.image, color), pixels.profile))
+        pipeline.set_pixels(Pixels(flatten_onto(pixels.image, color), pixels.profile))
 
 
-def optimize(work: Pipeline, step: Optimize) -> None:
-    part = work.part
+def optimize(pipeline: Pipeline, step: Optimize) -> None:
+    """Apply an `Optimize` step."""
+    part = pipeline.part
     if part is None:
-        work.how = replace(work.how, effort=True, colors=step.colors)
+        pipeline.options = replace(pipeline.options, effort=True, colors=step.colors)
         return
     data = None
     if part.mime == "image/jpeg":
-        data = _repacked(part, work)
+        data = _optimize_jpeg(part, pipeline)
     elif (
-        part.mime in ("image/png", "image/webp") and is_lossless(part) and not _is_more(part, work)
+        part.mime in ("image/png", "image/webp")
+        and is_lossless(part)
+        and not _would_lose_data(part)
     ):
-        how = EncodeOptions(
-            KINDS[part.mime], lossless=part.mime == "image/webp", effort=True, colors=step.colors
+        options = EncodeOptions(
+            FORMATS[part.mime],
+            lossless=part.mime == "image/webp",
+            effort=True,
+            colors=step.colors,
         )
-        data = encode(work.pixels(), how)
+        data = encode(pipeline.pixels(), options)
     if data is None:
-        work.note(
+        pipeline.note(
             "NOT_OPTIMIZED",
-            f"this {part.mime} cannot be packed better without loss, and stays as it is",
+            f"the {part.mime} cannot be compressed further without loss and was not changed",
         )
         return
-    data = work.with_metadata(data)
+    data = pipeline.with_metadata(data)
     if len(data) < len(part.data):
-        work.restart(ImagePart(data)) if step.colors else work.replace(ImagePart(data))
+        if step.colors:
+            pipeline.reload(ImagePart(data))
+        else:
+            pipeline.set_file(ImagePart(data))
 
 
-def _is_more(part: ImagePart, work: Pipeline) -> bool:
-    """Whether it has more than eight bits or more than one frame, which would get lost."""
+def _would_lose_data(part: ImagePart) -> bool:
+    """Return whether the image has more than eight bits a channel or more than one frame."""
     if part.mime == "image/png" and part.data[24] == 16:
         return True
     return b"acTL" in part.data[:4096] if part.mime == "image/png" else b"ANIM" in part.data[:4096]
 
 
-def _repacked(part: ImagePart, work: Pipeline) -> bytes | None:
-    """A JPEG with its own tables, and without what is no part of the image. None where colors have fewer pixels than brightness: they
-    would be spread and averaged anew, which is not the same again."""
-    image = open_image(ImagePart(strip_metadata(part.data)), work.limits)
+def _optimize_jpeg(part: ImagePart, pipeline: Pipeline) -> bytes | None:
+    """Re-encode a JPEG with its own quantization tables and without metadata.
+
+    Returns None if its colors have a lower resolution than its brightness: they would be enlarged
+    and averaged again, which changes them.
+    """
+    image = open_image(ImagePart(strip_metadata(part.data)), pipeline.limits)
     if image.mode not in ("L", "RGB") or (
         image.mode == "RGB" and JpegImagePlugin.get_sampling(image) != 0
     ):
         return None
-    held = BytesIO()
+    buffer = BytesIO()
     image.save(
-        held,
+        buffer,
         "JPEG",
         quality="keep",
         optimize=True,
@@ -132,17 +150,23 @@ def _repacked(part: ImagePart, work: Pipeline) -> bytes | None:
         icc_profile=image.info.get("icc_profile"),
     )
     block = write_exif(read_orientation(part.data))
-    return with_exif(held.getvalue(), block) if block else held.getvalue()
+    return with_exif(buffer.getvalue(), block) if block else buffer.getvalue()
 
 
-def fit(work: Pipeline, step: Fit) -> None:
-    if work.part is None:
-        work.part = work.encode()
-    own = KINDS[work.part.mime]
+def fit(pipeline: Pipeline, step: Fit) -> None:
+    """Apply a `Fit` step."""
+    if pipeline.part is None:
+        pipeline.part = pipeline.encode()
+    own = FORMATS[pipeline.part.mime]
     formats = step.formats or (
-        (own,) if work.chosen else (own, *(kind for kind in ("webp", "jpeg", "png") if kind != own))
+        (own,)
+        if pipeline.has_format
+        else (own, *(name for name in ("webp", "jpeg", "png") if name != own))
     )
-    if fits(work.part, step.max_bytes, formats):
+    if fits(pipeline.part, step.max_bytes, formats):
         return
-    target = ByteBudget(step.max_bytes, formats, step.min_side)
-    work.restart(ImagePart(fitted(work.pixels(), target, len(work.part.data), work.written)))
+    budget = ByteBudget(step.max_bytes, formats, step.min_side)
+    data = encode_to_fit(
+        pipeline.pixels(), budget, len(pipeline.part.data), pipeline.parameters_text
+    )
+    pipeline.reload(ImagePart(data))

@@ -1,4 +1,8 @@
-"""Masks as every image backend here takes them: grayscale PNGs of the image's size, white = repaint, black = keep."""
+"""Masks for inpainting.
+
+All image backends of this library accept the same kind of mask: a grayscale PNG of the size of the
+image, in which white is repainted and black is kept.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,31 @@ from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number
 
+MAX_FEATHER = 1000  # pixels
+
 
 def mask_from_alpha(image: ImagePart, *, limits: Limits | None = None) -> ImagePart:
-    """White where the image is transparent, black where it is not, gray between: what was rubbed out is painted anew.
+    """Create a mask from transparency, so that erased areas are repainted.
 
-    Raises InvalidRequestError (field `image`, code NO_ALPHA) for an image without transparency.
+    The mask is white where the image is transparent, black where it is opaque, and gray between.
+
+    Args:
+        image: An image with transparency.
+        limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
+
+    Raises:
+        InvalidRequestError: Field `image`: it has no transparency (code NO_ALPHA), cannot be
+            decoded, or exceeds the limits.
     """
     pixels = decode(image, limits or Limits(), ignore_notes).image
     if pixels.mode != "RGBA":
         raise InvalidRequestError(
-            "the image has no transparency to make a mask of", field="image", code="NO_ALPHA"
+            "image must have transparency to create a mask from", field="image", code="NO_ALPHA"
         )
-    return _png(ImageOps.invert(pixels.getchannel("A")))
+    return _encode_png(ImageOps.invert(pixels.getchannel("A")))
 
 
 def mask_rectangle(
@@ -34,18 +51,33 @@ def mask_rectangle(
     feather: float = 0,
     limits: Limits | None = None,
 ) -> ImagePart:
-    """White within `box` (left, top, right, bottom in pixels; what lies outside is cut off), black else. `image` gives the size, or is it.
+    """Create a mask that is white within a rectangle and black elsewhere.
 
-    Raises InvalidRequestError (field `box`) for one that is empty or nowhere on the image.
+    Args:
+        image: An image, or the width and height of the mask in pixels.
+        box: Left, top, right and bottom in pixels; parts outside of the image are cut off.
+        feather: Blur radius of the edges in pixels, 0 to 1000.
+        limits: Largest size of the mask. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
+
+    Raises:
+        InvalidRequestError: Field `box`: it has no pixel of the image. Field `image` or `feather`:
+            not valid.
     """
-    bounds = limits or Limits()
-    size = upright_size(image) if isinstance(image, ImagePart) else _size(image)
-    check_target(size, bounds, "image")
+    limits = limits or Limits()
+    size = upright_size(image) if isinstance(image, ImagePart) else _check_image_size(image)
+    check_target(size, limits, "image")
     numbers = as_tuple(box, "box")
     if len(numbers) != 4 or not all(
         isinstance(number, int) and not isinstance(number, bool) for number in numbers
     ):
-        raise InvalidRequestError("box is left, top, right and bottom in whole pixels", field="box")
+        raise InvalidRequestError(
+            "box must be left, top, right and bottom as integers in pixels;"
+            f" got {repr(numbers)[:80]}",
+            field="box",
+        )
     left, top, right, bottom = (
         max(0, numbers[0]),
         max(0, numbers[1]),
@@ -54,53 +86,80 @@ def mask_rectangle(
     )
     if left >= right or top >= bottom:
         raise InvalidRequestError(
-            f"box {numbers} has no pixel of a {size[0]}x{size[1]} image in it", field="box"
+            f"box must include a pixel of the {size[0]}x{size[1]} image; got {numbers}",
+            field="box",
         )
     mask = Image.new("L", size)
     mask.paste(255, (left, top, right, bottom))
-    return _png(_feathered(mask, feather))
+    return _encode_png(_feather(mask, feather))
 
 
 def mask_inverted(mask: ImagePart, *, limits: Limits | None = None) -> ImagePart:
-    """Keep what was to be repainted, and the other way round."""
-    return _png(ImageOps.invert(_gray(mask, limits or Limits())))
+    """Swap the repainted and the kept areas of a mask.
+
+    Args:
+        mask: A grayscale mask.
+        limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
+
+    Raises:
+        InvalidRequestError: Field `mask`: it has transparent pixels, cannot be decoded, or exceeds
+            the limits.
+    """
+    return _encode_png(ImageOps.invert(_decode_gray(mask, limits or Limits())))
 
 
 def mask_feathered(mask: ImagePart, radius: float, *, limits: Limits | None = None) -> ImagePart:
-    """With soft edges, blurred by `radius` pixels (0 to 1000)."""
-    return _png(_feathered(_gray(mask, limits or Limits()), radius))
+    """Blur the edges of a mask.
+
+    Args:
+        mask: A grayscale mask.
+        radius: Blur radius in pixels, 0 to 1000.
+        limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
+
+    Raises:
+        InvalidRequestError: Field `mask`: as for `mask_inverted`. Field `feather`: the radius is
+            out of range.
+    """
+    return _encode_png(_feather(_decode_gray(mask, limits or Limits()), radius))
 
 
-def _gray(mask: ImagePart, limits: Limits) -> Image.Image:
+def _decode_gray(mask: ImagePart, limits: Limits) -> Image.Image:
     image = decode(mask, limits, ignore_notes, "mask").image
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema() != (255, 255):
             raise InvalidRequestError(
-                "a mask is grayscale, white = repaint; this one has transparent pixels",
+                "mask must be grayscale, white = repaint; it has transparent pixels",
                 field="mask",
             )
         image = image.convert("RGB")
     return image.convert("L")
 
 
-def _feathered(mask: Image.Image, radius: float) -> Image.Image:
-    check_number("feather", radius, 0, 1000)
+def _feather(mask: Image.Image, radius: float) -> Image.Image:
+    check_number("feather", radius, 0, MAX_FEATHER)
     return mask.filter(ImageFilter.GaussianBlur(radius)) if radius else mask
 
 
-def _size(size: object) -> Size:
+def _check_image_size(size: object) -> Size:
     numbers = as_tuple(size, "image")
     if len(numbers) != 2 or not all(
         isinstance(number, int) and not isinstance(number, bool) and number > 0
         for number in numbers
     ):
         raise InvalidRequestError(
-            "image is an image, or its width and height in pixels", field="image"
+            f"image must be an image, or its width and height in pixels; got {repr(numbers)[:80]}",
+            field="image",
         )
     return numbers[0], numbers[1]
 
 
-def _png(image: Image.Image) -> ImagePart:
-    held = BytesIO()
-    image.save(held, "PNG", compress_level=3)
-    return ImagePart(held.getvalue())
+def _encode_png(image: Image.Image) -> ImagePart:
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return ImagePart(buffer.getvalue())

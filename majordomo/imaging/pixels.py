@@ -1,12 +1,11 @@
-"""Between bytes and pixels: decoding within limits, upright, in eight bits, with the colors that were meant; and encoding.
+"""Decode images to pixels and encode pixels to files.
 
-Pixels are L, RGB or RGBA. What could not stay as it was is told as a note.
+Decoding is bounded by limits and gives upright pixels with eight bits a channel, in mode L, RGB or
+RGBA, with their color profile. Changes that this makes to an image are reported as notes.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,36 +15,24 @@ from PIL import Image, ImageCms, ImageColor, ImageMath, features
 
 from majordomo.errors import InvalidRequestError, UnsupportedError
 from majordomo.media.image_containers import webp_chunks
-from majordomo.media.image_part import ImagePart, check_area, check_size, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_limits import check_area, check_size
+from majordomo.media.image_part import DECODING_ERRORS, ImagePart, as_image_part
 from majordomo.settings import Limits
 
 Note = Callable[[str, str], None]  # code, message
 Size = tuple[int, int]
-_FORMATS = {
+_PILLOW_FORMATS = {
     "image/png": "PNG",
     "image/jpeg": "JPEG",
     "image/webp": "WEBP",
     "image/gif": "GIF",
     "image/avif": "AVIF",
 }
-KINDS = {mime: name.lower() for mime, name in _FORMATS.items()}
-WEBP_SIDE = 16_383  # RFC 9649: 14 bits
-QUALITIES = {"jpeg": 90, "webp": 85, "avif": 70}
-# what Pillow's readers raise for broken files, what slips out of the libraries below them, and what they say of odd files where a program
-# makes errors of warnings
-DECODING_ERRORS = (
-    *(
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ),
-    *(RuntimeError, LookupError, TypeError, Warning),
-)
-_TURNS = {
+FORMATS = {mime: name.lower() for mime, name in _PILLOW_FORMATS.items()}
+MAX_WEBP_SIDE = 16_383  # RFC 9649: 14 bits
+DEFAULT_QUALITIES = {"jpeg": 90, "webp": 85, "avif": 70}
+_ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -54,130 +41,160 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
+# The color space of a profile that fits a mode.
+_COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A decoded image. Without a `profile` its colors are sRGB."""
+    """A decoded image. The image is never modified: every step creates a new one."""
 
     image: Image.Image
+    """The pixels, in mode L, RGB or RGBA."""
     profile: bytes | None = None
+    """The ICC color profile; None means sRGB."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How pixels become a file. `effort` costs time and saves bytes; `colors` is a palette of so many for a PNG."""
+    """How pixels are encoded."""
 
-    kind: str
+    format: str
+    """`"png"`, `"jpeg"`, `"webp"` or `"avif"`."""
     quality: int | None = None
+    """Quality of a lossy format, 1 to 100. Default: `DEFAULT_QUALITIES`."""
     lossless: bool = False
+    """Compress a WebP without loss. Default: False."""
     effort: bool = False
+    """Take more time for a smaller file. Default: False."""
     colors: int | None = None
-    level: int = (
-        3  # of a PNG's packing: a third of the time of zlib's default, and an eighth more bytes
-    )
+    """Reduce a PNG to a palette of this many colors. Default: no reduction."""
+    # Level 3 takes a third of the time of zlib's default, for an eighth more bytes.
+    level: int = 3
+    """zlib compression level of a PNG, unless `effort` is set. Default: 3."""
 
 
 def ignore_notes(code: str, message: str) -> None:
-    """A Note for those that have no place for notes: masks, stamps, sheets, comparisons, what goes to a model."""
+    """Discard a note, for results that cannot carry notes."""
 
 
 def open_image(
-    picture: ImagePart, limits: Limits, field: str = "image", near: Size | None = None
+    part: ImagePart, limits: Limits, field: str = "image", min_size: Size | None = None
 ) -> Image.Image:
-    """Decoded as it is stored. `near`: a JPEG may come at half, a quarter or an eighth of its size, as long as that is no smaller.
+    """Decode an image as it is stored.
 
-    Raises InvalidRequestError naming `field`: IMAGE_TOO_LARGE by the header, BAD_IMAGE for what cannot be decoded; UnsupportedError for
-    an AVIF where Pillow has none.
+    With `min_size`, a JPEG may be decoded at half, a quarter or an eighth of its size, as long as
+    the result is not smaller than that.
+
+    Raises:
+        InvalidRequestError: Names `field`. The image exceeds the limits (code IMAGE_TOO_LARGE) or
+            cannot be decoded (code BAD_IMAGE).
+        UnsupportedError: An AVIF, and Pillow does not support it.
     """
-    if not isinstance(picture, ImagePart):
-        raise InvalidRequestError(
-            f"an image is an ImagePart, not {type(picture).__name__}", field=field
-        )
+    as_image_part(part, field)
     check_size(
-        picture, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side, field=field
+        part, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side, field=field
     )
-    if picture.mime == "image/avif":
+    if part.mime == "image/avif":
         check_avif(field)
     try:
-        image: Image.Image = Image.open(BytesIO(picture.data), formats=(_FORMATS[picture.mime],))
-        # what decoders go by may stand further behind: a second header, a frame larger than its canvas
+        image: Image.Image = Image.open(BytesIO(part.data), formats=(_PILLOW_FORMATS[part.mime],))
+        # The size that decoders use can come later in the file: a second header, or a frame larger
+        # than its canvas.
         check_area(
             image.size,
             max_pixels=limits.max_image_pixels,
             max_side=limits.max_image_side,
             field=field,
         )
-        if near is not None:
-            image.draft(None, near)  # None keeps the mode
+        if min_size is not None:
+            image.draft(None, min_size)  # None keeps the mode
         image.load()
-    except DECODING_ERRORS as error:
-        message = f"the {picture.mime} image cannot be decoded: {type(error).__name__}"
+    except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
+        message = f"the {part.mime} image cannot be decoded: {type(error).__name__}"
         raise InvalidRequestError(message, field=field, code="BAD_IMAGE") from None
     return image
 
 
 def check_avif(field: str) -> None:
+    """Raise UnsupportedError if Pillow does not support AVIF."""
     if not features.check("avif"):
-        raise UnsupportedError("this Pillow was built without AVIF", field=field)
+        raise UnsupportedError("Pillow was built without AVIF support", field=field)
 
 
 def decode(
-    picture: ImagePart, limits: Limits, note: Note, field: str = "image", near: Size | None = None
+    part: ImagePart,
+    limits: Limits,
+    note: Note,
+    field: str = "image",
+    min_size: Size | None = None,
 ) -> Pixels:
-    """Upright pixels; of an animation the first. Raises as `opened` does."""
-    image = open_image(picture, limits, field, near)
-    if picture.mime != "image/jpeg" and getattr(
-        image, "is_animated", False
-    ):  # some cameras' JPEGs have a second image
-        note(
-            "FIRST_FRAME",
-            f"an animation of {getattr(image, 'n_frames', 2)} images became its first one",
-        )
-    if picture.mime == "image/png" and picture.data[24] == 16:
-        note("EIGHT_BITS", "sixteen bits a channel became eight")
-    profile = _profile(image, note)
-    plain = _plain(image, picture)
+    """Decode an image to upright pixels; of an animation, the first frame.
+
+    Raises:
+        InvalidRequestError: See `open_image`.
+        UnsupportedError: See `open_image`.
+    """
+    image = open_image(part, limits, field, min_size)
+    # The JPEGs of some cameras contain a second image, which is not an animation.
+    if part.mime != "image/jpeg" and getattr(image, "is_animated", False):
+        frames = getattr(image, "n_frames", 2)
+        note("FIRST_FRAME", f"only the first frame of an animation of {frames} was kept")
+    if _has_sixteen_bits(part):
+        note("EIGHT_BITS", "sixteen bits a channel were reduced to eight")
+    profile = _read_profile(image, note)
+    plain = _to_plain_mode(image, part)
     if plain.mode == "CMYK":
-        plain, profile = _from_inks(plain, profile, note), None
-    turned = upright(plain, _orientation(picture, image))
-    turned.info = {}
-    return Pixels(turned, profile if profile and _fits(profile, turned.mode) else None)
+        plain, profile = _cmyk_to_rgb(plain, profile, note), None
+    upright = apply_orientation(plain, _read_orientation(part, image))
+    upright.info = {}
+    return Pixels(upright, profile if profile and _fits_mode(profile, upright.mode) else None)
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+def decode_srgb(part: ImagePart, limits: Limits, field: str) -> Image.Image:
+    """Decode an image as it is displayed: upright and in sRGB, without notes.
+
+    Raises:
+        InvalidRequestError: See `open_image`.
+        UnsupportedError: See `open_image`.
+    """
+    return as_srgb(decode(part, limits, ignore_notes, field), ignore_notes).image
 
 
-def _orientation(picture: ImagePart, image: Image.Image) -> int:
-    if (
-        picture.mime == "image/avif"
-    ):  # a property of the file (irot, imir), which Pillow tells as EXIF
+def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
+    """Return the image rotated and mirrored as an EXIF orientation (1 to 8) requires."""
+    return image.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else image
+
+
+def _read_orientation(part: ImagePart, image: Image.Image) -> int:
+    # In an AVIF it is a property of the file (irot, imir), which Pillow reports as EXIF.
+    if part.mime == "image/avif":
         return int(image.getexif().get(0x0112, 1))
-    return read_orientation(picture.data)
+    return read_orientation(part.data)
 
 
-def upright_size(image: ImagePart) -> Size:
-    """Width and height as they are seen, without decoding a PNG, JPEG, WebP or GIF."""
-    if image.mime != "image/avif" and read_orientation(image.data) >= 5:
-        return image.height, image.width
-    return image.width, image.height
+def upright_size(part: ImagePart) -> Size:
+    """Return width and height as displayed, without decoding."""
+    if part.mime != "image/avif" and read_orientation(part.data) >= 5:
+        return part.height, part.width
+    return part.width, part.height
 
 
-def _plain(image: Image.Image, picture: ImagePart) -> Image.Image:
-    """L, RGB, RGBA or CMYK."""
+def _has_sixteen_bits(part: ImagePart) -> bool:
+    """Return whether a PNG has sixteen bits a channel (IHDR)."""
+    return part.mime == "image/png" and part.data[24] == 16
+
+
+def _to_plain_mode(image: Image.Image, part: ImagePart) -> Image.Image:
+    """Convert the image to mode L, RGB, RGBA or CMYK."""
     if image.mode.startswith("I"):
-        return _from_sixteen(image)
-    if (
-        image.mode in ("RGB", "L")
-        and "transparency" in image.info
-        and picture.mime == "image/png"
-        and picture.data[24] == 16
-    ):
-        told = image.info["transparency"]
+        return _from_sixteen_bits(image)
+    if image.mode in ("RGB", "L") and "transparency" in image.info and _has_sixteen_bits(part):
+        transparent = image.info["transparency"]
         image.info["transparency"] = (
-            tuple(level >> 8 for level in told) if isinstance(told, tuple) else told >> 8
+            tuple(level >> 8 for level in transparent)
+            if isinstance(transparent, tuple)
+            else transparent >> 8
         )
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
@@ -186,80 +203,82 @@ def _plain(image: Image.Image, picture: ImagePart) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _from_sixteen(image: Image.Image) -> Image.Image:
-    gray = eight_bit(image)
-    clear = image.info.get("transparency")
-    if not isinstance(clear, int):
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    gray = to_eight_bits(image)
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
         return gray
     alpha = ImageMath.lambda_eval(
-        lambda of: of["convert"](of["notequal"](of["gray"], clear) * 255, "L"),
+        lambda names: names["convert"](names["notequal"](names["gray"], transparent) * 255, "L"),
         gray=image.convert("I"),
     )
     return Image.merge("RGBA", (gray, gray, gray, cast("Image.Image", alpha)))
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """16 bits a pixel scaled down; Pillow's own conversion cuts everything above 255 to white."""
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit pixels to 8 bits; Pillow's own conversion turns everything above 255 white."""
     return image.convert("I").point(lambda level: level / 257).convert("L")
 
 
-def _profile(image: Image.Image, note: Note) -> bytes | None:
+def _read_profile(image: Image.Image, note: Note) -> bytes | None:
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return None
-    if _space(profile) is None:
-        note("PROFILE_DROPPED", "the color profile is broken and was left out")
+    if _color_space(profile) is None:
+        note("PROFILE_DROPPED", "the color profile is broken and was removed")
         return None
     return profile
 
 
-def _space(profile: bytes) -> str | None:
+def _color_space(profile: bytes) -> str | None:
+    """Return the color space of a profile, or None if the profile is broken."""
     try:
         return str(ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space).strip()
     except (OSError, ImageCms.PyCMSError):
         return None
 
 
-def _fits(profile: bytes, mode: str) -> bool:
-    return _space(profile) == _SPACES[mode]
+def _fits_mode(profile: bytes, mode: str) -> bool:
+    return _color_space(profile) == _COLOR_SPACES[mode]
 
 
-def _from_inks(image: Image.Image, profile: bytes | None, note: Note) -> Image.Image:
-    if profile is not None and _fits(profile, "CMYK"):
-        note("COLORS_CONVERTED", "CMYK became sRGB by its color profile")
-        return _through(image, profile)
-    note("COLORS_CONVERTED", "CMYK without a color profile became RGB by rule of thumb")
+def _cmyk_to_rgb(image: Image.Image, profile: bytes | None, note: Note) -> Image.Image:
+    if profile is not None and _fits_mode(profile, "CMYK"):
+        note("COLORS_CONVERTED", "CMYK was converted to sRGB with its color profile")
+        return _convert_with_profile(image, profile)
+    note("COLORS_CONVERTED", "CMYK without a color profile was converted to RGB by a formula")
     return image.convert("RGB")
 
 
-def _through(image: Image.Image, profile: bytes) -> Image.Image:
+def _convert_with_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert the image from the color space of a profile to sRGB."""
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    made = ImageCms.profileToProfile(
+    converted = ImageCms.profileToProfile(
         image,
         ImageCms.ImageCmsProfile(BytesIO(profile)),
         ImageCms.createProfile("sRGB"),
         outputMode=mode,
     )
-    assert made is not None  # only `inPlace` gives none
-    made.info = {}
-    return made
+    assert converted is not None  # None is returned with `inPlace` only
+    converted.info = {}
+    return converted
 
 
 def as_srgb(pixels: Pixels, note: Note) -> Pixels:
-    """With colors that need no profile."""
+    """Convert the pixels to sRGB, so that they need no profile."""
     if pixels.profile is None:
         return pixels
     try:
-        image = _through(pixels.image, pixels.profile)
+        image = _convert_with_profile(pixels.image, pixels.profile)
     except ImageCms.PyCMSError:
-        note("PROFILE_DROPPED", "the color profile does not suit the image and was left out")
+        note("PROFILE_DROPPED", "the color profile does not fit the image and was removed")
         return Pixels(pixels.image)
-    note("COLORS_CONVERTED", "colors became sRGB by the color profile")
+    note("COLORS_CONVERTED", "colors were converted to sRGB with the color profile")
     return Pixels(image)
 
 
-def apply_profile(pixels: Pixels, note: Note) -> Pixels:
-    """RGB or RGBA; greys with a profile of their own go through it."""
+def ensure_color(pixels: Pixels, note: Note) -> Pixels:
+    """Convert the pixels to RGB or RGBA; the profile of a gray image is applied."""
     if pixels.image.mode != "L":
         return pixels
     if pixels.profile is not None:
@@ -270,75 +289,93 @@ def apply_profile(pixels: Pixels, note: Note) -> Pixels:
 
 
 def parse_color(text: str, field: str) -> tuple[int, int, int]:
-    """Red, green and blue of a name or `#rrggbb`. Raises InvalidRequestError naming the field."""
+    """Return red, green and blue of a color name or `#rrggbb`.
+
+    Raises:
+        InvalidRequestError: Names `field`. The text is not a color.
+    """
     try:
         return ImageColor.getrgb(text)[:3]
     except ValueError:
         raise InvalidRequestError(
-            f"{field} is a color's name or #rrggbb, not {text[:40]!r}", field=field
+            f"{field} must be the name of a color or #rrggbb; got {text[:40]!r}", field=field
         ) from None
 
 
 def flatten_onto(image: Image.Image, color: str | tuple[int, int, int] = "white") -> Image.Image:
-    """RGB, with `color` behind what is transparent."""
+    """Return the image as RGB, with transparency replaced by `color`."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    clear = image if image.mode == "RGBA" else image.convert("RGBA")
-    flat = Image.new("RGB", clear.size, color)
-    flat.paste(clear, mask=clear.getchannel("A"))
+    transparent = image if image.mode == "RGBA" else image.convert("RGBA")
+    flat = Image.new("RGB", transparent.size, color)
+    flat.paste(transparent, mask=transparent.getchannel("A"))
     return flat
 
 
-def is_lossless(image: ImagePart) -> bool:
-    """A lossless WebP has a chunk VP8L (container format of WebP)."""
-    if image.mime == "image/webp":
-        return any(kind == b"VP8L" for kind, _, _ in webp_chunks(image.data))
-    return image.mime in ("image/png", "image/gif")
+def is_lossless(part: ImagePart) -> bool:
+    """Return whether the file is a PNG, a GIF, or a lossless WebP (one with a VP8L chunk)."""
+    if part.mime == "image/webp":
+        return any(kind == b"VP8L" for kind, _, _ in webp_chunks(part.data))
+    return part.mime in ("image/png", "image/gif")
 
 
-def encode(pixels: Pixels, how: EncodeOptions) -> bytes:
-    """A file without any metadata but the color profile. A JPEG's transparency has been taken out before.
+def encode(pixels: Pixels, options: EncodeOptions) -> bytes:
+    """Encode pixels to a file without metadata other than the color profile.
 
-    Raises InvalidRequestError (field `kind`) when the image has more pixels a side than the kind of file holds.
+    For a JPEG, the caller removes transparency first.
+
+    Raises:
+        InvalidRequestError: Field `format`: the image is larger than the format allows (code
+            IMAGE_TOO_LARGE).
+        UnsupportedError: AVIF, and Pillow does not support it.
     """
-    image, settings = pixels.image, _settings(how)
-    if how.kind == "webp" and max(image.size) > WEBP_SIDE:
-        message = f"a WebP has at most {WEBP_SIDE:,} pixels a side; this image is {image.width}x{image.height}"
-        raise InvalidRequestError(message, field="format", code="IMAGE_TOO_LARGE")
-    if how.kind == "avif":
+    image, settings = pixels.image, _pillow_settings(options)
+    if options.format == "webp" and max(image.size) > MAX_WEBP_SIDE:
+        raise InvalidRequestError(
+            f"a WebP can have at most {MAX_WEBP_SIDE:,} pixels a side;"
+            f" got {image.width}x{image.height}",
+            field="format",
+            code="IMAGE_TOO_LARGE",
+        )
+    if options.format == "avif":
         check_avif("format")
-    if how.kind == "png" and (how.effort or how.colors):
-        image = _packed(image, how.colors)
-    if pixels.profile is not None and _fits(
+    if options.format == "png" and (options.effort or options.colors):
+        image = _to_smallest_mode(image, options.colors)
+    if pixels.profile is not None and _fits_mode(
         pixels.profile, "RGB" if image.mode == "P" else image.mode
     ):
         settings["icc_profile"] = pixels.profile
-    held = BytesIO()
-    image.save(held, how.kind.upper(), **settings)
-    return held.getvalue()
+    buffer = BytesIO()
+    image.save(buffer, options.format.upper(), **settings)
+    return buffer.getvalue()
 
 
-def _settings(how: EncodeOptions) -> dict[str, Any]:
-    if how.kind == "png":
-        return {"optimize": True} if how.effort else {"compress_level": how.level}
-    quality = how.quality or QUALITIES[how.kind]
-    if how.kind == "jpeg":
-        packed = {"optimize": True, "progressive": True} if how.effort else {}
-        return {"quality": quality, "subsampling": 0 if quality > 90 else 2, **packed}
-    if how.kind == "webp":
-        if how.lossless:  # `exact` keeps the colors below transparency
+def _pillow_settings(options: EncodeOptions) -> dict[str, Any]:
+    """Return the keyword arguments for `Image.save`."""
+    effort = options.effort
+    if options.format == "png":
+        return {"optimize": True} if effort else {"compress_level": options.level}
+    quality = options.quality or DEFAULT_QUALITIES[options.format]
+    if options.format == "jpeg":
+        compression = {"optimize": True, "progressive": True} if effort else {}
+        return {"quality": quality, "subsampling": 0 if quality > 90 else 2, **compression}
+    if options.format == "webp":
+        if options.lossless:
             return {
                 "lossless": True,
-                "exact": True,
-                "quality": 100 if how.effort else 60,
-                "method": 6 if how.effort else 3,
+                "exact": True,  # keep the colors of transparent pixels
+                "quality": 100 if effort else 60,
+                "method": 6 if effort else 3,
             }
-        return {"quality": quality, "method": 6 if how.effort else 2}
-    return {"quality": quality, "speed": 3 if how.effort else 7}
+        return {"quality": quality, "method": 6 if effort else 2}
+    return {"quality": quality, "speed": 3 if effort else 7}
 
 
-def _packed(image: Image.Image, colors: int | None) -> Image.Image:
-    """The mode that takes fewest bytes; with a palette of `colors`, or of what there is when it is exact."""
+def _to_smallest_mode(image: Image.Image, colors: int | None) -> Image.Image:
+    """Convert the image to the mode that needs the fewest bytes.
+
+    With `colors`, a palette of that many colors is used; without, a palette only if it is exact.
+    """
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode == "RGB":
@@ -352,5 +389,5 @@ def _packed(image: Image.Image, colors: int | None) -> Image.Image:
         return image.quantize(colors, method)
     if image.getcolors(256) is None:
         return image
-    few = image.quantize(256, method, dither=Image.Dither.NONE)
-    return few if few.convert(image.mode).tobytes() == image.tobytes() else image
+    palette = image.quantize(256, method, dither=Image.Dither.NONE)
+    return palette if palette.convert(image.mode).tobytes() == image.tobytes() else image

@@ -1,4 +1,4 @@
-"""Several images on one: contact sheets with captions, and a strip of before and after."""
+"""Combine several images into one: contact sheets and before-after strips."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from majordomo.imaging.pixels import (
     upright_size,
 )
 from majordomo.imaging.shapes import check_target
-from majordomo.imaging.text_overlay import TextLayout, font_of, lay, suited
-from majordomo.media.image_part import ImagePart
+from majordomo.imaging.text_overlay import TextLayout, choose_font, composite, load_font
+from majordomo.media.image_part import ImagePart, as_image_part
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number, check_text
 
-_MAX_IMAGES = 400  # images on a sheet
+Color = tuple[int, int, int]
+MAX_IMAGES = 400  # on a contact sheet
+_MIN_FONT_SIZE = 14  # pixels
+_LINE_HEIGHT = 1.6  # of a label, as a multiple of the font size
+_LABEL_GAP = 0.3  # between an image and its label, as a multiple of the font size
 
 
 def contact_sheet(
@@ -43,36 +47,57 @@ def contact_sheet(
     format: ImageFormat = "png",
     limits: Limits | None = None,
 ) -> ImagePart:
-    """The images in rows of `columns` (None: about as many as rows), each within `tile` pixels a side, never enlarged, with its caption
-    in one line below, cut short with … where it is too long.
+    """Arrange images in a grid, with captions.
 
-    Raises InvalidRequestError naming the field: `images[2]` for one that cannot be decoded, `tile` for a sheet larger than `limits`.
+    Args:
+        images: 1 to 400 images; none is enlarged.
+        captions: One line of text below each image, up to 2,000 characters; a line that is too wide
+            is cut off with "…". Default: no captions.
+        columns: Number of columns, 1 to 400. Default: about as many as rows.
+        tile: Longest side of each image in pixels, 8 to 4096.
+        margin: Distance between images and from the edges in pixels, 0 to 1024.
+        background: Name of a color or `#rrggbb`.
+        color: Color of the captions: a name or `#rrggbb`.
+        font: Path of a TrueType or OpenType file. Default: as for `Text`.
+        format: Format of the sheet: `"png"`, `"jpeg"`, `"webp"` or `"avif"`.
+        limits: Size limits for the images and the sheet. Default: `Limits()`.
+
+    Returns:
+        The sheet.
+
+    Raises:
+        InvalidRequestError: Names the field: `images[2]` for an image that cannot be decoded,
+            `tile` for a sheet that exceeds the limits, or the parameter that is not valid.
     """
-    shown = _images(images)
-    words = _captions(captions, len(shown))
-    check_number("columns", columns, 1, _MAX_IMAGES, whole=True)
+    parts = _check_images(images)
+    texts = _check_captions(captions, len(parts))
+    check_number("columns", columns, 1, MAX_IMAGES, whole=True)
     check_number("tile", tile, 8, 4096, whole=True)
     check_number("margin", margin, 0, 1024, whole=True)
-    how, bounds = Convert(format), limits or Limits()
-    behind, ink = parse_color(background, "background"), parse_color(color, "color")
-    across = min(len(shown), columns or math.ceil(math.sqrt(len(shown))))
-    down = math.ceil(len(shown) / across)
-    line = max(14, tile // 14) if any(words) else 0
-    high = max(
-        _scaled(upright_size(part), (tile, tile))[1] for part in shown
-    )  # no room for what none of them needs
-    cell = (tile + margin, high + margin + (round(line * 1.6) if line else 0))
-    size = (across * cell[0] + margin, down * cell[1] + margin)
-    check_target(size, bounds, "tile")
-    sheet = Image.new("RGB", size, behind)
-    for index, part in enumerate(shown):  # one decoded image at a time
-        left, top = margin + index % across * cell[0], margin + index // across * cell[1]
-        small = _within(part, (tile, tile), bounds, f"images[{index}]", behind)
-        sheet.paste(small, (left + (tile - small.width) // 2, top + (high - small.height) // 2))
-        if words[index]:
-            label = _label(words[index], font, line, tile, ink)
-            lay(sheet, label, (left + (tile - label.width) // 2, top + high + round(line * 0.3)))
-    return ImagePart(encode(Pixels(sheet), EncodeOptions(how.format)))
+    file_format, limits = Convert(format).format, limits or Limits()
+    background_rgb, text_rgb = parse_color(background, "background"), parse_color(color, "color")
+    columns = min(len(parts), columns or math.ceil(math.sqrt(len(parts))))
+    rows = math.ceil(len(parts) / columns)
+    font_size = max(_MIN_FONT_SIZE, tile // 14) if any(texts) else 0
+    # The rows are only as high as the highest image.
+    row_height = max(_scale_to_fit(upright_size(part), (tile, tile))[1] for part in parts)
+    cell = (tile + margin, row_height + margin + round(font_size * _LINE_HEIGHT))
+    size = (columns * cell[0] + margin, rows * cell[1] + margin)
+    check_target(size, limits, "tile")
+    sheet = Image.new("RGB", size, background_rgb)
+    # Only one image is decoded at a time.
+    for index, part in enumerate(parts):
+        left = margin + index % columns * cell[0]
+        top = margin + index // columns * cell[1]
+        small = _decode_to_fit(part, (tile, tile), limits, f"images[{index}]", background_rgb)
+        sheet.paste(
+            small, (left + (tile - small.width) // 2, top + (row_height - small.height) // 2)
+        )
+        if texts[index]:
+            label = _render_label(texts[index], font, font_size, tile, text_rgb)
+            label_top = top + row_height + round(font_size * _LABEL_GAP)
+            composite(sheet, label, (left + (tile - label.width) // 2, label_top))
+    return ImagePart(encode(Pixels(sheet), EncodeOptions(file_format)))
 
 
 def before_after(
@@ -88,91 +113,106 @@ def before_after(
     format: ImageFormat = "png",
     limits: Limits | None = None,
 ) -> ImagePart:
-    """Two images side by side, as high as `height` pixels or as the higher one, with a label below each; ("", "") leaves them out.
+    """Place two images side by side, with a label below each.
 
-    Raises InvalidRequestError naming the field, `before` or `after` for an image that cannot be decoded.
+    Args:
+        before: The left image; it is not enlarged.
+        after: The right image; it is not enlarged.
+        labels: The labels; `("", "")` for none.
+        height: Largest height of the images in pixels, 8 to 8192.
+        margin: Distance between the images and from the edges in pixels, 0 to 1024.
+        background: Name of a color or `#rrggbb`.
+        color: Color of the labels: a name or `#rrggbb`.
+        font: Path of a TrueType or OpenType file. Default: as for `Text`.
+        format: Format of the result: `"png"`, `"jpeg"`, `"webp"` or `"avif"`.
+        limits: Size limits for the images and the result. Default: `Limits()`.
+
+    Returns:
+        The strip.
+
+    Raises:
+        InvalidRequestError: Names the field: `before` or `after` for an image that cannot be
+            decoded, `height` for a result that exceeds the limits, or the parameter that is not
+            valid.
     """
     check_number("height", height, 8, 8192, whole=True)
     check_number("margin", margin, 0, 1024, whole=True)
-    words = _captions(labels, 2, "labels")
-    how, bounds = Convert(format), limits or Limits()
-    behind, ink = parse_color(background, "background"), parse_color(color, "color")
-    wide = bounds.max_image_side
+    texts = _check_captions(labels, 2, "labels")
+    file_format, limits = Convert(format).format, limits or Limits()
+    background_rgb, text_rgb = parse_color(background, "background"), parse_color(color, "color")
+    max_size = (limits.max_image_side, height)
     pair = [
-        _within(part, (wide, height), bounds, name, behind)
+        _decode_to_fit(part, max_size, limits, name, background_rgb)
         for part, name in ((before, "before"), (after, "after"))
     ]
-    line = max(14, height // 20) if any(words) else 0
-    high = max(image.height for image in pair)
+    font_size = max(_MIN_FONT_SIZE, height // 20) if any(texts) else 0
+    row_height = max(image.height for image in pair)
     size = (
         sum(image.width for image in pair) + 3 * margin,
-        high + 2 * margin + (round(line * 1.6) if line else 0),
+        row_height + 2 * margin + round(font_size * _LINE_HEIGHT),
     )
-    check_target(size, bounds, "height")
-    strip, left = Image.new("RGB", size, behind), margin
-    for image, label in zip(pair, words, strict=True):
-        strip.paste(image, (left, margin + (high - image.height) // 2))
-        if label:
-            drawn = _label(label, font, line, image.width, ink)
-            lay(
-                strip,
-                drawn,
-                (left + (image.width - drawn.width) // 2, margin + high + round(line * 0.3)),
-            )
+    check_target(size, limits, "height")
+    strip, left = Image.new("RGB", size, background_rgb), margin
+    for image, text in zip(pair, texts, strict=True):
+        strip.paste(image, (left, margin + (row_height - image.height) // 2))
+        if text:
+            label = _render_label(text, font, font_size, image.width, text_rgb)
+            label_top = margin + row_height + round(font_size * _LABEL_GAP)
+            composite(strip, label, (left + (image.width - label.width) // 2, label_top))
         left += image.width + margin
-    return ImagePart(encode(Pixels(strip), EncodeOptions(how.format)))
+    return ImagePart(encode(Pixels(strip), EncodeOptions(file_format)))
 
 
-def _within(
-    part: ImagePart, room: Size, limits: Limits, field: str, background: tuple[int, int, int]
+def _decode_to_fit(
+    part: ImagePart, max_size: Size, limits: Limits, field: str, background: Color
 ) -> Image.Image:
-    """RGB, in sRGB, no larger than the room. A JPEG is decoded no larger than needed."""
-    image = as_srgb(
-        decode(part, limits, ignore_notes, field, near=(min(room), min(room))), ignore_notes
-    ).image
-    size = _scaled(image.size, room)
+    """Decode an image to RGB in sRGB, no larger than `max_size`.
+
+    A JPEG is decoded no larger than necessary.
+    """
+    min_size = (min(max_size), min(max_size))
+    image = as_srgb(decode(part, limits, ignore_notes, field, min_size), ignore_notes).image
+    size = _scale_to_fit(image.size, max_size)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return flatten_onto(image, background)
 
 
-def _scaled(size: Size, room: Size) -> Size:
-    scale = min(1.0, room[0] / size[0], room[1] / size[1])
+def _scale_to_fit(size: Size, max_size: Size) -> Size:
+    scale = min(1.0, max_size[0] / size[0], max_size[1] / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _label(
-    words: str, font: str | None, size: int, width: int, color: tuple[int, int, int]
-) -> Image.Image:
-    letters = font_of(suited(words, font), size)
-    line = " ".join(words.split())
-    if letters.getlength(line) > width:
-        while line and letters.getlength(line + "…") > width:
+def _render_label(text: str, path: str | None, size: int, width: int, color: Color) -> Image.Image:
+    """Render one line of text, cut off at `width` pixels."""
+    font = load_font(choose_font(text, path), size)
+    line = " ".join(text.split())
+    if font.getlength(line) > width:
+        while line and font.getlength(line + "…") > width:
             line = line[:-1]
         line = line.rstrip() + "…"
-    return TextLayout([line], letters, 0, "center", False).drawn(color, color)
+    return TextLayout([line], font, 0, "center", False).render(color, color)
 
 
-def _images(images: object) -> tuple[ImagePart, ...]:
-    shown = as_tuple(images, "images")
-    if not 1 <= len(shown) <= _MAX_IMAGES:
-        raise InvalidRequestError(f"a sheet has 1 to {_MAX_IMAGES} images", field="images")
-    for index, part in enumerate(shown):
-        if not isinstance(part, ImagePart):
-            raise InvalidRequestError(
-                f"an image is an ImagePart, not {type(part).__name__}", field=f"images[{index}]"
-            )
-    return shown
-
-
-def _captions(captions: object, number: int, field: str = "captions") -> tuple[str, ...]:
-    if captions is None:
-        return ("",) * number
-    words = as_tuple(captions, field)
-    if len(words) != number:
+def _check_images(images: object) -> tuple[ImagePart, ...]:
+    parts = as_tuple(images, "images")
+    if not 1 <= len(parts) <= MAX_IMAGES:
         raise InvalidRequestError(
-            f"there are {len(words)} {field} for {number} images", field=field
+            f"images must have 1 to {MAX_IMAGES} items; got {len(parts)}", field="images"
         )
-    for index, caption in enumerate(words):
-        check_text(caption, f"{field}[{index}]", MAX_TEXT_CHARACTERS)
-    return words
+    for index, part in enumerate(parts):
+        as_image_part(part, f"images[{index}]")
+    return parts
+
+
+def _check_captions(captions: object, count: int, field: str = "captions") -> tuple[str, ...]:
+    if captions is None:
+        return ("",) * count
+    texts = as_tuple(captions, field)
+    if len(texts) != count:
+        raise InvalidRequestError(
+            f"{field} must have one item per image ({count}); got {len(texts)}", field=field
+        )
+    for index, text in enumerate(texts):
+        check_text(text, f"{field}[{index}]", MAX_TEXT_CHARACTERS)
+    return texts

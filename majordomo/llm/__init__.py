@@ -1,4 +1,4 @@
-"""Chat: parts, messages, requests, replies, events, and what a model and a provider promise. Values only; nothing here talks."""
+"""Chat: parts, messages, requests, replies, events and the interfaces. Performs no I/O."""
 
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning

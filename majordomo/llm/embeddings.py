@@ -1,4 +1,4 @@
-"""Texts as vectors: what an embedding model promises, and what it gives."""
+"""Embeddings: the interface of an embedding model and its result."""
 
 from __future__ import annotations
 
@@ -15,28 +15,45 @@ from majordomo.validation import as_extra, as_tuple, check_number, check_text
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """One vector per text, in the order of the texts; all of one length. `usage.input_tokens` is None where the backend does not count."""
+    """The embeddings of one or more texts."""
 
     vectors: tuple[tuple[float, ...], ...]
+    """One vector per text, in the order of the texts; all have the same length."""
     usage: Usage = field(default_factory=Usage)
+    """The tokens used; `input_tokens` is None if the backend does not count them."""
     model: str = ""
+    """Id of the model."""
     provider: str = ""
+    """Name of the provider."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The backend's own reply."""
 
     @property
     def vector(self) -> tuple[float, ...]:
-        """The first one."""
+        """The first vector."""
         return self.vectors[0]
 
     def __repr__(self) -> str:
-        return f"<Embeddings of {self.provider}/{self.model}: {len(self.vectors)} vectors of {len(self.vectors[0])} numbers>"
+        return (
+            f"<Embeddings of {self.provider}/{self.model}:"
+            f" {len(self.vectors)} vectors of {len(self.vectors[0])} numbers>"
+        )
 
 
 class EmbeddingModel(ABC):
-    """A model that turns texts into vectors."""
+    """A model that turns texts into vectors.
+
+    Example:
+        ```python
+        embeddings = await model.embed(["a fox", "a dog"])
+        print(len(embeddings.vector))
+        ```
+    """
 
     id: str
+    """The model's id at its provider."""
     provider: str
+    """Name of the provider."""
 
     @abstractmethod
     async def embed(
@@ -47,10 +64,20 @@ class EmbeddingModel(ABC):
         extra: Mapping[str, Any] | None = None,
         user_id: str = "",
     ) -> Embeddings:
-        """A vector for each text. `dimensions` shortens them where the model can; `extra` is merged into the backend's body;
-        `caller` is for whom it is done, never sent.
+        """Return a vector for each text.
 
-        Raises InvalidRequestError (field `texts`) for none at all or an empty one, before anything is sent, and MajordomoError's kinds.
+        Args:
+            texts: One text or several, none of them empty, each up to
+                `Limits.max_prompt_characters` (1,000,000 by default) characters.
+            dimensions: Length of the vectors, 1 to 1,000,000, if the model can shorten them; None
+                for the model's own length.
+            extra: Values merged into the request body of the backend.
+            user_id: End-user id for fair queueing, rate limits and accounting. Never sent.
+
+        Raises:
+            InvalidRequestError: Field `texts`: there are no texts, or one is empty; nothing has
+                been sent.
+            MajordomoError: The call failed.
         """
 
     @abstractmethod
@@ -62,11 +89,24 @@ class EmbeddingModel(ABC):
         extra: Mapping[str, Any] | None = None,
         user_id: str = "",
     ) -> Embeddings:
-        """The same, blocking."""
+        """Return a vector for each text: the blocking version of `embed`.
+
+        Args:
+            texts: One text or several.
+            dimensions: Length of the vectors.
+            extra: Values merged into the request body of the backend.
+            user_id: End-user id; never sent.
+
+        Raises:
+            MajordomoError: See `embed`.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the provider if this model was made by name and so owns it; else nothing."""
+        """Close the provider if this model owns it.
+
+        A model owns its provider if it was created from a model string. Otherwise nothing happens.
+        """
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,14 +121,16 @@ def check_texts(
     extra: Mapping[str, Any] | None,
     limits: Limits,
 ) -> tuple[str, ...]:
-    """The texts as a tuple. Raises InvalidRequestError for what no backend can take."""
-    given = (texts,) if isinstance(texts, str) else as_tuple(texts, "texts")
-    if not given:
-        raise InvalidRequestError("texts is empty", field="texts")
-    for text in given:
+    """Return the texts as a tuple; raise InvalidRequestError if no backend can accept the call."""
+    checked = (texts,) if isinstance(texts, str) else as_tuple(texts, "texts")
+    if not checked:
+        raise InvalidRequestError("texts must not be empty", field="texts")
+    for index, text in enumerate(checked):
         check_text(text, "texts", limits.max_prompt_characters)
         if not text:
-            raise InvalidRequestError("one of the texts is empty", field="texts")
+            raise InvalidRequestError(
+                f"texts must not contain empty texts; number {index + 1} is empty", field="texts"
+            )
     check_number("dimensions", dimensions, 1, 1_000_000, whole=True)
     as_extra(extra or {})
-    return given
+    return checked

@@ -1,4 +1,7 @@
-"""What a chat stream tells, in order: Loading or Queued first if at all, `Done` last and exactly once."""
+"""Events of a chat stream.
+
+`Loading` and `Queued` come first, if at all; `Done` is last and is emitted exactly once.
+"""
 
 from __future__ import annotations
 
@@ -11,63 +14,76 @@ from majordomo.llm.reply import Reply
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next piece of the answer's text."""
+    """The next part of the reply's text."""
 
     text: str
+    """The new text, to be appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """The next piece of the model's thoughts."""
+    """The next part of the model's reasoning."""
 
     text: str
+    """The new text, to be appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStarted:
-    """The model begins a tool call; `index` counts the calls of this reply from 0."""
+    """The model has started to write a tool call."""
 
     index: int
+    """Index of the call within this reply, counted from 0."""
     id: str
+    """Id of the call."""
     name: str
+    """Name of the tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A further piece of the arguments' JSON text."""
+    """The next part of a tool call's arguments."""
 
     index: int
+    """Index of the call within this reply, counted from 0."""
     arguments_json: str
+    """The new JSON text, to be appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool call is whole."""
+    """A tool call is complete."""
 
     index: int
+    """Index of the call within this reply, counted from 0."""
     call: ToolCallPart
+    """The complete call."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolReturned:
-    """A tool has answered; only in the stream of a tool loop, between two answers of the model."""
+    """A tool has returned; emitted only by a tool loop, between two replies of the model."""
 
     call: ToolCallPart
+    """The call."""
     result: ToolResultPart
+    """The result of the tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageReady:
-    """An image of the answer, or of a tool, is whole."""
+    """An image of the reply or of a tool result is complete."""
 
     image: ImagePart
+    """The image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end; `reply` is the whole answer."""
+    """The end of the stream; always the last event."""
 
     reply: Reply
+    """The complete reply."""
 
 
 ChatEvent = (

@@ -1,4 +1,4 @@
-"""Messages, their short constructors, and the versioned JSON a conversation is kept in."""
+"""Messages, functions that create them, and the versioned JSON format for conversations."""
 
 from __future__ import annotations
 
@@ -29,80 +29,131 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `parts` may be given as any sequence; a str in it becomes a TextPart."""
+    """A message of a conversation.
+
+    Raises:
+        InvalidRequestError: Field `messages`: an unknown role, or something that is not a part.
+    """
 
     role: Role
+    """`"system"`, `"user"`, `"assistant"` or `"tool"`."""
     parts: tuple[Part, ...]
+    """The content. Any iterable is accepted, and a str becomes a TextPart."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InvalidRequestError(f"a role is one of {', '.join(ROLES)}", field="messages")
-        given: Iterable[object] = [self.parts] if isinstance(self.parts, str) else self.parts
-        object.__setattr__(self, "parts", tuple([as_part(part) for part in given]))
+            raise InvalidRequestError(
+                f"role must be one of {', '.join(ROLES)}; got {repr(self.role)[:80]}",
+                field="messages",
+            )
+        values: Iterable[object] = [self.parts] if isinstance(self.parts, str) else self.parts
+        object.__setattr__(self, "parts", tuple([as_part(value) for value in values]))
 
     @property
     def text(self) -> str:
-        """The text parts, joined without anything between them."""
+        """The text parts, joined without a separator."""
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
+        """The image parts, in order."""
         return tuple(part for part in self.parts if isinstance(part, ImagePart))
 
 
 def system(*parts: str | Part) -> Message:
-    """What the model is told before anybody speaks."""
+    """Return a system message: instructions that precede the conversation.
+
+    Args:
+        *parts: Text and other parts.
+    """
     return Message("system", tuple(as_part(part) for part in parts))
 
 
 def user(*parts: str | Part) -> Message:
-    """A user's turn: `user("What mood is this?", image)`."""
+    """Return a user message.
+
+    Args:
+        *parts: Text and other parts.
+
+    Example:
+        ```python
+        user("What mood is this?", image)
+        ```
+    """
     return Message("user", tuple(as_part(part) for part in parts))
 
 
 def user_parts(*parts: str | Part) -> Message:
-    """The same as `user`, for code that has parts."""
+    """Return a user message: an alias of `user` for code that already has parts.
+
+    Args:
+        *parts: Text and other parts.
+    """
     return user(*parts)
 
 
 def assistant(*parts: str | Part) -> Message:
-    """A turn of the model; it may have images."""
+    """Return an assistant message; it may contain images.
+
+    Args:
+        *parts: Text and other parts.
+    """
     return Message("assistant", tuple(as_part(part) for part in parts))
 
 
 def tool_result(
     call: ToolCallPart, *parts: str | TextPart | ImagePart | FilePart, is_error: bool = False
 ) -> Message:
-    """The answer to one tool call; text and images."""
+    """Return a message with the result of a tool call.
+
+    Args:
+        call: The call.
+        *parts: Text, images and files.
+        is_error: Whether the tool failed.
+
+    Raises:
+        InvalidRequestError: Field `messages`: another kind of part.
+    """
     content = tuple(as_part(part) for part in parts)
     for part in content:
         if not isinstance(part, (TextPart, ImagePart, FilePart)):
             raise InvalidRequestError(
-                f"a tool answers with text, images and files, not {type(part).__name__}",
+                f"a tool result may contain text, images and files; got {type(part).__name__}",
                 field="messages",
             )
     return Message("tool", (ToolResultPart(call.id, call.name, content, is_error),))  # type: ignore[arg-type]  # the loop narrowed each element
 
 
-def as_messages(given: str | Message | Sequence[Message]) -> tuple[Message, ...]:
-    """One str is a user's turn. Raises InvalidRequestError (field `messages`) for an empty list or anything else in it."""
-    if isinstance(given, str):
-        return (user(given),)
-    if isinstance(given, Message):
-        return (given,)
-    messages = as_tuple(given, "messages")
+def as_messages(value: str | Message | Sequence[Message]) -> tuple[Message, ...]:
+    """Return `value` as messages; a str becomes a user message.
+
+    Raises:
+        InvalidRequestError: Field `messages`: there are no messages, or one is not a Message.
+    """
+    if isinstance(value, str):
+        return (user(value),)
+    if isinstance(value, Message):
+        return (value,)
+    messages = as_tuple(value, "messages")
     if not messages:
-        raise InvalidRequestError("messages is empty", field="messages")
+        raise InvalidRequestError("messages must not be empty", field="messages")
     for message in messages:
         if not isinstance(message, Message):
             raise InvalidRequestError(
-                f"messages holds Message values, not {type(message).__name__}", field="messages"
+                f"messages must contain Message values; got {type(message).__name__}",
+                field="messages",
             )
     return messages
 
 
 def dump_messages(messages: Sequence[Message]) -> str:
-    """A conversation as JSON text, images included as base64; `load_messages` gives the same values back."""
+    """Return a conversation as JSON text.
+
+    Images and files are included as base64. `load_messages` restores equal messages.
+
+    Args:
+        messages: The conversation.
+    """
     document = {
         "majordomo": "messages",
         "version": VERSION,
@@ -112,14 +163,22 @@ def dump_messages(messages: Sequence[Message]) -> str:
 
 
 def load_messages(text: str) -> list[Message]:
-    """The conversation that `dump_messages` wrote. Raises InvalidRequestError (field `text`) for anything else."""
+    """Restore a conversation from the text that `dump_messages` returned.
+
+    Args:
+        text: The JSON text.
+
+    Raises:
+        InvalidRequestError: Field `text`: not a saved conversation, or one of another version.
+    """
     try:
         document = json.loads(text)
         if document["majordomo"] != "messages":
             raise KeyError("majordomo")
         if document["version"] != VERSION:
             raise InvalidRequestError(
-                f"this conversation has version {document['version']!r}; this library reads {VERSION}",
+                f"the conversation has version {document['version']!r};"
+                f" this library supports version {VERSION}",
                 field="text",
             )
         return [_load_message(message) for message in document["messages"]]
@@ -134,7 +193,7 @@ def load_messages(text: str) -> list[Message]:
         binascii.Error,
     ) as error:
         raise InvalidRequestError(
-            f"this is no saved conversation: {type(error).__name__}", field="text"
+            f"text must be a saved conversation: {type(error).__name__}", field="text"
         ) from None
 
 
@@ -174,7 +233,7 @@ def _dump_part(part: Part) -> dict[str, Any]:
                 "arguments": part.arguments_json,
             }
         case ToolResultPart():
-            content = [_dump_part(piece) for piece in part.parts]
+            content = [_dump_part(inner) for inner in part.parts]
             return {
                 "type": "tool_result",
                 "call_id": part.call_id,
@@ -203,7 +262,7 @@ def _load_part(saved: dict[str, Any]) -> Part:
         case "tool_call":
             return ToolCallPart(_text(saved["id"]), _text(saved["name"]), _text(saved["arguments"]))
         case "tool_result":
-            content = tuple(_load_part(piece) for piece in saved["parts"])
+            content = tuple(_load_part(inner) for inner in saved["parts"])
             return ToolResultPart(
                 _text(saved["call_id"]),
                 _text(saved["name"]),
@@ -216,5 +275,5 @@ def _load_part(saved: dict[str, Any]) -> Part:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("text expected")
+        raise TypeError(f"expected a text; got {type(value).__name__}")
     return value

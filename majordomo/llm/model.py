@@ -1,4 +1,8 @@
-"""What a chat model and its provider promise. Implementations live elsewhere; a program's own fake may stand here as well."""
+"""Interfaces of chat models and their providers.
+
+Implementations are in other packages. A program may implement these interfaces too, for example
+with a fake for tests.
+"""
 
 from __future__ import annotations
 
@@ -29,25 +33,38 @@ Messages = str | Message | Sequence[Message]
 
 
 class ChatSource(Protocol):
-    """Where a stream's events come from: in batches, one per piece of network, so that nothing is paid per event."""
+    """The source of a stream's events.
+
+    Events arrive in batches, one per network read, so that there is no overhead per event.
+    """
 
     @property
     def reply(self) -> Reply:
-        """What has arrived so far; whole after Done."""
+        """The reply so far; complete after `Done`."""
 
     async def next_events(self) -> Sequence[ChatEvent]:
-        """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""
+        """Wait for the next events.
+
+        Returns:
+            At least one event; an empty sequence only after `Done`.
+
+        Raises:
+            MajordomoError: The call failed.
+        """
 
     async def aclose(self) -> None:
-        """Stop, whether finished or not; calling it twice is fine."""
+        """Stop the call, whether or not it has finished. May be called more than once."""
 
 
 class Stream(Protocol):
-    """An answer while it arrives: iterate it once, inside its `async with`."""
+    """The events of a reply in progress.
+
+    Iterate it once, inside its `async with` block.
+    """
 
     @property
     def reply(self) -> Reply:
-        """The whole answer after `Done`; what arrived so far before it."""
+        """The reply so far; complete after `Done`."""
 
     def __aiter__(self) -> AsyncIterator[ChatEvent]: ...
 
@@ -55,10 +72,11 @@ class Stream(Protocol):
 
 
 class SyncStream(Protocol):
-    """The same, blocking."""
+    """The blocking version of `Stream`: iterate it once, inside its `with` block."""
 
     @property
-    def reply(self) -> Reply: ...
+    def reply(self) -> Reply:
+        """The reply so far; complete after `Done`."""
 
     def __iter__(self) -> Iterator[ChatEvent]: ...
 
@@ -66,50 +84,130 @@ class SyncStream(Protocol):
 
 
 class Model(ABC):
-    """A chat model. `messages` is a str (one user turn), a Message, or several.
+    """A chat model.
 
-    Precedence: options given when the model was made < fields of the request < options of the call < keywords; None unsets.
-    Every method raises MajordomoError's kinds; a misspelled keyword is a TypeError.
+    Settings come from four places; later ones override earlier ones: the options passed when the
+    model was created, the fields of the request, the options of the call, the keyword arguments.
+    None unsets a field.
+
+    Example:
+        ```python
+        reply = await model.generate("Name three colors.", temperature=0)
+        print(reply.text)
+        ```
     """
 
     id: str
+    """The model's id at its provider."""
     provider: str
+    """Name of the provider."""
 
     @property
     def provider_instance(self) -> Provider | None:
-        """Who serves this model, where that is known: for the questions that are free (`models`, `health`)."""
+        """The provider of this model, or None if it is not known.
+
+        Use it for calls that generate nothing: `models` and `health`.
+        """
         return None
 
     @abstractmethod
     async def generate(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> Reply:
-        """The whole answer. Options and keywords set fields of the request: `generate(messages, temperature=0)`."""
+        """Generate a reply.
+
+        Args:
+            messages: A str (one user message), a Message, several messages, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword: `generate(messages, temperature=0)`.
+
+        Returns:
+            The complete reply.
+
+        Raises:
+            InvalidRequestError: The request is not valid; nothing has been sent.
+            MajordomoError: The call failed.
+            TypeError: A keyword is not a field of the request.
+        """
 
     @abstractmethod
     def stream(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> AbstractAsyncContextManager[Stream]:
-        """The answer while it arrives: `async with model.stream(messages) as stream`, then `async for event in stream`.
+        """Generate a reply and emit it while it arrives. Leaving the block stops the call.
 
-        Leaving it stops the call.
+        Args:
+            messages: A str (one user message), a Message, several messages, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            A context manager whose value is the stream.
+
+        Raises:
+            InvalidRequestError: The request is not valid; nothing has been sent.
+            MajordomoError: The call failed.
+            TypeError: A keyword is not a field of the request.
+
+        Example:
+            ```python
+            async with model.stream("Tell me a story.") as stream:
+                async for event in stream:
+                    if isinstance(event, TextDelta):
+                        print(event.text, end="")
+            ```
         """
 
     @abstractmethod
     def generate_sync(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> Reply:
-        """The same as `generate`, blocking."""
+        """Generate a reply: the blocking version of `generate`.
+
+        Args:
+            messages: A str (one user message), a Message, several messages, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            The complete reply.
+
+        Raises:
+            MajordomoError: See `generate`.
+        """
 
     @abstractmethod
     def stream_sync(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
     ) -> AbstractContextManager[SyncStream]:
-        """The same as `stream`, blocking: `with model.stream_sync(messages) as stream: for event in stream`."""
+        """Generate a reply and emit it while it arrives: the blocking version of `stream`.
+
+        Args:
+            messages: A str (one user message), a Message, several messages, or a complete request.
+            *options: Changes to the request, applied in order.
+            **overrides: Fields of the request by keyword.
+
+        Returns:
+            A context manager whose value is the stream.
+
+        Raises:
+            MajordomoError: See `stream`.
+
+        Example:
+            ```python
+            with model.stream_sync("Tell me a story.") as stream:
+                for event in stream:
+                    if isinstance(event, TextDelta):
+                        print(event.text, end="")
+            ```
+        """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the provider if this model was made by name and so owns it; else nothing."""
+        """Close the provider if this model owns it.
+
+        A model owns its provider if it was created from a model string. Otherwise nothing happens.
+        """
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,22 +217,35 @@ class Model(ABC):
 
 
 class Provider(ABC):
-    """Who serves chat models."""
+    """A backend that serves chat models."""
 
     name: str
+    """Name of the provider."""
 
     @abstractmethod
     def model(self, id: str, *options: Option) -> Model:
-        """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
+        """Return the chat model with this id. Sends nothing.
+
+        Args:
+            id: The model's id at the backend.
+            *options: Defaults for all calls of the model.
+
+        Raises:
+            InvalidRequestError: The id is not valid.
+        """
 
     @abstractmethod
     async def models(self) -> list[ModelInfo]:
-        """What it serves, as far as it tells for free."""
+        """Return the models that the backend lists. Generates nothing and is free of charge.
+
+        Raises:
+            MajordomoError: The call failed.
+        """
 
     @abstractmethod
     async def health(self) -> Health:
-        """Free: never generates, never loads a model."""
+        """Check whether the backend responds. Never generates and never loads a model."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close its connections; calling it twice is fine."""
+        """Close all connections. May be called more than once."""

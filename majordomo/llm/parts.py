@@ -1,4 +1,4 @@
-"""The pieces of a message."""
+"""The parts of a message."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Text."""
+    """Text of a message."""
 
     text: str
+    """The text; up to `Limits.max_prompt_characters` (1,000,000 by default) characters."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FilePart:
-    """A document, such as a PDF, held as its bytes."""
+    """A document, such as a PDF."""
 
     data: bytes
+    """Content of the file; up to `Limits.max_image_bytes` (32 MiB by default)."""
     mime: str
+    """Media type, for example `"application/pdf"`; with `name` at most 1,000 characters."""
     name: str = ""
+    """Name of the file."""
 
     def __repr__(self) -> str:
         return f"<FilePart {self.mime} {self.name!r}, {len(self.data):,} bytes>"
@@ -41,35 +45,43 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingPart:
-    """What a model thought aloud. `provider` says whose it is: it is never shown to another one.
-
-    `opaque` holds what that provider wants back unchanged (signatures, encrypted items), as plain JSON values.
-    """
+    """Reasoning that a model emitted before its reply."""
 
     text: str
+    """The text of the reasoning."""
     provider: str = ""
+    """Name of the provider that produced it. It is never sent to another provider."""
     opaque: dict[str, Any] = field(default_factory=dict)
+    """Data that the provider needs back unchanged (signatures, encrypted items), as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPart:
-    """A model's wish to call a tool. `arguments_json` is the text as the model wrote it, which may be wrong."""
+    """A tool call that a model requests."""
 
     id: str
+    """Id of the call; the result refers to it."""
     name: str
+    """Name of the tool."""
     arguments_json: str = "{}"
+    """The arguments as the model wrote them; not necessarily valid JSON."""
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The parsed arguments; {} when the model wrote none. Raises BadResponseError when they are no JSON object, or one that would fill
-        the memory."""
+        """The parsed arguments; empty if the model wrote none.
+
+        Raises:
+            BadResponseError: The arguments are not a JSON object (code BAD_TOOL_ARGUMENTS), or
+                would use too much memory (code TOO_MANY_VALUES).
+        """
         if not self.arguments_json.strip():
             return {}
-        from majordomo.json_budget import is_heavy_text  # not loaded for images alone
+        # Imported here because a program that only generates images does not need it.
+        from majordomo.json_budget import is_heavy_text
 
         if is_heavy_text(self.arguments_json):
             raise BadResponseError(
-                f"the arguments for tool {self.name!r} hold more values than any have reason to",
+                f"the arguments for tool {self.name!r} contain too many values",
                 code="TOO_MANY_VALUES",
             )
         try:
@@ -78,7 +90,7 @@ class ToolCallPart:
             parsed = None
         if not isinstance(parsed, dict):
             raise BadResponseError(
-                f"the arguments for tool {self.name!r} are no JSON object",
+                f"the arguments for tool {self.name!r} must be a JSON object",
                 code="BAD_TOOL_ARGUMENTS",
             )
         return parsed
@@ -86,12 +98,16 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPart:
-    """What a tool answered: text, and images where it draws."""
+    """The result of a tool call."""
 
     call_id: str
+    """Id of the call."""
     name: str
+    """Name of the tool."""
     parts: tuple[TextPart | ImagePart | FilePart, ...] = ()
+    """Content of the result: text, images and files."""
     is_error: bool = False
+    """Whether the tool failed."""
 
 
 Part = TextPart | ImagePart | FilePart | ThinkingPart | ToolCallPart | ToolResultPart
@@ -99,11 +115,16 @@ _PARTS = (TextPart, ImagePart, FilePart, ThinkingPart, ToolCallPart, ToolResultP
 
 
 def as_part(value: object) -> Part:
-    """A str becomes a TextPart; anything that is no part is an InvalidRequestError (field `messages`)."""
+    """Return `value` as a part; a str becomes a TextPart.
+
+    Raises:
+        InvalidRequestError: Field `messages`: the value is neither a str nor a part.
+    """
     if isinstance(value, str):
         return TextPart(value)
     if isinstance(value, _PARTS):
         return value
     raise InvalidRequestError(
-        f"a message holds text and parts, not {type(value).__name__}", field="messages"
+        f"the parts of a message must be str or parts; got {type(value).__name__}",
+        field="messages",
     )

@@ -1,4 +1,4 @@
-"""What a model answered."""
+"""Replies of a chat model."""
 
 from __future__ import annotations
 
@@ -16,37 +16,51 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took, as the backend counted it; None where it did not say, never 0 for unknown.
+    """The resources that a reply used, as counted by the backend.
 
-    `input_tokens` includes the cached ones and those written to a cache, `output_tokens` the reasoning ones. Of the written ones,
-    `cache_write_1h_tokens` are kept for an hour, at another price. Tokens by modality are parts of these two. The seconds are those of a
-    backend that tells them (Ollama, llama.cpp, Groq): loading the model, reading the prompt, writing the answer.
+    None means that the backend did not report the value; an unknown value is never 0. Durations are
+    reported by Ollama, llama.cpp and Groq.
     """
 
     input_tokens: int | None = None
+    """All input tokens, including those read from or written to a cache."""
     output_tokens: int | None = None
+    """All output tokens, including reasoning tokens."""
     cached_tokens: int | None = None
+    """The tokens in `input_tokens` that were read from a cache."""
     reasoning_tokens: int | None = None
+    """The reasoning tokens in `output_tokens`."""
     cache_write_tokens: int | None = None
+    """The tokens in `input_tokens` that were written to a cache."""
     cache_write_1h_tokens: int | None = None
+    """The tokens in `cache_write_tokens` that are kept for an hour, at another price."""
     text_input_tokens: int | None = None
+    """The text tokens in `input_tokens`."""
     image_input_tokens: int | None = None
+    """The image tokens in `input_tokens`."""
     audio_input_tokens: int | None = None
+    """The audio tokens in `input_tokens`."""
     text_output_tokens: int | None = None
+    """The text tokens in `output_tokens`."""
     image_output_tokens: int | None = None
+    """The image tokens in `output_tokens`."""
     audio_output_tokens: int | None = None
+    """The audio tokens in `output_tokens`."""
     load_seconds: float | None = None
+    """Time to load the model, in seconds."""
     prompt_seconds: float | None = None
+    """Time to process the prompt, in seconds."""
     output_seconds: float | None = None
+    """Time to generate the reply, in seconds."""
 
     @classmethod
     def sum(cls, usages: Iterable[Usage]) -> Usage:
-        """Of each field the sum; None when any of them did not say."""
+        """Return the sum of each field; None if any of the usages does not know it."""
         return sum_known(cls, usages)
 
     @property
     def input_tokens_per_second(self) -> float | None:
-        """How fast the prompt was read, what came from a cache left out; None when it is not known."""
+        """Prompt processing speed without cached tokens; None if not known."""
         return _rate(
             None if self.input_tokens is None else self.input_tokens - (self.cached_tokens or 0),
             self.prompt_seconds,
@@ -54,7 +68,7 @@ class Usage:
 
     @property
     def output_tokens_per_second(self) -> float | None:
-        """How fast the answer was written; None when it is not known."""
+        """Generation speed; None if not known."""
         return _rate(self.output_tokens, self.output_seconds)
 
 
@@ -64,24 +78,31 @@ def _rate(tokens: int | None, seconds: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. `message` goes back into the conversation as it is.
-
-    `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with image
-    bytes elided, `output` the validated value when `output=` was asked for (of an unfinished stream: what can be read so far, not
-    validated), `raw_finish_reason` the backend's own word. `tried` says which members of a chain were passed over before this one answered.
-    """
+    """A reply of a chat model."""
 
     message: Message
+    """The assistant message; append it to the conversation unchanged."""
     finish_reason: FinishReason = "unknown"
+    """Why the reply ended."""
     usage: Usage = Usage()
+    """The resources that the reply used."""
     model: str = ""
+    """Id of the model as reported by the backend, often more precise than the requested id."""
     provider: str = ""
+    """Name of the provider."""
     output: Any = None
+    """The validated value if the request has `output`. In an unfinished stream: what can be parsed
+    so far, not validated."""
     warnings: tuple[CallWarning, ...] = ()
+    """What the backend could not do as requested."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The backend's own JSON without image bytes."""
     raw_finish_reason: str | None = None
+    """The backend's own finish reason."""
     new_messages: tuple[Message, ...] = ()
+    """The messages that the call added to the conversation. Default: only `message`."""
     failed_attempts: tuple[FailedAttempt, ...] = ()
+    """The models of a chain that failed or were skipped before this one."""
 
     def __post_init__(self) -> None:
         if not self.new_messages:
@@ -89,30 +110,31 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All text of the answer; "" when there is none."""
+        """All text of the reply; empty if there is none."""
         return self.message.text
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        """Every image that this call added, those of tools included, in order."""
+        """All images that the call added, including those of tools, in order."""
         return tuple(
-            piece
+            inner
             for message in self.new_messages
             for part in message.parts
-            for piece in (part.parts if isinstance(part, ToolResultPart) else (part,))
-            if isinstance(piece, ImagePart)
+            for inner in (part.parts if isinstance(part, ToolResultPart) else (part,))
+            if isinstance(inner, ImagePart)
         )
 
     @property
     def thinking(self) -> str:
-        """What the model thought aloud; "" when it did not."""
+        """The model's reasoning; empty if there is none."""
         return "".join(part.text for part in self.message.parts if isinstance(part, ThinkingPart))
 
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
+        """The tool calls of the reply, in order."""
         return tuple(part for part in self.message.parts if isinstance(part, ToolCallPart))
 
 
 def empty_reply(model: str, provider: str) -> Reply:
-    """What a stream's reply is before anything has arrived."""
+    """Return the reply of a stream before anything has arrived."""
     return Reply(Message("assistant", (TextPart(""),)), model=model, provider=provider)

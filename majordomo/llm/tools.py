@@ -1,4 +1,4 @@
-"""Tools a model may call, and the JSON schemas that describe tools and structured answers."""
+"""Tools that a model may call, and JSON schemas of tools and structured output."""
 
 from __future__ import annotations
 
@@ -16,117 +16,161 @@ from majordomo.json_budget import is_heavy_text
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ToolCallPart
 
-LONGEST_TEXT = 100_000  # characters of an unfit answer that its error holds
-_NAME = re.compile(
-    r"[A-Za-z0-9_-]{1,64}"
-)  # "letters, digits, _, -, at most 64" (OpenAI, function names)
+# Characters of an answer that does not match `output` that its error keeps.
+MAX_KEPT_CHARACTERS = 100_000
+# "letters, digits, _, -, at most 64" (OpenAI, function names)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool by name, description and the JSON schema of its arguments (an object schema). `function` is what runs it, if anything.
+    """A tool that a model may call.
 
-    Raises InvalidRequestError (field `tools`) for a name other than 1 to 64 letters, digits, `_` and `-`.
+    A typed function is accepted wherever a Tool is. Use this class for a tool without a function,
+    or with a schema of your own.
+
+    Raises:
+        InvalidRequestError: Field `tools`: the name is not valid, or `parameters` is not a mapping.
+
+    Example:
+        ```python
+        Tool("now", "Return the current time.", function=lambda: time.ctime())
+        ```
     """
 
     name: str
+    """1 to 64 letters, digits, `_` and `-`."""
     description: str = ""
+    """What the tool does; the model reads it."""
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {"type": "object", "properties": {}}
     )
+    """JSON schema of the arguments, an object schema. Default: no arguments."""
     function: Callable[..., Any] | None = field(default=None, compare=False)
-    model: Any = field(
-        default=None, compare=False, repr=False
-    )  # the pydantic model of the arguments, where a function has one
-    context: str = field(
-        default="", compare=False, repr=False
-    )  # the parameter that takes a ToolContext
+    """The function that runs the tool; None if the program runs it itself."""
+    model: Any = field(default=None, compare=False, repr=False)
+    """The pydantic model that validates the arguments; None for no validation."""
+    context: str = field(default="", compare=False, repr=False)
+    """Name of the parameter that receives a ToolContext; empty if there is none."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidRequestError(
-                "a tool's name is 1 to 64 letters, digits, _ and -", field="tools"
+                "the name of a tool must be 1 to 64 letters, digits, _ and -;"
+                f" got {repr(self.name)[:100]}",
+                field="tools",
             )
         if not isinstance(self.parameters, Mapping):
             raise InvalidRequestError(
-                f"the parameters of tool {self.name!r} are a JSON schema", field="tools"
+                f"the parameters of tool {self.name!r} must be a JSON schema (a mapping);"
+                f" got {type(self.parameters).__name__}",
+                field="tools",
             )
 
     def read_arguments(self, call: ToolCallPart) -> dict[str, Any]:
-        """The call's arguments as the function takes them: parsed, and validated where the tool is a typed function.
+        """Parse the arguments of a call, and validate them if the tool is a typed function.
 
-        Raises BadResponseError (`BAD_TOOL_ARGUMENTS`) that says what does not fit, without repeating the value.
+        Args:
+            call: The call.
+
+        Returns:
+            The keyword arguments for the function.
+
+        Raises:
+            BadResponseError: The arguments are not valid (code BAD_TOOL_ARGUMENTS). The message
+                names the invalid arguments without repeating their values.
         """
-        given = call.arguments
+        arguments = call.arguments
         if self.model is None:
-            return given
+            return arguments
         from pydantic import ValidationError
 
         try:
-            checked = self.model.model_validate(given)
+            validated = self.model.model_validate(arguments)
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(str(step) for step in found['loc']) or 'the arguments'}: {found['msg']}"
-                for found in error.errors(include_url=False, include_input=False)[:10]
+            problems = "; ".join(
+                f"{'.'.join(str(key) for key in item['loc']) or 'the arguments'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)[:10]
             )
             raise BadResponseError(
-                f"the arguments for tool {self.name!r} do not fit: {wrong}",
+                f"the arguments for tool {self.name!r} are not valid: {problems}",
                 code="BAD_TOOL_ARGUMENTS",
             ) from None
         return {
-            name: getattr(checked, name)
-            for name in type(checked).model_fields
-            if name in checked.model_fields_set
+            name: getattr(validated, name)
+            for name in type(validated).model_fields
+            if name in validated.model_fields_set
         }
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a tool may know beside its arguments: a parameter of this type is filled in by the loop, and no model sees it.
+    """Information about a call for its tool.
 
-    `value` is what was given as `context=` to the loop, `messages` the conversation up to the call, `caller` for whom it all happens.
+    The tool loop passes it to the parameter of a function that is annotated with this type. That
+    parameter is not in the schema that the model sees.
     """
 
     call: ToolCallPart
+    """The tool call."""
     messages: tuple[Message, ...] = ()
+    """The conversation up to the call."""
     value: Any = None
+    """The `context` argument of the tool loop."""
     user_id: str = ""
+    """End-user id of the loop; empty if there is none."""
 
 
 def as_tool(value: Tool | Callable[..., Any]) -> Tool:
-    """A typed function becomes a Tool: name and description from it, the schema from its signature through pydantic."""
+    """Return `value` as a Tool.
+
+    A typed function becomes a Tool with its name, its docstring as the description, and a JSON
+    schema of its signature that pydantic creates.
+
+    Raises:
+        InvalidRequestError: Field `tools`: not a function, or one whose signature has no schema.
+    """
     if isinstance(value, Tool):
         return value
     if not callable(value):
         raise InvalidRequestError(
-            f"a tool is a function or a Tool, not {type(value).__name__}", field="tools"
+            f"a tool must be a function or a Tool; got {type(value).__name__}", field="tools"
         )
-    # Loops are given the same functions again and again, and reading one costs as much as a call.
-    read = _READ.get(value) if isinstance(value, FunctionType) else None
-    if read is None or read.named != (value.__name__, value.__doc__):
-        read = _signature(value)
+    # Tool loops pass the same functions repeatedly, and reading a signature takes as long as a
+    # call.
+    signature = _SIGNATURES.get(value) if isinstance(value, FunctionType) else None
+    if signature is None or signature.name_and_doc != (value.__name__, value.__doc__):
+        signature = _read_signature(value)
         if isinstance(value, FunctionType):
-            _READ[value] = read
+            _SIGNATURES[value] = signature
     return Tool(
-        value.__name__, read.summary, deepcopy(read.schema), value, read.model, read.context
+        value.__name__,
+        signature.summary,
+        deepcopy(signature.schema),
+        value,
+        signature.model,
+        signature.context,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """What a function's signature and docstring say; nothing here holds the function, so that it can go when nobody else does."""
+    """The parts of a Tool that come from a function's signature and docstring.
 
-    named: tuple[str, str | None]
+    It has no reference to the function, so that a cached signature does not keep it alive.
+    """
+
+    name_and_doc: tuple[str, str | None]
     summary: str
     schema: dict[str, Any]
     model: Any
     context: str
 
 
-_READ: WeakKeyDictionary[Callable[..., Any], _Signature] = WeakKeyDictionary()
+_SIGNATURES: WeakKeyDictionary[Callable[..., Any], _Signature] = WeakKeyDictionary()
 
 
-def _signature(value: Callable[..., Any]) -> _Signature:
+def _read_signature(value: Callable[..., Any]) -> _Signature:
     from pydantic import ConfigDict, Field, create_model
     from pydantic.errors import PydanticUserError
 
@@ -136,7 +180,7 @@ def _signature(value: Callable[..., Any]) -> _Signature:
         raise InvalidRequestError(
             f"the annotations of tool {value!r} cannot be read: {error}", field="tools"
         ) from None
-    summary, described = _docstring(inspect.getdoc(value) or "")
+    summary, descriptions = _parse_docstring(inspect.getdoc(value) or "")
     fields: dict[str, Any] = {}
     context = ""
     for name, parameter in inspect.signature(value).parameters.items():
@@ -146,7 +190,7 @@ def _signature(value: Callable[..., Any]) -> _Signature:
             parameter.POSITIONAL_ONLY,
         ):
             raise InvalidRequestError(
-                f"tool {value.__name__!r}: parameter {name!r} cannot be given by name",
+                f"tool {value.__name__!r}: parameter {name!r} must accept a keyword argument",
                 field="tools",
             )
         if hints.get(name) is ToolContext:
@@ -154,13 +198,13 @@ def _signature(value: Callable[..., Any]) -> _Signature:
             continue
         if name.startswith("_"):
             raise InvalidRequestError(
-                f"tool {value.__name__!r}: parameter {name!r} begins with an underscore",
+                f"tool {value.__name__!r}: parameter {name!r} must not begin with an underscore",
                 field="tools",
             )
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (
             hints.get(name, Any),
-            Field(default, description=described[name]) if name in described else default,
+            Field(default, description=descriptions[name]) if name in descriptions else default,
         )
     try:
         model = create_model(
@@ -177,20 +221,28 @@ def _signature(value: Callable[..., Any]) -> _Signature:
     return _Signature((value.__name__, value.__doc__), summary, schema, model, context)
 
 
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The text before `Args:`, and the description of each argument in that section (Google style)."""
+def _parse_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Return the text before `Args:` and the description of each argument (Google style)."""
     head, _, rest = text.partition("\nArgs:\n")
     section = re.split(r"\n\S", rest, maxsplit=1)[0]
-    found = re.findall(
+    descriptions = re.findall(
         r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+?)(?=\n\s+\w+\s*(?:\([^)]*\))?:|\Z)",
         section,
         re.DOTALL | re.MULTILINE,
     )
-    return head.strip(), {name: " ".join(words.split()) for name, words in found}
+    return head.strip(), {name: " ".join(text.split()) for name, text in descriptions}
 
 
 def output_schema(output: Any) -> dict[str, Any]:
-    """The JSON schema of a wanted answer: a pydantic model, any type pydantic knows, or a schema given as a mapping."""
+    """Return the JSON schema of structured output.
+
+    Args:
+        output: A pydantic model, another type that pydantic supports, or a JSON schema as a
+            mapping.
+
+    Raises:
+        InvalidRequestError: Field `output`: the type has no JSON schema.
+    """
     if isinstance(output, Mapping):
         return dict(output)
     from pydantic import TypeAdapter
@@ -205,19 +257,27 @@ def output_schema(output: Any) -> dict[str, Any]:
 
 
 def read_output(output: Any, text: str, within: str = "") -> Any:
-    """The validated value in a model's answer, or in its field `within`. Raises BadResponseError (`BAD_OUTPUT`) when the text does not fit.
+    """Return the validated value in a model's answer, or in its field `within`.
 
-    A schema given as a mapping is not validated beyond being JSON: the backend was asked to keep it.
+    For a schema passed as a mapping, only the JSON syntax is validated: the backend was asked to
+    follow the schema.
+
+    Raises:
+        BadResponseError: The answer does not match (code BAD_OUTPUT), or would use too much memory
+            (code TOO_MANY_VALUES). `details["text"]` is the answer, up to 100,000 characters.
     """
     try:
-        return _read(output, text, within)
+        return _validate_output(output, text, within)
     except BadResponseError as error:
-        error.details["text"] = text[:LONGEST_TEXT]
+        error.details["text"] = text[:MAX_KEPT_CHARACTERS]
         raise
 
 
 def partial_output(text: str, within: str = "") -> Any:
-    """What an unfinished JSON answer, or its field `within`, holds so far, unvalidated; None when nothing can be read yet."""
+    """Return the value of an unfinished JSON answer, or of its field `within`, without validation.
+
+    Returns None if nothing can be parsed yet.
+    """
     from pydantic_core import from_json
 
     if is_heavy_text(text):
@@ -231,14 +291,12 @@ def partial_output(text: str, within: str = "") -> Any:
     return value
 
 
-def _read(output: Any, text: str, within: str) -> Any:
+def _validate_output(output: Any, text: str, within: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json
 
     if is_heavy_text(text):
-        raise BadResponseError(
-            "the answer holds more values than any has reason to", code="TOO_MANY_VALUES"
-        )
+        raise BadResponseError("the answer contains too many values", code="TOO_MANY_VALUES")
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
     try:
         value = from_json(fenced[1] if fenced else text)
@@ -249,12 +307,12 @@ def _read(output: Any, text: str, within: str) -> Any:
         return value if isinstance(output, Mapping) else TypeAdapter(output).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
+        location = ".".join(str(key) for key in first["loc"])
         raise BadResponseError(
-            f"the answer does not fit the output asked for: {where}: {first['msg']}",
+            f"the answer does not match output: {location}: {first['msg']}",
             code="BAD_OUTPUT",
         ) from None
     except ValueError:
         raise BadResponseError(
-            "the answer is not the JSON that output asked for", code="BAD_OUTPUT"
+            "the answer is not valid JSON, which output requires", code="BAD_OUTPUT"
         ) from None

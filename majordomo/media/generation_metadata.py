@@ -1,7 +1,9 @@
-"""How image programs write down what an image was made with: the text of A1111 and stable-diffusion.cpp, and ComfyUI's graph.
+"""Read and write the generation metadata that image programs store in their files.
 
-The text is prompt, then "Negative prompt: ...", then one last line of pairs that begins with "Steps: "; each may be missing. All of it is a
-claim: whoever saved the image may have written anything.
+Two formats are supported: the "parameters" text of A1111 and stable-diffusion.cpp, and ComfyUI's
+graph. The text consists of the prompt, then "Negative prompt: ...", then one last line of pairs
+that begins with "Steps: "; each of them may be missing. The metadata is unverified: any program
+that saved the image may have written anything.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any
 _PAIR = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^"\\])*"|\{.*\}|[^,]*)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
 _SIZE = re.compile(r"[1-9]\d{0,5}x[1-9]\d{0,5}")
-# canonical field: (its name in the pairs, what makes a value of its text)
+_MAX_VALUE_CHARACTERS = 2000
+# canonical field: (its label in the pairs, its type)
 _PAIRS: dict[str, tuple[str, type]] = {
     "steps": ("Steps", int),
     "sampler": ("Sampler", str),
@@ -27,9 +30,8 @@ _PAIRS: dict[str, tuple[str, type]] = {
     "strength": ("Denoising strength", float),
     "model": ("Model", str),
 }
-
-
-_GRAPH = {
+# input of a ComfyUI node: canonical field
+_GRAPH_INPUTS = {
     "seed": "seed",
     "noise_seed": "seed",
     "steps": "steps",
@@ -41,23 +43,28 @@ _GRAPH = {
 
 @dataclass(frozen=True, slots=True)
 class ParsedMetadata:
-    """The three parts of the text."""
+    """The three parts of a "parameters" text."""
 
     prompt: str | None = None
+    """The prompt; None if there was no text at all."""
     negative_prompt: str | None = None
+    """The negative prompt; None if there is none."""
     pairs: dict[str, str] = field(default_factory=dict)
+    """The values of the last line by their label, unquoted and not converted."""
 
     @property
     def seed(self) -> int | None:
+        """The seed, or None if there is none or it is not a number of up to 20 digits."""
         digits = self.pairs.get("Seed", "")
         return int(digits) if re.fullmatch(r"[0-9]{1,20}", digits) else None
 
 
 def read_text(text: str | None) -> ParsedMetadata:
+    """Split a "parameters" text into its parts."""
     if text is None:
         return ParsedMetadata()
     lines = text.replace("\r\n", "\n").strip().split("\n")
-    pairs = _pairs(lines[-1])
+    pairs = _parse_pairs(lines[-1])
     if pairs:
         lines.pop()
     start = next(
@@ -68,15 +75,19 @@ def read_text(text: str | None) -> ParsedMetadata:
 
 
 def read_parameters(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Canonical fields found in the text chunks of an image, as far as they are there: prompt, negative_prompt, steps, sampler,
-    scheduler, cfg_scale, seed, size, strength, model; and under their own names all other pairs, as text."""
+    """Return the generation parameters in the text chunks of an image.
+
+    Canonical fields are prompt, negative_prompt, steps, sampler, scheduler, cfg_scale, seed, size,
+    strength and model, as far as they are present. All other pairs are returned as text under their
+    own labels.
+    """
     if "parameters" in texts:
         return _from_text(read_text(texts["parameters"]))
     return _from_graph(texts["prompt"]) if "prompt" in texts else {}
 
 
 def write_parameters(values: Mapping[str, Any]) -> str:
-    """The text for these canonical fields; what is None or "" is left out."""
+    """Return the "parameters" text for these canonical fields; None and "" are left out."""
     lines = [str(values.get("prompt") or "").strip()]
     if values.get("negative_prompt"):
         lines.append(f"{_NEGATIVE} {values['negative_prompt']}")
@@ -86,29 +97,33 @@ def write_parameters(values: Mapping[str, Any]) -> str:
         if values.get(name) not in (None, "")
     ]
     if values.get("steps") is None:
-        pairs.insert(0, ("Steps", "default"))  # by this word every reader finds the line
-    lines.append(", ".join(f"{label}: {_quoted(value)}" for label, value in pairs))
+        # Every reader recognizes the line of pairs by "Steps".
+        pairs.insert(0, ("Steps", "default"))
+    lines.append(", ".join(f"{label}: {_quote(value)}" for label, value in pairs))
     return "\n".join(lines)
 
 
-def _from_text(told: ParsedMetadata) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if told.prompt:
-        found["prompt"] = told.prompt
-    if told.negative_prompt:
-        found["negative_prompt"] = told.negative_prompt
-    rest = dict(told.pairs)
+def _from_text(metadata: ParsedMetadata) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    if metadata.prompt:
+        parameters["prompt"] = metadata.prompt
+    if metadata.negative_prompt:
+        parameters["negative_prompt"] = metadata.negative_prompt
+    other_pairs = dict(metadata.pairs)
     for name, (label, kind) in _PAIRS.items():
-        # its own name instead of the label is a claim about the same field, and no way around what may stand there
-        for text in (rest.pop(label, None), rest.pop(name, None)):
-            value = _as(kind, text)
+        # The canonical name is an alias of the label and is validated alike.
+        for text in (other_pairs.pop(label, None), other_pairs.pop(name, None)):
+            value = _convert_text(kind, text)
             if value is not None and (name != "size" or _SIZE.fullmatch(value)):
-                found.setdefault(name, value)
-    return found | {label: value for label, value in rest.items() if label not in found}
+                parameters.setdefault(name, value)
+    return parameters | {
+        label: value for label, value in other_pairs.items() if label not in parameters
+    }
 
 
-def _as(kind: type, text: str | None) -> Any:
-    if text is None or text == "" or len(text) > 2000:
+def _convert_text(kind: type, text: str | None) -> Any:
+    """Convert a text to a type; None if it is missing, empty, too long, or not such a value."""
+    if text is None or text == "" or len(text) > _MAX_VALUE_CHARACTERS:
         return None
     try:
         value = kind(text)
@@ -117,11 +132,14 @@ def _as(kind: type, text: str | None) -> Any:
     return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
-def _told(canonical: str, value: Any) -> Any:
-    """A value of a graph as its field has it; None for a link to another node, or anything else that is none."""
+def _convert_input(canonical: str, value: Any) -> Any:
+    """Convert an input of a graph node to the type of its canonical field.
+
+    Returns None for a link to another node and for a value of another type.
+    """
     kind = _PAIRS[canonical][1]
     if isinstance(value, str):
-        return _as(kind, value)
+        return _convert_text(kind, value)
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
@@ -133,7 +151,7 @@ def _told(canonical: str, value: Any) -> Any:
 
 
 def _from_graph(text: str) -> dict[str, Any]:
-    """ComfyUI stores its whole graph: the samplers' settings, and the texts their prompts lead to."""
+    """Read a ComfyUI graph: the settings of its samplers and the prompts linked to them."""
     try:
         graph = json.loads(text)
     except (ValueError, RecursionError):
@@ -143,46 +161,50 @@ def _from_graph(text: str) -> dict[str, Any]:
         if isinstance(graph, dict)
         else {}
     )
-    found: dict[str, Any] = {}
-    disputed: set[str] = set()
+    parameters: dict[str, Any] = {}
+    # Fields whose value differs between several samplers: no single value describes the image.
+    ambiguous: set[str] = set()
     for inputs in nodes.values():
-        for name, canonical in _GRAPH.items():
-            value = _told(canonical, inputs.get(name))
-            if value is not None and found.setdefault(canonical, value) != value:
-                disputed.add(canonical)  # several samplers: no one value is the image's
+        for name, canonical in _GRAPH_INPUTS.items():
+            value = _convert_input(canonical, inputs.get(name))
+            if value is not None and parameters.setdefault(canonical, value) != value:
+                ambiguous.add(canonical)
         for link, canonical in (("positive", "prompt"), ("negative", "negative_prompt")):
             target = inputs.get(link)
             source = nodes.get(str(target[0]), {}) if isinstance(target, list) and target else {}
             if isinstance(source.get("text"), str) and source["text"]:
-                found.setdefault(canonical, source["text"])
+                parameters.setdefault(canonical, source["text"])
         if isinstance(inputs.get("ckpt_name"), str):
-            found.setdefault("model", inputs["ckpt_name"])
-    return {name: value for name, value in found.items() if name not in disputed}
+            parameters.setdefault("model", inputs["ckpt_name"])
+    return {name: value for name, value in parameters.items() if name not in ambiguous}
 
 
 def _is_node(node: Any) -> bool:
     return isinstance(node, dict) and isinstance(node.get("inputs"), dict)
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[,"\n\r:{}]', text) else text
 
 
-def _pairs(line: str) -> dict[str, str]:
-    """The pairs of a line that consists of pairs from end to end and counts steps; any other line belongs to the prompt."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(line):
-        match = _PAIR.match(line, at)
+def _parse_pairs(line: str) -> dict[str, str]:
+    """Parse a line that consists only of pairs, "Steps" among them.
+
+    Any other line belongs to the prompt and gives an empty dict.
+    """
+    pairs: dict[str, str] = {}
+    position = 0
+    while position < len(line):
+        match = _PAIR.match(line, position)
         if match is None:
             return {}
-        found[match[1].strip()] = _unquoted(match[2].strip())
-        at = match.end()
-    return found if "Steps" in found else {}
+        pairs[match[1].strip()] = _unquote(match[2].strip())
+        position = match.end()
+    return pairs if "Steps" in pairs else {}
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     if value.startswith('"'):
         try:
             return str(json.loads(value))

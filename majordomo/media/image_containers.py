@@ -1,5 +1,7 @@
-"""Where things stand in a JPEG (ITU T.81), a WebP (RFC 9649), an AVIF (ISO 14496-12, 23008-12) and a PNG (W3C PNG), told without
-decoding a pixel."""
+"""Parse and edit image container formats without decoding pixels.
+
+JPEG (ITU T.81), WebP (RFC 9649), AVIF (ISO 14496-12, 23008-12) and PNG (W3C PNG).
+"""
 
 from __future__ import annotations
 
@@ -9,65 +11,67 @@ import zlib
 from collections.abc import Iterator
 
 JPEG_END = 0xD9
-# in a scan FF is followed by 00 or a restart marker; fill bytes may stand before the marker that ends it (T.81, B.1.1.2 and B.1.1.5)
+# In a scan, FF is followed by 00 or a restart marker. Fill bytes may precede the marker that ends
+# the scan (T.81, B.1.1.2 and B.1.1.5).
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_MOST_BOXES = 4096
-_TEXT_LIMIT = 1 << 20  # bytes of one text of a PNG
-_WEBP_HEADERS = {
-    b"VP8X": 10,
-    b"VP8L": 5,
-    b"VP8 ": 10,
-}  # bytes that say the size, of the chunk that comes first (RFC 9649, 2.5 to 2.7)
-JPEG_EXIF_LIMIT = (
-    0xFFFF - 2 - 6
-)  # a segment's length counts itself, and the block begins with Exif and two zeros
+_MAX_BOXES = 4096
+_MAX_TEXT_BYTES = 1 << 20  # of one text chunk of a PNG
+# Bytes that the first chunk needs to contain the size (RFC 9649, 2.5 to 2.7).
+_WEBP_HEADER_BYTES = {b"VP8X": 10, b"VP8L": 5, b"VP8 ": 10}
+# The length of a segment includes its own two bytes, and the block starts with Exif and two zeros.
+MAX_JPEG_EXIF_BYTES = 0xFFFF - 2 - 6
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each piece behind the first two bytes, marker included; coded pixels have the marker 0. The end of the
-    image is the last one; a broken file has none."""
-    at = 2
-    while at + 1 < len(data) and data[at] == 0xFF:
-        start = at
-        while at < len(data) and data[at] == 0xFF:
-            at += 1
-        if at >= len(data):
+    """Yield (marker, start, end) of each segment after the first two bytes, marker included.
+
+    Entropy-coded data has the marker 0. The last segment is the end of the image; a broken file has
+    no such segment.
+    """
+    position = 2
+    while position + 1 < len(data) and data[position] == 0xFF:
+        start = position
+        while position < len(data) and data[position] == 0xFF:
+            position += 1
+        if position >= len(data):
             return
-        marker = data[at]
-        at += 1
+        marker = data[position]
+        position += 1
         if marker == JPEG_END:
-            yield marker, start, at
+            yield marker, start, position
             return
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
-        length = int.from_bytes(data[at : at + 2], "big")
-        if length < 2 or at + length > len(data):
+        length = int.from_bytes(data[position : position + 2], "big")
+        if length < 2 or position + length > len(data):
             return
-        at += length
-        yield marker, start, at
+        position += length
+        yield marker, start, position
         if marker == 0xDA:
-            found = _SCAN_ENDS.search(data, at)
-            end = found.start() if found else len(data)
-            yield 0, at, end
-            at = end
+            match = _SCAN_ENDS.search(data, position)
+            end = match.start() if match else len(data)
+            yield 0, position, end
+            position = end
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the body of each whole chunk; padding is not part of it."""
+    """Yield (kind, start, end) of the body of each complete chunk, without padding."""
     yield from riff_chunks(data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little")))
 
 
-def riff_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    while at + 8 <= end:
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        if at + 8 + length > end:
+def riff_chunks(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (kind, start, end) of the body of each complete RIFF chunk from `start` to `end`."""
+    position = start
+    while position + 8 <= end:
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        if position + 8 + length > end:
             return
-        yield data[at : at + 4], at + 8, at + 8 + length
-        at += 8 + length + length % 2
+        yield data[position : position + 4], position + 8, position + 8 + length
+        position += 8 + length + length % 2
 
 
 def exif_block(data: bytes) -> bytes:
-    """The EXIF of a JPEG or WebP, without its leading `Exif\\0\\0`; b"" when there is none."""
+    r"""Return the EXIF of a JPEG or WebP without its leading `Exif\0\0`; empty if none."""
     if data.startswith(b"\xff\xd8"):
         for marker, start, end in jpeg_segments(data):
             if marker == 0xDA:
@@ -82,59 +86,69 @@ def exif_block(data: bytes) -> bytes:
 
 
 def with_exif(data: bytes, block: bytes) -> bytes:
-    """The JPEG or WebP with this block of EXIF instead of its own; the coded pixels stay as they are.
+    """Return the JPEG or WebP with its EXIF replaced; the coded pixels do not change.
 
-    Raises ValueError for a block that is longer than a JPEG holds, EOFError for a WebP that ends before its first chunk does.
+    Raises:
+        ValueError: The block is longer than a JPEG segment allows.
+        EOFError: The WebP ends before its first chunk does.
     """
     if data.startswith(b"\xff\xd8"):
-        return _jpeg_with(data, block)
-    return _webp_with(data, block)
+        return _jpeg_with_exif(data, block)
+    return _webp_with_exif(data, block)
 
 
-def _jpeg_with(data: bytes, block: bytes) -> bytes:
-    if len(block) > JPEG_EXIF_LIMIT:
+def jpeg_exif_segment(block: bytes) -> bytes:
+    """Return the APP1 segment that holds an EXIF block."""
+    return b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block
+
+
+def _jpeg_with_exif(data: bytes, block: bytes) -> bytes:
+    if len(block) > MAX_JPEG_EXIF_BYTES:
         raise ValueError("longer than a JPEG segment")
-    head, behind = b"", 2
+    jfif, rest = b"", 2
     for marker, start, end in jpeg_segments(data):
-        if marker == 0xE0 and start == 2:  # JFIF wants to be first
-            head, behind = data[start:end], end
+        # A JFIF segment must be the first one.
+        if marker == 0xE0 and start == 2:
+            jfif, rest = data[start:end], end
         elif marker == 0xE1 and data[start:end].lstrip(b"\xff")[3:9] == b"Exif\0\0":
             data = data[:start] + data[end:]
             break
         elif marker == 0xDA:
             break
-    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block
-    return data[:2] + head + segment + data[behind:]
+    return data[:2] + jfif + jpeg_exif_segment(block) + data[rest:]
 
 
-def _webp_with(data: bytes, block: bytes) -> bytes:
-    kept = [(kind, data[start:end]) for kind, start, end in webp_chunks(data) if kind != b"EXIF"]
-    if not kept or len(kept[0][1]) < _WEBP_HEADERS.get(kept[0][0], 0):
+def _webp_with_exif(data: bytes, block: bytes) -> bytes:
+    chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data) if kind != b"EXIF"]
+    if not chunks or len(chunks[0][1]) < _WEBP_HEADER_BYTES.get(chunks[0][0], 0):
         raise EOFError("a WebP without its first chunk")
-    if kept[0][0] != b"VP8X":
-        kept.insert(0, (b"VP8X", _extended(data, *kept[0])))
-    flags = kept[0][1]
-    kept[0] = (b"VP8X", bytes([flags[0] | 0x08]) + flags[1:])
-    at = len(kept) - 1 if kept[-1][0] == b"XMP " else len(kept)
-    kept.insert(at, (b"EXIF", block))
-    return webp_of(kept)
+    if chunks[0][0] != b"VP8X":
+        chunks.insert(0, (b"VP8X", _extended_header(*chunks[0])))
+    header = chunks[0][1]
+    chunks[0] = (b"VP8X", bytes([header[0] | 0x08]) + header[1:])
+    index = len(chunks) - 1 if chunks[-1][0] == b"XMP " else len(chunks)
+    chunks.insert(index, (b"EXIF", block))
+    return build_webp(chunks)
 
 
-def webp_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+def build_webp(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a WebP file with these (kind, body) chunks."""
     body = b"".join(
-        kind + struct.pack("<I", len(piece)) + piece + bytes(len(piece) % 2)
-        for kind, piece in chunks
+        kind + struct.pack("<I", len(chunk)) + chunk + bytes(len(chunk) % 2)
+        for kind, chunk in chunks
     )
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def _extended(data: bytes, kind: bytes, piece: bytes) -> bytes:
-    """The header that a simple WebP does without: flags and size (RFC 9649, 2.7)."""
+def _extended_header(kind: bytes, chunk: bytes) -> bytes:
+    """Return the VP8X body for a simple WebP, which has none: flags and size (RFC 9649, 2.7)."""
     if kind == b"VP8L":
-        bits = int.from_bytes(piece[1:5], "little")
+        bits = int.from_bytes(chunk[1:5], "little")
         width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1
     else:
-        width, height = (int.from_bytes(piece[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        width, height = (
+            int.from_bytes(chunk[start : start + 2], "little") & 0x3FFF for start in (6, 8)
+        )
         width, height, alpha = width - 1, height - 1, 0
     return (
         bytes([0x10 * alpha, 0, 0, 0]) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
@@ -142,59 +156,82 @@ def _extended(data: bytes, kind: bytes, piece: bytes) -> bytes:
 
 
 def avif_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels of an AVIF by its largest `ispe` (tiles and thumbnails have one too); None when it is no AVIF."""
+    """Return width and height of an AVIF in pixels, or None if the file is not an AVIF.
+
+    Tiles and thumbnails have an `ispe` box too; the largest one is the image's.
+    """
     if data[4:8] != b"ftyp":
         return None
     end = int.from_bytes(data[:4], "big")
-    brands = {data[8:12], *(data[at : at + 4] for at in range(16, min(end, len(data), 1024), 4))}
+    brands = {
+        data[8:12],
+        *(data[start : start + 4] for start in range(16, min(end, len(data), 1024), 4)),
+    }
     if not brands & {b"avif", b"avis"}:
         return None
     sizes = [(0, 0)]
-    for start, stop in _inside(data, (b"meta", b"iprp", b"ipco", b"ispe"), 0, len(data)):
+    for start, stop in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"ispe"), 0, len(data)):
         if stop - start >= 12:
             sizes.append(struct.unpack_from(">II", data, start + 4))
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def _inside(data: bytes, path: tuple[bytes, ...], at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Start and end of the bodies of all boxes at this path."""
-    for _ in range(_MOST_BOXES):
-        if at + 8 > end:
+def _find_boxes(
+    data: bytes, path: tuple[bytes, ...], position: int, end: int
+) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the bodies of all boxes at this path."""
+    for _ in range(_MAX_BOXES):
+        if position + 8 > end:
             return
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        head = 8
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        header_bytes = 8
         if length == 1:
-            length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        stop = end if length == 0 else at + length
-        if length != 0 and length < head:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+            header_bytes = 16
+        stop = end if length == 0 else position + length
+        if length != 0 and length < header_bytes:
             return
         if kind == path[0]:
-            start = at + head
+            start = position + header_bytes
             if len(path) == 1:
                 if stop <= end:
                     yield start, stop
             else:
-                yield from _inside(data, path[1:], start + 4 * (kind == b"meta"), min(stop, end))
-        at = stop
+                # The "meta" box starts with four bytes of version and flags.
+                inner = start + 4 * (kind == b"meta")
+                yield from _find_boxes(data, path[1:], inner, min(stop, end))
+        position = stop
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums; nothing is copied."""
+    """Yield (kind, body) of each complete chunk of a PNG in order.
+
+    Checksums are not verified and nothing is copied.
+    """
     view = memoryview(data)
-    at = 8
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        if at + 12 + length > len(data):
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        if position + 12 + length > len(data):
             return
-        yield data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
-        at += 12 + length
+        yield data[position + 4 : position + 8], view[position + 8 : position + 8 + length]
+        position += 12 + length
+
+
+def build_png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG chunk with its length and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_text(data: bytes) -> dict[str, str]:
-    """The text chunks (tEXt, zTXt, iTXt) before and after the pixels of a PNG; at most 1 MiB of each, broken ones left out."""
-    found: dict[str, str] = {}
+    """Return the text chunks (tEXt, zTXt, iTXt) before and after the pixels of a PNG.
+
+    At most 1 MiB of each chunk is returned; broken chunks are skipped.
+    """
+    texts: dict[str, str] = {}
     if not data.startswith(b"\x89PNG"):
-        return found
+        return texts
     for kind, view in png_chunks(data):
         if kind not in (b"tEXt", b"zTXt", b"iTXt"):
             continue
@@ -203,44 +240,42 @@ def png_text(data: bytes) -> dict[str, str]:
             continue
         try:
             if kind == b"tEXt":
-                text = rest[:_TEXT_LIMIT].decode("latin-1")
+                text = rest[:_MAX_TEXT_BYTES].decode("latin-1")
             elif kind == b"zTXt":
                 text = _inflate(rest[1:]).decode("latin-1")
             else:
                 _language, _translated, content = rest[2:].split(b"\0", 2)
-                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode(
+                text = (_inflate(content) if rest[0] else content[:_MAX_TEXT_BYTES]).decode(
                     "utf-8", "replace"
                 )
         except (zlib.error, ValueError, IndexError):
             continue
-        found[key.decode("latin-1")] = text
-    return found
+        texts[key.decode("latin-1")] = text
+    return texts
 
 
 def with_text(data: bytes, key: str, text: str) -> bytes:
-    """The PNG with one more text chunk (iTXt, so that any language fits) before its pixels."""
+    """Return the PNG with a text chunk added before its pixels.
+
+    The chunk is an iTXt, which can hold text of any language.
+    """
     body = key.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
-    chunk = (
-        struct.pack(">I", len(body))
-        + b"iTXt"
-        + body
-        + struct.pack(">I", zlib.crc32(b"iTXt" + body))
-    )
-    end = 8 + 12 + 13  # behind the header, which is always first
-    return data[:end] + chunk + data[end:]
+    # The header chunk (13 bytes) is always the first one.
+    header_end = 8 + 12 + 13
+    return data[:header_end] + build_png_chunk(b"iTXt", body) + data[header_end:]
 
 
 def without_text(data: bytes, key: str) -> bytes:
-    """The PNG without the text chunks of this name."""
+    """Return the PNG without the text chunks of this name."""
     name = key.encode("latin-1") + b"\0"
-    at, kept = 8, [data[:8]]
+    position, remaining = 8, [data[:8]]
     for kind, body in png_chunks(data):
-        end = at + 12 + len(body)
+        end = position + 12 + len(body)
         if kind not in (b"tEXt", b"zTXt", b"iTXt") or body[: len(name)] != name:
-            kept.append(data[at:end])
-        at = end
-    return b"".join((*kept, data[at:]))
+            remaining.append(data[position:end])
+        position = end
+    return b"".join((*remaining, data[position:]))
 
 
-def _inflate(packed: bytes) -> bytes:
-    return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)
+def _inflate(compressed: bytes) -> bytes:
+    return zlib.decompressobj().decompress(compressed, _MAX_TEXT_BYTES)

@@ -1,1 +1,4 @@
-"""How a conversation goes: ask, listen, collect, try again, give up. Written once, on anyio; the blocking color runs the same code."""
+"""How calls run: chat, image and embedding models, the tool loop, retries, polling and progress.
+
+Everything is written once, async, on anyio. Sync methods run the same coroutines in the portal.
+"""

@@ -1,4 +1,8 @@
-"""Chat: a request in, a reply or its events out."""
+"""Chat models: options, checks, sync and async API, and the call to an HTTP backend.
+
+`ChatModel` is everything that does not depend on how a reply is made; a subclass adds `_generate`
+and `_stream`. `HTTPChatModel` is the subclass for every backend that has a codec.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
 from majordomo.llm.request import check_request
 from majordomo.models.chat_stream import ChatCodec, HTTPChatSource, total_tokens
-from majordomo.models.client import BackendClient, RetryState
+from majordomo.models.client import BackendClient
 from majordomo.models.image_conversion import ImageConverter
 from majordomo.observability import Observer
 from majordomo.observability.observed_call import ObservedCall, ObservedSource, current_call
@@ -32,7 +36,10 @@ from majordomo.transport_types import HTTPRequest
 
 
 class ChatModel(llm.Model):
-    """Everything about a chat model but the asking: options, checks, both colors. A kind of backend adds `ask` and `listen`."""
+    """The base of all chat models: options, checks, observers, and the sync and async API.
+
+    A subclass implements `_generate` and `_stream`.
+    """
 
     def __init__(
         self,
@@ -55,15 +62,16 @@ class ChatModel(llm.Model):
 
     @property
     def provider_instance(self) -> llm.Provider | None:
+        """The provider of this model, if it is known."""
         return cast("llm.Provider | None", self._owned_provider)
 
     @abstractmethod
     async def _generate(self, request: llm.Request) -> llm.Reply:
-        """The answer to a checked request."""
+        """Return the reply to a checked request."""
 
     @abstractmethod
     def _stream(self, request: llm.Request) -> llm.ChatSource:
-        """The same, while it arrives. Makes the source; does not ask yet."""
+        """Return the source of a streamed reply. Nothing is sent yet."""
 
     def _build_request(
         self,
@@ -71,14 +79,14 @@ class ChatModel(llm.Model):
         options: Sequence[llm.Option],
         overrides: llm.Overrides,
     ) -> llm.Request:
-        """The request as it will be asked: all options applied, checked."""
+        """Return the request with all options applied. Raises InvalidRequestError."""
         try:
-            given = (
+            request = (
                 messages
                 if isinstance(messages, llm.Request)
                 else llm.Request(as_messages(messages))
             )
-            request = given.with_defaults(self._options).apply(*options).override(**overrides)
+            request = request.with_defaults(self._options).apply(*options).override(**overrides)
             if not request.messages:
                 raise InvalidRequestError("messages is empty", field="messages")
             check_request(request, self._limits)
@@ -101,32 +109,31 @@ class ChatModel(llm.Model):
         return ObservedSource(self._observed(request, streamed=True), lambda: self._stream(request))
 
     def _observed(self, request: llm.Request, *, streamed: bool = False) -> ObservedCall:
-        about = {
+        context = {
             "user_id": request.user_id,
             "streamed": streamed,
             "address": self._address,
             "settings": chat_settings(request),
         }
-        return ObservedCall(self._observers, "chat", self.provider, self.id, request, **about)
+        return ObservedCall(self._observers, "chat", self.provider, self.id, request, **context)
 
     async def _generate_with_retries(self, request: llm.Request) -> llm.Reply:
-        """The answer; where it does not fit the output asked for, and `reask` allows it, the answer to why."""
-        try:
-            return await self._generate(request)
-        except BadResponseError as error:
-            if error.code != "BAD_OUTPUT" or not request.output_retries:
-                raise
-            if (observed := current_call()) is not None:
-                observed.record_retry(1, error, 0.0)
-            said = str(error.details.get("text") or "(nothing)")
-            correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
-            return await self._generate(
-                replace(
-                    request,
-                    messages=(*request.messages, llm.assistant(said), llm.user(correction)),
-                    output_retries=False,
-                )
-            )
+        """Return the reply; ask again, with the error, while it does not match `output`.
+
+        At most `request.output_retries` times. The model's answer and a correction are appended to
+        the messages each time. Raises the last BadResponseError (`BAD_OUTPUT`) after that.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._generate(request)
+            except BadResponseError as error:
+                if error.code != "BAD_OUTPUT" or attempt >= request.output_retries:
+                    raise
+                attempt += 1
+                if (observed := current_call()) is not None:
+                    observed.record_retry(attempt, error, 0.0)
+                request = _with_correction(request, error)
 
     async def generate(
         self,
@@ -134,6 +141,7 @@ class ChatModel(llm.Model):
         *options: llm.Option,
         **overrides: Unpack[llm.Overrides],
     ) -> llm.Reply:
+        """Send the messages and return the complete reply. See `llm.Model.generate`."""
         return await self._generate_observed(self._build_request(messages, options, overrides))
 
     def stream(
@@ -142,6 +150,7 @@ class ChatModel(llm.Model):
         *options: llm.Option,
         **overrides: Unpack[llm.Overrides],
     ) -> AbstractAsyncContextManager[llm.Stream]:
+        """Send the messages and stream the reply. See `llm.Model.stream`."""
         request = self._build_request(messages, options, overrides)
         return cast(
             "AbstractAsyncContextManager[llm.Stream]",
@@ -154,6 +163,7 @@ class ChatModel(llm.Model):
         *options: llm.Option,
         **overrides: Unpack[llm.Overrides],
     ) -> llm.Reply:
+        """Send the messages and return the complete reply (blocking)."""
         request = self._build_request(messages, options, overrides)
         return portal.run(lambda: self._generate_observed(request))
 
@@ -163,6 +173,7 @@ class ChatModel(llm.Model):
         *options: llm.Option,
         **overrides: Unpack[llm.Overrides],
     ) -> AbstractContextManager[llm.SyncStream]:
+        """Send the messages and stream the reply (blocking)."""
         request = self._build_request(messages, options, overrides)
         return cast(
             "AbstractContextManager[llm.SyncStream]",
@@ -170,6 +181,7 @@ class ChatModel(llm.Model):
         )
 
     async def aclose(self) -> None:
+        """Close the provider if this model was made by name; otherwise do nothing."""
         if self._owned_provider is not None:
             await self._owned_provider.aclose()
 
@@ -177,8 +189,17 @@ class ChatModel(llm.Model):
         return f"<chat model {self.provider}/{self.id}>"
 
 
+def _with_correction(request: llm.Request, error: BadResponseError) -> llm.Request:
+    """Append the answer that did not match `output`, and why it did not."""
+    answer = str(error.details.get("text") or "(nothing)")
+    correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
+    return replace(
+        request, messages=(*request.messages, llm.assistant(answer), llm.user(correction))
+    )
+
+
 class HTTPChatModel(ChatModel):
-    """A chat model behind a door and a wire."""
+    """A chat model of an HTTP backend: a codec and a client."""
 
     def __init__(
         self,
@@ -204,22 +225,24 @@ class HTTPChatModel(ChatModel):
         self._codec = codec
         self._timeout = timeout
         self._strict = strict
-        self._sight = ImageConverter(codec.image_support, client.limits)
+        self._image_converter = ImageConverter(codec.image_support, client.limits)
 
     def _needs_no_conversion(self, request: llm.Request) -> bool:
-        """Whether nothing has to be awaited before the request is sent."""
-        return self._sight.accepts(request)
+        """Return whether the request can be encoded without awaiting anything."""
+        return self._image_converter.accepts(request)
 
     async def _with_converted_images(
         self, request: llm.Request
     ) -> tuple[llm.Request, list[CallWarning]]:
+        """Return the request with images that the backend can read, and warnings about changes."""
         try:
-            return await self._sight.convert(request)
+            return await self._image_converter.convert(request)
         except MajordomoError as error:
             raise error.with_context(self.provider, self.id) from None
 
     @property
     def provider_instance(self) -> llm.Provider | None:
+        """The provider of this model."""
         return cast("llm.Provider | None", self._client.provider_instance)
 
     def _encode(
@@ -227,15 +250,18 @@ class HTTPChatModel(ChatModel):
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         try:
             request = (
-                replace(request, extra=own_extra(request.extra, self.provider, self._client.peers))
+                replace(
+                    request,
+                    extra=own_extra(request.extra, self.provider, self._client.provider_names),
+                )
                 if request.extra
                 else request
             )
-            wire, warnings = self._codec.encode_request(self.id, request, stream=stream)
+            http_request, warnings = self._codec.encode_request(self.id, request, stream=stream)
             refuse_unsupported(warnings, self._strict)
         except MajordomoError as error:
             raise error.with_context(self.provider, self.id) from None
-        return wire, warnings
+        return http_request, warnings
 
     def _with_context(self, reply: llm.Reply, warnings: Sequence[CallWarning]) -> llm.Reply:
         return replace(
@@ -247,46 +273,49 @@ class HTTPChatModel(ChatModel):
 
     async def _generate(self, request: llm.Request) -> llm.Reply:
         deadline = self._client.deadline(self._timeout, self.id)
-        request, changed = await self._with_converted_images(request)
-        wire, warnings = self._encode(request, stream=False)
+        request, conversion_warnings = await self._with_converted_images(request)
+        http_request, warnings = self._encode(request, stream=False)
         limit = self._codec.reply_limit(request, self._limits)
 
-        async def once() -> llm.Reply:
+        async def attempt() -> llm.Reply:
             try:
                 return self._codec.decode_reply(
-                    await self._client.read_body(wire, deadline, limit), request, self._limits
+                    await self._client.read_body(http_request, deadline, limit),
+                    request,
+                    self._limits,
                 )
             except MajordomoError as error:
-                raise error.with_traceback(
-                    None
-                ) from error.__cause__  # its frames hold the answer, which may quote a key
+                # The frames of the traceback hold the body, which may quote a key.
+                raise error.with_traceback(None) from error.__cause__
 
-        place = await self._client.admit(deadline, self.id, request.user_id)
+        admission = await self._client.admit(deadline, self.id, request.user_id)
         try:
-            reply = await self._client.retry(once, RetryState(self._client, deadline, self.id))
-            place.release(total_tokens(reply))
+            reply = await self._client.retry(attempt, self._client.retry_state(deadline, self.id))
+            admission.release(total_tokens(reply))
         finally:
-            place.release()
-        return self._with_context(reply, [*changed, *warnings])
+            admission.release()
+        return self._with_context(reply, [*conversion_warnings, *warnings])
 
     def _stream(self, request: llm.Request) -> llm.ChatSource:
         warnings: list[CallWarning] = []
 
-        def encoded(request: llm.Request, changed: Sequence[CallWarning] = ()) -> HTTPRequest:
-            wire, found = self._encode(request, stream=True)
-            warnings.extend([*changed, *found])
-            return wire
+        def encode(
+            request: llm.Request, conversion_warnings: Sequence[CallWarning] = ()
+        ) -> HTTPRequest:
+            http_request, encoding_warnings = self._encode(request, stream=True)
+            warnings.extend([*conversion_warnings, *encoding_warnings])
+            return http_request
 
-        async def ready() -> HTTPRequest:
-            return encoded(*await self._with_converted_images(request))
+        async def convert_and_encode() -> HTTPRequest:
+            return encode(*await self._with_converted_images(request))
 
-        # At once where nothing has to be converted: what is wrong is then said on entering
-        wire = encoded(request) if self._needs_no_conversion(request) else ready
+        # Encoded here when nothing has to be converted, so that errors are raised on entering.
+        http_request = encode(request) if self._needs_no_conversion(request) else convert_and_encode
         return HTTPChatSource(
             self._client,
             self._codec,
             request,
-            wire,
+            http_request,
             self._timeout,
             self.id,
             lambda reply: self._with_context(reply, warnings),

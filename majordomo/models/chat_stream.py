@@ -1,4 +1,26 @@
-"""A chat answer while it arrives: the source of a stream's events."""
+"""The source of a chat stream's events: opening, reading and closing a streamed reply.
+
+Theory of operation:
+
+`HTTPChatSource` serves one stream. `EventStream` calls `next_events` until it returns nothing, then
+`aclose`; it never calls them concurrently. The states, in order:
+
+1. *New.* Nothing is sent and no slot is taken. The encoded request may still be an awaitable, when
+   images have to be converted first.
+2. *Opening.* The call waits for a slot, sends the request, and repeats it as `RetryState` allows.
+   Events (`Queued`, `Loading`) can only occur here when the client queues calls or checks for
+   loading (`BackendClient.may_emit_early`). In that case, and after a first failed attempt, the
+   waiting happens in a `TaskStream`, so that events can be delivered meanwhile. Otherwise the
+   stream opens inside `next_events`, without a task.
+3. *Open.* Each `next_events` reads until at least one event is complete. An open stream is never
+   repeated: a failure raises, with the reply so far as `partial` of a StreamBrokenError.
+4. *Finished.* The decoder gave `Done`; the connection goes back to its pool.
+
+The slot is released in `next_events` as soon as the reply is complete, with its token count for the
+rate limiter, else in `aclose`. `aclose` also ends the task of state 2 and closes the HTTP stream,
+also one that the task opened and this source has not taken over. A stream that is abandoned without
+`aclose` is closed, and its slot released, by the `LoopGuard` when its event loop shuts down.
+"""
 
 from __future__ import annotations
 
@@ -19,48 +41,67 @@ from majordomo.errors import (
     StreamBrokenError,
 )
 from majordomo.llm.reply import empty_reply
-from majordomo.media.image_part import ImageSupport
-from majordomo.models.client import BackendClient, RetryState, read_all
+from majordomo.media.image_limits import ImageSupport
+from majordomo.models.client import BackendClient, read_all
 from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
 
 class ChatDecoder(Protocol):
-    """A dialect's reading of a streamed answer."""
+    """A dialect's decoder of one streamed reply."""
 
     @property
-    def reply(self) -> llm.Reply: ...
+    def reply(self) -> llm.Reply:
+        """The reply so far."""
+        ...
 
     @property
-    def complete(self) -> bool: ...
+    def complete(self) -> bool:
+        """Whether the finish reason has arrived."""
+        ...
 
-    failure: MajordomoError | None  # what went wrong right behind the events given last
+    failure: MajordomoError | None
+    """An error that followed the events returned last, to be raised after them."""
 
-    def feed(self, chunk: bytes) -> list[llm.ChatEvent]: ...
+    def feed(self, chunk: bytes) -> list[llm.ChatEvent]:
+        """Return the events that these bytes complete."""
+        ...
 
-    def finish(self) -> list[llm.ChatEvent]: ...
+    def finish(self) -> list[llm.ChatEvent]:
+        """Return the last events, at the end of the body."""
+        ...
 
 
 class ChatCodec(Protocol):
-    """A dialect's client side."""
+    """The client side of a chat dialect."""
 
     @property
-    def image_support(self) -> ImageSupport: ...
+    def image_support(self) -> ImageSupport:
+        """The formats and sizes of images that the backend can read."""
+        ...
 
     def encode_request(
         self, model: str, request: llm.Request, *, stream: bool = False
-    ) -> tuple[HTTPRequest, list[CallWarning]]: ...
+    ) -> tuple[HTTPRequest, list[CallWarning]]:
+        """Return the HTTP request, and a warning for each field that the backend cannot honor."""
+        ...
 
-    def decode_reply(self, body: bytes, request: llm.Request, limits: Limits) -> llm.Reply: ...
+    def decode_reply(self, body: bytes, request: llm.Request, limits: Limits) -> llm.Reply:
+        """Return the reply in a complete body."""
+        ...
 
-    def stream_decoder(self, request: llm.Request, limits: Limits) -> ChatDecoder: ...
+    def stream_decoder(self, request: llm.Request, limits: Limits) -> ChatDecoder:
+        """Return a decoder for one streamed reply to this request."""
+        ...
 
-    def reply_limit(self, request: llm.Request, limits: Limits) -> int: ...
+    def reply_limit(self, request: llm.Request, limits: Limits) -> int:
+        """Return the largest size of a complete body to accept, in bytes."""
+        ...
 
 
 class HTTPChatSource:
-    """Events from the wire, one batch per piece of network."""
+    """The events of a streamed reply, one batch per chunk from the network."""
 
     def __init__(
         self,
@@ -70,124 +111,124 @@ class HTTPChatSource:
         encoded: HTTPRequest | Callable[[], Awaitable[HTTPRequest]],
         timeout: Timeout,
         model: str,
-        named: Callable[[llm.Reply], llm.Reply],
+        with_context: Callable[[llm.Reply], llm.Reply],
     ) -> None:
         self._client = client
         self._codec = codec
         self._request = request
-        self._wire = encoded
+        self._encoded = encoded
         self._model = model
-        self._named = named
+        self._with_context = with_context
         self._decoder = codec.stream_decoder(request, client.limits)
-        self._deadline = client.deadline(timeout, model, self._loads)
-        self._tries = RetryState(client, self._deadline, model)
+        self._deadline = client.deadline(timeout, model, self._on_loading)
+        self._retry_state = client.retry_state(self._deadline, model)
         self._opening: TaskStream[llm.ChatEvent, HTTPStream] = TaskStream(self._open_stream)
         self._emit: Callable[[llm.ChatEvent], None] | None = None
-        self._news: list[Loading] = []
-        self._pause = 0.0
+        self._pending_events: list[Loading] = []
+        self._delay = 0.0
         self._stream: HTTPStream | None = None
-        self._whole: llm.Reply | None = None
-        self._place: Admission | None = None
-        self._tie: LoopGuard | None = None
+        self._complete_reply: llm.Reply | None = None
+        self._admission: Admission | None = None
+        self._guard: LoopGuard | None = None
 
     @property
     def reply(self) -> llm.Reply:
-        if self._whole is not None:
-            return self._whole
+        """The complete reply, or as much of it as has arrived."""
+        if self._complete_reply is not None:
+            return self._complete_reply
         if self._stream is None:
             return empty_reply(self._model, self._client.provider)
-        return self._named(self._decoder.reply)
+        return self._with_context(self._decoder.reply)
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
-        if self._whole is not None:
+        """Return the next events; nothing after `Done`."""
+        if self._complete_reply is not None:
             return ()
         try:
-            if self._stream is None and (told := await self._open()):
-                return told
+            if self._stream is None and (events := await self._open()):
+                return events
             events = await self._read()
-            if self._whole is not None:
+            if self._complete_reply is not None:
                 self._release()
             return events
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
-                error.partial = self._named(error.partial)
-            # Without its frames: they hold the answer, which may quote a key
+                error.partial = self._with_context(error.partial)
+            # The frames of the traceback hold the body, which may quote a key.
             raise self._client.with_context(error, self._model).with_traceback(
                 None
             ) from error.__cause__
 
     async def _open(self) -> Sequence[llm.ChatEvent]:
-        """What is told until the stream is open; nothing once it is.
-
-        Where there may be something to tell, a task of its own waits. Most streams open at once and do without.
-        """
-        if not isinstance(self._wire, HTTPRequest):
-            self._wire = await self._wire()
+        """Return the next events before the stream is open; nothing once it is."""
+        if not isinstance(self._encoded, HTTPRequest):
+            self._encoded = await self._encoded()
         if not self._opening.started and not self._client.may_emit_early:
-            self._place = await self._client.admit(
+            self._admission = await self._client.admit(
                 self._deadline, self._model, self._request.user_id
             )
             try:
-                self._stream = await self._client.open(self._wire, self._deadline)
+                self._stream = await self._client.open(self._encoded, self._deadline)
             except MajordomoError as error:
-                self._failed(error)
+                self._prepare_retry(error)
             else:
-                self._tie = await close_with_loop(self._stream, self._place)
+                self._guard = await close_with_loop(self._stream, self._admission)
                 return ()
-        if told := await self._opening.next_events():
-            return told
+        if events := await self._opening.next_events():
+            return events
         self._stream = self._opening.result
-        self._tie = await close_with_loop(self._stream, self._place)
+        self._guard = await close_with_loop(self._stream, self._admission)
         return ()
 
     async def _open_stream(self, emit: Callable[[llm.ChatEvent], None]) -> HTTPStream:
-        """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
-        assert isinstance(self._wire, HTTPRequest)
+        """Wait for a slot, send the request until it succeeds, and emit events meanwhile."""
+        assert isinstance(self._encoded, HTTPRequest)
         self._emit = emit
-        if self._place is None:
-            self._place = await self._client.admit(
+        if self._admission is None:
+            self._admission = await self._client.admit(
                 self._deadline,
                 self._model,
                 self._request.user_id,
                 lambda position: emit(Queued(position)),
             )
         while True:
-            for event in self._news:
+            for event in self._pending_events:
                 emit(event)
-            self._news.clear()
-            await sleep(self._pause)
+            self._pending_events.clear()
+            await sleep(self._delay)
             try:
-                return await self._client.open(self._wire, self._deadline)
+                return await self._client.open(self._encoded, self._deadline)
             except MajordomoError as error:
-                self._failed(error)
+                self._prepare_retry(error)
 
-    def _failed(self, error: MajordomoError) -> None:
-        """Decide on another try; raises the error when there is none."""
-        self._pause = self._tries.next_delay(self._client.with_context(error, self._model))
+    def _prepare_retry(self, error: MajordomoError) -> None:
+        """Set the delay before the next attempt. Raises the error when there is none."""
+        self._delay = self._retry_state.next_delay(self._client.with_context(error, self._model))
         if error.code == "MODEL_LOADING":
-            self._news.append(Loading(error.message, self._deadline.elapsed()))
+            self._pending_events.append(Loading(error.message, self._deadline.elapsed()))
 
-    def _loads(self, event: Loading) -> None:
+    def _on_loading(self, event: Loading) -> None:
         if self._emit is not None:
             self._emit(event)
 
     async def _read(self) -> Sequence[llm.ChatEvent]:
         stream = self._stream
         assert stream is not None
-        kind = stream.headers.get("content-type", "")
-        if "json" in kind and "ndjson" not in kind:
-            return await self._read_whole(stream)
-        if "html" in kind:
+        content_type = stream.headers.get("content-type", "")
+        if "json" in content_type and "ndjson" not in content_type:
+            return await self._read_body(stream)
+        if "html" in content_type:
             raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
         decoder = self._decoder
         while True:
             if decoder.failure is not None:
                 raise decoder.failure
             try:
-                piece = await stream.read()
+                chunk = await stream.read()
             except MajordomoError as error:
                 if decoder.complete:
-                    piece = b""  # the finish reason was there: what is missing is only the farewell
+                    # The finish reason has arrived; only the end marker of the stream is missing.
+                    chunk = b""
                 elif isinstance(error, ConnectionFailedError):
                     raise StreamBrokenError(
                         f"the stream broke off: {error.message}",
@@ -196,18 +237,21 @@ class HTTPChatSource:
                     ) from None
                 else:
                     raise
-            events = decoder.feed(piece) if piece else decoder.finish()
+            events = decoder.feed(chunk) if chunk else decoder.finish()
             if events:
                 if isinstance(events[-1], llm.Done):
-                    self._whole = self._named(events[-1].reply)
-                    events[-1] = llm.Done(self._whole)
+                    self._complete_reply = self._with_context(events[-1].reply)
+                    events[-1] = llm.Done(self._complete_reply)
                     await stream.finish()
                 return events
 
-    async def _read_whole(self, stream: HTTPStream) -> Sequence[llm.ChatEvent]:
-        """The server ignored `stream` and answered at once; or it tells an error with status 200."""
+    async def _read_body(self, stream: HTTPStream) -> Sequence[llm.ChatEvent]:
+        """Return the events of a reply that came as one JSON body.
+
+        Some servers ignore `stream`, and some report an error this way with status 200.
+        """
         body = await read_all(stream, self._codec.reply_limit(self._request, self._client.limits))
-        reply = self._whole = self._named(
+        reply = self._complete_reply = self._with_context(
             self._codec.decode_reply(body, self._request, self._client.limits)
         )
         events: list[llm.ChatEvent] = []
@@ -221,6 +265,7 @@ class HTTPChatSource:
         return [*events, llm.Done(reply)]
 
     async def aclose(self) -> None:
+        """Stop opening, close the HTTP stream and release the slot, whatever the state."""
         try:
             await self._opening.aclose()
             stream = self._stream or self._opening.value
@@ -228,14 +273,15 @@ class HTTPChatSource:
                 await stream.aclose()
         finally:
             self._release()
-            if self._tie is not None:
-                await self._tie.aclose()
+            if self._guard is not None:
+                await self._guard.aclose()
 
     def _release(self) -> None:
-        if self._place is not None:
-            self._place.release(total_tokens(self._whole) if self._whole is not None else None)
+        if self._admission is not None:
+            reply = self._complete_reply
+            self._admission.release(total_tokens(reply) if reply is not None else None)
 
 
 def total_tokens(reply: llm.Reply) -> int:
-    """What counts for a rate."""
+    """Return the tokens of a reply that count against a rate limit: input and output."""
     return (reply.usage.input_tokens or 0) + (reply.usage.output_tokens or 0)

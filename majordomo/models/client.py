@@ -1,4 +1,23 @@
-"""One call to a backend: its deadline, its tries, and errors that know whom they are about."""
+"""The client of one backend: deadlines, admission, requests, and errors with their context.
+
+Theory of operation:
+
+One `BackendClient` belongs to a provider and is shared by all its models and by all event loops; it
+holds no state of a single call. A call is made of these steps, each of which a model can use alone:
+
+* `deadline` starts the time limits of the call,
+* `admit` waits for a slot. The caller has to release the returned `Admission`,
+* `open` sends a request once and returns the open reply, or raises the typed error of a status
+  other than 2xx. The caller has to close the reply,
+* `read_body` is `open`, the whole body, and the close,
+* `retry` repeats a step while a `RetryState` allows it (see `majordomo.models.retries`).
+
+`query` and `query_decoded` do all of this for a free question about the backend (its version, its
+models). Queries need no slot: they never wait for generations.
+
+Errors leave this module with the provider and the model added and with secrets redacted. Where a
+body was read, they leave without the traceback frames that hold it: a body may quote an API key.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +31,10 @@ import anyio
 
 from majordomo.backend_status import Loading
 from majordomo.dialects.errors import error_from_reply
-from majordomo.errors import (
-    BackendError,
-    BadResponseError,
-    ConnectionFailedError,
-    DeadlineExceededError,
-    MajordomoError,
-    OverloadedError,
-    RateLimitError,
-)
+from majordomo.errors import BadResponseError, MajordomoError
+from majordomo.models.retries import RetryBudget, RetryState
 from majordomo.observability import Observer
-from majordomo.observability.observed_call import (
-    current_call,
-    current_emit,
-    current_position_callback,
-)
+from majordomo.observability.observed_call import current_emit, current_position_callback
 from majordomo.queueing.admission import Admission, AdmissionControl
 from majordomo.queueing.resource_group import ModelLease
 from majordomo.queueing.slot_queue import OnPosition
@@ -37,54 +45,35 @@ from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transpo
 T = TypeVar("T")
 OnLoading = Callable[[Loading], None] | None
 LoadCheck = Callable[[str, Deadline, OnLoading], Awaitable[None]]
-LOADING_INTERVAL = 1.0
-
-
-@dataclass(slots=True)
-class RetryBudget:
-    """What all calls of a provider may spend on repeats together, so that a dead backend is not stormed."""
-
-    size: float
-    remaining: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.remaining = self.size
-
-    def spend(self) -> bool:
-        if self.remaining < 1:
-            return False
-        self.remaining -= 1
-        return True
-
-    def record_success(self) -> None:
-        self.remaining = min(self.size, self.remaining + 0.1)
 
 
 @dataclass(slots=True)
 class BackendClient:
-    """What every call of one provider shares."""
+    """What all calls of one provider share."""
 
     provider: str
     transport: Transport
     retries: Retries
     limits: Limits
     redact: Callable[[str], str] = str
+    """Removes secrets from a text."""
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
+    """Seconds since the epoch, to read the dates in `Retry-After` headers."""
     fraction: Callable[[], float] = random.random
+    """Returns a number from 0 to 1 by which delays between attempts are multiplied (jitter)."""
     load_check: LoadCheck | None = None
-    peers: Callable[[], Collection[str]] = (
-        tuple  # the names under which `extra` may hold what is for others
-    )
+    """Called while a first byte is awaited: checks whether the model is loading."""
+    provider_names: Callable[[], Collection[str]] = tuple
+    """Names under which `extra` may hold settings for other providers, which are not sent."""
     admission: AdmissionControl = field(default_factory=lambda: AdmissionControl(None))
-    unload: Callable[[str], Awaitable[None]] | None = (
-        None  # makes the backend let go of a model's memory
-    )
+    unload: Callable[[str], Awaitable[None]] | None = None
+    """Makes the backend free the memory of a model; None where it cannot."""
     observers: Sequence[Observer] = ()
-    address: str = ""  # scheme, host and port
-    provider_instance: Any = field(
-        default=None, repr=False
-    )  # the provider, for the questions that are free
+    address: str = ""
+    """Scheme, host and port of the backend."""
+    provider_instance: Any = field(default=None, repr=False)
+    """The provider, for its free queries."""
     budget: RetryBudget = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +81,7 @@ class BackendClient:
 
     @property
     def may_emit_early(self) -> bool:
-        """Whether there may be something to tell before an answer begins: a line to wait in, or a look whether the model loads."""
+        """Whether there may be events before a reply begins: queue positions or loading."""
         return self.load_check is not None or self.admission.waits
 
     def deadline(
@@ -102,38 +91,59 @@ class BackendClient:
         on_loading: OnLoading = None,
         since: Deadline | None = None,
     ) -> Deadline:
-        """A deadline that begins now, or began with `since`. While a model's first byte is awaited, the provider may look whether it
-        loads, and tell."""
+        """Return a deadline that starts now, or at the start of `since`.
+
+        With a model, the provider's load check runs while the first byte is awaited and calls
+        `on_loading` (default: the event listener of the observed call).
+        """
         deadline = Deadline(timeout, self.clock) if since is None else since.sibling()
         if self.load_check is not None and model:
-            watch = self.load_check
+            load_check = self.load_check
             on_loading = on_loading or current_emit()
-            deadline.watch = lambda: watch(model, deadline, on_loading)
+            deadline.watch = lambda: load_check(model, deadline, on_loading)
         return deadline
+
+    def retry_state(
+        self, deadline: Deadline, model: str = "", *, image_job: bool = False
+    ) -> RetryState:
+        """Return the state of the retries of one new call."""
+        return RetryState(
+            self.retries,
+            self.budget,
+            deadline,
+            self.provider,
+            model,
+            image_job,
+            self.fraction,
+        )
 
     async def admit(
         self, deadline: Deadline, model: str, user_id: str = "", on_position: OnPosition = None
     ) -> Admission:
-        """Wait until a call of this model may go; the place must be left. Raises typed errors, about this provider."""
-        holder = None
+        """Wait for a slot for one call of this model. The caller has to release it.
+
+        Raises OverloadedError for a full queue and DeadlineExceededError (phase `queue`).
+        """
+        lease = None
         if self.admission.shared:
-            release = self.unload
-            holder = ModelLease(
-                id(self), model, None if release is None else lambda: release(model)
-            )
+            unload = self.unload
+            lease = ModelLease(id(self), model, None if unload is None else lambda: unload(model))
         try:
             return await self.admission.acquire(
-                deadline, on_position or current_position_callback(), user_id=user_id, lease=holder
+                deadline, on_position or current_position_callback(), user_id=user_id, lease=lease
             )
         except MajordomoError as error:
             raise error.with_context(self.provider, model) from None
 
-    async def open(self, request: HTTPRequest, deadline: Deadline, model: str = "") -> HTTPStream:
-        """An answer with a status of success, not repeated. Raises the typed error of any other."""
+    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+        """Send a request once and return the open reply, which the caller has to close.
+
+        Raises the typed error of any status other than 2xx.
+        """
         reply = await self.transport.open(request, deadline)
         if 200 <= reply.status < 300:
             return reply
-        # Made elsewhere, so that the body, which may quote a key, is no local of a frame in the traceback
+        # The body may quote a key, so no local variable of a frame in the traceback may hold it.
         raise await self._error_of(reply)
 
     async def _error_of(self, reply: HTTPStream) -> MajordomoError:
@@ -146,27 +156,33 @@ class BackendClient:
         )
 
     async def _error_body(self, reply: HTTPStream) -> bytes:
-        """As much of an error's body as tells the reason; what goes wrong while reading it is not the news."""
-        held: list[bytes] = []
+        """Return up to `limits.max_error_body_bytes` of the body.
+
+        A failure while reading is ignored: the status is the error to report.
+        """
+        chunks: list[bytes] = []
         size = 0
         try:
-            while size < self.limits.max_error_body_bytes and (piece := await reply.read()):
-                held.append(piece)
-                size += len(piece)
+            while size < self.limits.max_error_body_bytes and (chunk := await reply.read()):
+                chunks.append(chunk)
+                size += len(chunk)
             if size < self.limits.max_error_body_bytes:
                 await reply.finish()
         except MajordomoError:
             pass
-        return b"".join(held)[: self.limits.max_error_body_bytes]
+        return b"".join(chunks)[: self.limits.max_error_body_bytes]
 
     def with_context(self, error: MajordomoError, model: str = "") -> MajordomoError:
-        """The error, saying whom the call was for, and nothing secret: an answer with a status of success may quote a key as well."""
+        """Add provider and model to the error and redact secrets: a 2xx body can echo a key too."""
         error.args = (self.redact(error.message),)
         error.details = redact_details(error.details, self.redact)
         return error.with_context(self.provider, model)
 
     async def read_body(self, request: HTTPRequest, deadline: Deadline, limit: int) -> bytes:
-        """A whole answer of at most `limit` bytes, not repeated."""
+        """Send a request once and return the whole body.
+
+        Raises BadResponseError (`TOO_LARGE`) beyond `limit` bytes.
+        """
         reply = await self.open(request, deadline)
         try:
             return await read_all(reply, limit)
@@ -174,124 +190,50 @@ class BackendClient:
             await reply.aclose()
 
     async def query(self, request: HTTPRequest, timeout: Timeout) -> bytes:
-        """A question about the backend itself: whole, beside the work, repeated like any call."""
+        """Ask a free question about the backend, without a slot and with retries."""
         deadline = self.deadline(timeout)
         return await self.retry(
             lambda: self.read_body(request, deadline, self.limits.max_reply_bytes),
-            RetryState(self, deadline),
+            self.retry_state(deadline),
         )
 
     async def query_decoded(
         self, request: HTTPRequest, timeout: Timeout, decode: Callable[[bytes, Limits], T]
     ) -> T:
-        """The same, as `decode` reads it. Errors say whom they are about, and no frame of theirs holds the answer: it may quote a key."""
+        """Ask a free question about the backend and return its decoded reply.
+
+        Errors of `decode` get their context; no frame of their traceback holds the body.
+        """
         try:
             return decode(await self.query(request, timeout), self.limits)
         except MajordomoError as error:
             raise self.with_context(error).with_traceback(None) from None
 
-    async def retry(self, work: Callable[[], Awaitable[T]], tries: RetryState) -> T:
-        """`work()`, again while `tries` allows it."""
+    async def retry(self, attempt: Callable[[], Awaitable[T]], state: RetryState) -> T:
+        """Return the result of `attempt()`, repeated while `state` allows it."""
         while True:
             try:
-                result = await work()
+                result = await attempt()
             except MajordomoError as error:
-                wait = tries.next_delay(self.with_context(error, tries.model))
+                delay = state.next_delay(self.with_context(error, state.model))
                 if error.code == "MODEL_LOADING" and (emit := current_emit()) is not None:
-                    emit(Loading(error.message, tries.deadline.elapsed()))
-                if wait > 0:
-                    await anyio.sleep(wait)
+                    emit(Loading(error.message, state.deadline.elapsed()))
+                if delay > 0:
+                    await anyio.sleep(delay)
             else:
                 self.budget.record_success()
                 return result
 
 
-@dataclass(slots=True)
-class RetryState:
-    """How often one call may be repeated. `image`: a job that may have begun is never sent twice."""
-
-    client: BackendClient
-    deadline: Deadline
-    model: str = ""
-    image_job: bool = False
-    attempts: int = 0
-    reconnected: bool = False
-    failed: int = 0
-
-    def next_delay(self, error: MajordomoError) -> float:
-        """Seconds until the next try, counting this failure. Raises `error` when it is the last word."""
-        if error.code == "MODEL_LOADING" and error.retryable:
-            return self._loading_delay(error)
-        wait = self._delay(error)
-        self.failed += 1
-        if (observed := current_call()) is not None:
-            observed.record_retry(self.failed, error, wait)
-        return wait
-
-    def _delay(self, error: MajordomoError) -> float:
-        if self._is_stale_connection(error):
-            self.reconnected = True
-            return 0.0
-        self.attempts += 1
-        retries = self.client.retries
-        if self.attempts >= retries.attempts or not may_retry(error, image=self.image_job):
-            raise error
-        if (
-            error.code == "UPSTREAM_DIED" and self.attempts > 1
-        ):  # most likely out of memory: it would die again
-            raise error
-        wait = self.client.fraction() * min(
-            retries.max_delay, retries.initial_delay * float(1 << (self.attempts - 1))
-        )
-        if error.retry_after is not None:
-            wait = error.retry_after
-        timeout = self.deadline.timeout.total
-        left = (
-            self.deadline.started_at
-            + (timeout if timeout is not None else float("inf"))
-            - self.client.clock()
-        )
-        if wait > min(retries.max_retry_after, left) or not self.client.budget.spend():
-            raise error
-        return wait
-
-    def _loading_delay(self, error: MajordomoError) -> float:
-        """Loading is not failing: asked again until the load limit, without counting."""
-        self.deadline.start_phase("load")
-        left = self.deadline.remaining()
-        if left <= 0:
-            raise self.deadline.exceeded().with_context(self.client.provider, self.model) from error
-        return min(max(error.retry_after or LOADING_INTERVAL, 0.05), left)
-
-    def _is_stale_connection(self, error: MajordomoError) -> bool:
-        """Whether a kept connection closed before the first byte: the server had given it up; a fresh one tells the truth."""
-        if self.reconnected or self.image_job or not isinstance(error, ConnectionFailedError):
-            return False
-        return error.details.get("reused") is True and error.details.get("replied") is False
-
-
-def may_retry(error: MajordomoError, *, image: bool = False) -> bool:
-    """Whether the same request may be sent to the same backend once more."""
-    if not error.retryable:
-        return False
-    if isinstance(error, DeadlineExceededError):
-        return error.phase == "connect"
-    if isinstance(error, ConnectionFailedError):
-        return not image or error.details.get("sent") is False
-    if isinstance(error, (RateLimitError, OverloadedError)):
-        return not image or error.status in (429, 503)  # these two prove that the job was refused
-    return isinstance(error, BackendError) and not image
-
-
 async def read_all(reply: HTTPStream, limit: int) -> bytes:
-    """The rest of an answer. Raises BadResponseError beyond `limit` bytes."""
-    held: list[bytes] = []
+    """Return the rest of a reply. Raises BadResponseError (`TOO_LARGE`) beyond `limit` bytes."""
+    chunks: list[bytes] = []
     size = 0
-    while piece := await reply.read():
-        size += len(piece)
+    while chunk := await reply.read():
+        size += len(chunk)
         if size > limit:
             raise BadResponseError(
                 f"the answer is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
             )
-        held.append(piece)
-    return held[0] if len(held) == 1 else b"".join(held)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

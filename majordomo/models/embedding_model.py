@@ -1,4 +1,4 @@
-"""Embeddings: texts in, vectors out."""
+"""Embedding models: texts in, vectors out."""
 
 from __future__ import annotations
 
@@ -10,27 +10,39 @@ from majordomo.concurrency import portal
 from majordomo.dialects.request_body import check_extra, own_extra
 from majordomo.errors import MajordomoError
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
-from majordomo.models.client import BackendClient, RetryState
+from majordomo.models.client import BackendClient
 from majordomo.observability.observed_call import ObservedCall
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_user_id
 
-VECTOR = 256 << 10  # bytes of one in JSON, at most: what nobody asked for is not read
+# The largest size of one vector in JSON: it bounds how much of a reply is read.
+MAX_VECTOR_BYTES = 256 << 10
 
 
 class EmbeddingCodec(Protocol):
-    """A dialect's client side."""
+    """The client side of an embeddings dialect."""
 
     def encode_request(
         self, model: str, texts: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]
-    ) -> HTTPRequest: ...
+    ) -> HTTPRequest:
+        """Return the HTTP request for these texts.
 
-    def decode_reply(self, body: bytes, asked: int, limits: Limits) -> Embeddings: ...
+        `dimensions` is the length of the vectors; None leaves it to the model.
+        """
+
+    def decode_reply(self, body: bytes, expected: int, limits: Limits) -> Embeddings:
+        """Return the vectors in a body.
+
+        Raises BadResponseError unless there are `expected` vectors.
+        """
 
 
 class HTTPEmbeddingModel(EmbeddingModel):
-    """An embedding model behind a door and a wire. Asking again changes nothing, so what fails in passing is asked again."""
+    """An embedding model of an HTTP backend.
+
+    Embedding has no side effects, so transient failures are retried.
+    """
 
     def __init__(
         self, client: BackendClient, codec: EmbeddingCodec, id: str, *, timeout: Timeout
@@ -50,67 +62,71 @@ class HTTPEmbeddingModel(EmbeddingModel):
         extra: Mapping[str, Any] | None = None,
         user_id: str = "",
     ) -> Embeddings:
-        ways = self._client
+        """Return one vector per text. See `llm.EmbeddingModel.embed`."""
+        client = self._client
         try:
-            given = check_texts(texts, dimensions, extra, ways.limits)
+            checked_texts = check_texts(texts, dimensions, extra, client.limits)
             check_extra(extra or {})
             check_user_id(user_id)
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise
-        if not ways.observers:
-            return await self._embedded(given, dimensions, extra or {}, user_id)
+        if not client.observers:
+            return await self._embed_admitted(checked_texts, dimensions, extra or {}, user_id)
         settings = {
-            "texts": len(given),
+            "texts": len(checked_texts),
             **({} if dimensions is None else {"dimensions": dimensions}),
         }
         observed = ObservedCall(
-            ways.observers,
+            client.observers,
             "embed",
             self.provider,
             self.id,
-            given,
+            checked_texts,
             user_id=user_id,
-            address=ways.address,
+            address=client.address,
             settings=settings,
         )
         observed.start()
-        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}, user_id))
+        return await observed.run(
+            lambda: self._embed_admitted(checked_texts, dimensions, extra or {}, user_id)
+        )
 
-    async def _embedded(
-        self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any], whose: str
+    async def _embed_admitted(
+        self, texts: Sequence[str], dimensions: int | None, extra: Mapping[str, Any], user_id: str
     ) -> Embeddings:
         client = self._client
         try:
-            wire = self._codec.encode_request(
-                self.id, given, dimensions, own_extra(extra, self.provider, client.peers)
+            http_request = self._codec.encode_request(
+                self.id, texts, dimensions, own_extra(extra, self.provider, client.provider_names)
             )
             deadline = client.deadline(self._timeout, self.id)
-            most = min(
-                max(client.limits.max_reply_bytes, len(given) * VECTOR),
+            limit = min(
+                max(client.limits.max_reply_bytes, len(texts) * MAX_VECTOR_BYTES),
                 max(client.limits.max_reply_bytes, client.limits.max_image_reply_bytes),
             )
 
-            async def once() -> Embeddings:
+            async def attempt() -> Embeddings:
                 try:
                     return self._codec.decode_reply(
-                        await client.read_body(wire, deadline, most), len(given), client.limits
+                        await client.read_body(http_request, deadline, limit),
+                        len(texts),
+                        client.limits,
                     )
                 except MajordomoError as error:
-                    raise error.with_traceback(
-                        None
-                    ) from error.__cause__  # its frames hold the answer, which may quote a key
+                    # The frames of the traceback hold the body, which may quote a key.
+                    raise error.with_traceback(None) from error.__cause__
 
-            place = await client.admit(deadline, self.id, whose)
+            admission = await client.admit(deadline, self.id, user_id)
             try:
-                made = await client.retry(once, RetryState(client, deadline, self.id))
-                place.release(made.usage.input_tokens)
+                embeddings = await client.retry(attempt, client.retry_state(deadline, self.id))
+                admission.release(embeddings.usage.input_tokens)
             finally:
-                place.release()
+                admission.release()
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise
-        return replace(made, provider=self.provider, model=made.model or self.id)
+        return replace(embeddings, provider=self.provider, model=embeddings.model or self.id)
 
     def embed_sync(
         self,
@@ -120,12 +136,13 @@ class HTTPEmbeddingModel(EmbeddingModel):
         extra: Mapping[str, Any] | None = None,
         user_id: str = "",
     ) -> Embeddings:
+        """Return one vector per text (blocking)."""
         return portal.run(
             lambda: self.embed(texts, dimensions=dimensions, extra=extra, user_id=user_id)
         )
 
     async def aclose(self) -> None:
-        """Close the provider if this model was made by name; else it is the caller's."""
+        """Close the provider if this model was made by name; otherwise do nothing."""
         if self._owned_provider is not None:
             await self._owned_provider.aclose()
 

@@ -1,4 +1,7 @@
-"""What a chat backend is shown: images that it cannot read are sent as images that it can."""
+"""Convert the images of a chat request that a backend cannot read to images that it can.
+
+Converted images are cached per model, because a conversation sends its old images every time.
+"""
 
 from __future__ import annotations
 
@@ -10,108 +13,112 @@ from dataclasses import replace
 from majordomo import llm
 from majordomo.concurrency.fork_safety import register_fork_aware
 from majordomo.errors import CallWarning
-from majordomo.media.image_part import ImagePart, ImageSupport
+from majordomo.media.image_limits import ImageSupport
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
-CACHE_SIZE = 16  # converted images that are remembered, so that a conversation's old ones are not converted at every turn
-CACHE_BYTES = 64 * 1024 * 1024  # of them and of what they were made from
+MAX_CACHED_IMAGES = 16
+# Counts the converted images and their originals.
+MAX_CACHE_BYTES = 64 * 1024 * 1024
 
 
 class ImageConverter:
-    """The images of one model's requests, as its backend reads them."""
+    """Converts the images in the requests of one model, with a cache. Thread-safe."""
 
-    def __init__(self, reads: ImageSupport, limits: Limits) -> None:
-        self._reads = reads
+    def __init__(self, support: ImageSupport, limits: Limits) -> None:
+        self._support = support
         self._limits = limits
         self.reset_after_fork()
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        self._made: OrderedDict[bytes, ImagePart] = OrderedDict()
+        """Empty the cache and replace the lock, which may be locked in the forked process."""
+        self._cache: OrderedDict[bytes, ImagePart] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()  # a model may be used from several threads
+        self._lock = threading.Lock()
 
     def accepts(self, request: llm.Request) -> bool:
-        """Whether every image can be sent as it is."""
-        return all(self._reads.accepts(image) for image in images_in(request))
+        """Return whether every image can be sent unchanged."""
+        return all(self._support.accepts(image) for image in images_in(request))
 
     async def convert(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
-        """The request as it can be sent, and a warning (`IMAGE_CONVERTED`) for each kind of change.
+        """Return the request as it can be sent, and its warnings.
 
-        Raises InvalidRequestError (field `messages`) for an image that cannot be decoded.
+        There is one warning (`IMAGE_CONVERTED`) per kind of change. Raises InvalidRequestError
+        (field `messages`) for an image that cannot be decoded.
         """
-        made: dict[bytes, ImagePart] = {}
-        words: dict[str, None] = {}
+        converted: dict[bytes, ImagePart] = {}
+        changes: dict[str, None] = {}
         for image in images_in(request):
-            if self._reads.accepts(image):
+            if self._support.accepts(image):
                 continue
-            new = made[image.data] = await self._converted(image)
-            words[f"this backend does not read a {_said(image)}: it was sent as {_said(new)}"] = (
-                None
-            )
-        if not made:
+            new = converted[image.data] = await self._convert_cached(image)
+            change = f"{_describe(image)} was sent as {_describe(new)}"
+            changes[f"the backend cannot read the image: {change}"] = None
+        if not converted:
             return request, []
-        return _with(request, made), [
-            CallWarning("IMAGE_CONVERTED", text, "messages") for text in words
+        return _replace_images(request, converted), [
+            CallWarning("IMAGE_CONVERTED", text, "messages") for text in changes
         ]
 
-    async def _converted(self, image: ImagePart) -> ImagePart:
+    async def _convert_cached(self, image: ImagePart) -> ImagePart:
         with self._lock:
-            if image.data in self._made:
-                self._made.move_to_end(image.data)
-                return self._made[image.data]
+            if image.data in self._cache:
+                self._cache.move_to_end(image.data)
+                return self._cache[image.data]
+        # Imported here so that Pillow is only loaded when an image has to be converted.
         from anyio import to_thread
 
-        from majordomo.imaging.prepare import (
-            readable,  # Pillow, where no image needs it, is not loaded
-        )
+        from majordomo.imaging.prepare import readable
 
-        new = await to_thread.run_sync(
-            readable, image, self._reads, self._limits, abandon_on_cancel=True
+        converted = await to_thread.run_sync(
+            readable, image, self._support, self._limits, abandon_on_cancel=True
         )
-        self._keep(image.data, new)
-        return new
+        self._store(image.data, converted)
+        return converted
 
-    def _keep(self, data: bytes, new: ImagePart) -> None:
+    def _store(self, data: bytes, converted: ImagePart) -> None:
         with self._lock:
-            if data in self._made:  # converted twice at once
+            # Two calls may have converted the same image at the same time.
+            if data in self._cache:
                 return
-            self._made[data] = new
-            self._size += len(data) + len(new.data)
-            while len(self._made) > CACHE_SIZE or self._size > CACHE_BYTES:
-                old, made = self._made.popitem(last=False)
-                self._size -= len(old) + len(made.data)
+            self._cache[data] = converted
+            self._size += len(data) + len(converted.data)
+            while len(self._cache) > MAX_CACHED_IMAGES or self._size > MAX_CACHE_BYTES:
+                old_data, old_image = self._cache.popitem(last=False)
+                self._size -= len(old_data) + len(old_image.data)
 
 
-def _said(image: ImagePart) -> str:
+def _describe(image: ImagePart) -> str:
+    """Return the type and size of an image, for a warning."""
     return f"{image.mime} of {image.width}x{image.height} and {len(image.data):,} bytes"
 
 
 def images_in(request: llm.Request) -> Iterator[ImagePart]:
-    """Every image of a conversation, those of tools included."""
+    """Yield every image of a conversation, including images in tool results."""
     for message in request.messages:
         for part in message.parts:
             if isinstance(part, ImagePart):
                 yield part
             elif isinstance(part, llm.ToolResultPart):
-                yield from (piece for piece in part.parts if isinstance(piece, ImagePart))
+                yield from (inner for inner in part.parts if isinstance(inner, ImagePart))
 
 
-def _with(request: llm.Request, made: dict[bytes, ImagePart]) -> llm.Request:
-    def changed(part: llm.Part) -> llm.Part:
+def _replace_images(request: llm.Request, converted: dict[bytes, ImagePart]) -> llm.Request:
+    def replace_image(part: llm.Part) -> llm.Part:
         if isinstance(part, ImagePart):
-            return made.get(part.data, part)
+            return converted.get(part.data, part)
         if isinstance(part, llm.ToolResultPart):
             return replace(
                 part,
                 parts=tuple(
-                    made.get(p.data, p) if isinstance(p, ImagePart) else p for p in part.parts
+                    converted.get(p.data, p) if isinstance(p, ImagePart) else p for p in part.parts
                 ),
             )
         return part
 
-    turns = (
-        llm.Message(turn.role, tuple(changed(part) for part in turn.parts))
-        for turn in request.messages
+    messages = (
+        llm.Message(message.role, tuple(replace_image(part) for part in message.parts))
+        for message in request.messages
     )
-    return replace(request, messages=tuple(turns))
+    return replace(request, messages=tuple(messages))

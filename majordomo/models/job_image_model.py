@@ -1,4 +1,8 @@
-"""Images from a backend with a queue: order, come back until they are ready, withdraw the order when nobody wants them any more."""
+"""Images from a backend with jobs: submit, poll until the job is done, or cancel it.
+
+The submit request is sent once. Polls are free queries with limits and retries of their own. A
+canceled call cancels its job on the server.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +15,40 @@ from majordomo.backend_status import Queued
 from majordomo.concurrency.companion_task import run_or_withdraw
 from majordomo.dialects.image_jobs import JobStatus
 from majordomo.errors import JobLostError, NotFoundError, Phase
-from majordomo.models.client import BackendClient, RetryState, read_all
+from majordomo.models.client import BackendClient, read_all
 from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
 from majordomo.observability.observed_call import current_emit
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
-FIRST_POLL_INTERVAL, MAX_POLL_INTERVAL = 0.1, 1.0
+FIRST_POLL_SECONDS = 0.1
+MAX_POLL_SECONDS = 1.0
+# Each delay between two polls is this much longer than the one before.
+POLL_GROWTH = 1.3
 POLL_TIMEOUT = Timeout(connect=5, queue=30, first_byte=60, idle=60)
 
 
 class JobImageCodec(ImageCodec, Protocol):
-    """A dialect of jobs."""
+    """The client side of an image dialect with jobs."""
 
-    def decode_job_id(self, body: bytes, limits: Limits) -> str: ...
+    def decode_job_id(self, body: bytes, limits: Limits) -> str:
+        """Return the id of the submitted job."""
 
-    def encode_poll(self, job: str) -> HTTPRequest: ...
+    def encode_poll(self, job: str) -> HTTPRequest:
+        """Return the request for the status of a job."""
 
-    def encode_cancel(self, job: str) -> HTTPRequest: ...
+    def encode_cancel(self, job: str) -> HTTPRequest:
+        """Return the request that cancels a job."""
 
-    def reply_decoder(self, limits: Limits) -> Any: ...
+    def reply_decoder(self, limits: Limits) -> Any:
+        """Return a decoder to feed the body of a status reply to."""
 
-    def decode_status(self, reply: Any, request: imagegen.Request, limits: Limits) -> JobStatus: ...
+    def decode_status(self, reply: Any, request: imagegen.Request, limits: Limits) -> JobStatus:
+        """Return the status in a reply, with the result once the job is done."""
 
 
 class JobImageModel(HTTPImageModel):
-    """The order is sent once; visits are free and repeated like any question."""
+    """An image model of a backend with jobs."""
 
     def __init__(
         self, client: BackendClient, codec: JobImageCodec, *args: Any, **settings: Any
@@ -56,7 +68,7 @@ class JobImageModel(HTTPImageModel):
             self._codec.encode_request(self.id, request), read, deadline, emit
         )
 
-        async def withdraw() -> None:
+        async def cancel() -> None:
             await self._client.read_body(
                 self._codec.encode_cancel(job),
                 self._client.deadline(POLL_TIMEOUT),
@@ -64,46 +76,48 @@ class JobImageModel(HTTPImageModel):
             )
 
         return await run_or_withdraw(
-            lambda: self._wait_for_result(job, request, deadline, emit), withdraw
+            lambda: self._wait_for_result(job, request, deadline, emit), cancel
         )
 
     async def _wait_for_result(
         self, job: str, request: imagegen.Request, deadline: Deadline, emit: Emit | None
     ) -> imagegen.Result:
-        pause = FIRST_POLL_INTERVAL
+        delay = FIRST_POLL_SECONDS
         emit = emit or current_emit()
         while True:
-            seen = await self._poll(job, request, deadline)
-            if seen.result is not None:
-                return seen.result
-            # Waiting in the backend's line is waiting for a place; being drawn is waiting for the first byte of an image
-            phase: Phase = "queue" if seen.position is not None else "first_byte"
+            status = await self._poll(job, request, deadline)
+            if status.result is not None:
+                return status.result
+            # A queued job counts against the queue limit, a running one against the first byte's.
+            phase: Phase = "queue" if status.position is not None else "first_byte"
             if deadline.phase != phase:
                 deadline.start_phase(phase)
-            if seen.position is not None and emit is not None:
-                emit(Queued(seen.position))
-            left = deadline.remaining()
-            if left <= 0:
+            if status.position is not None and emit is not None:
+                emit(Queued(status.position))
+            remaining = deadline.remaining()
+            if remaining <= 0:
                 raise deadline.exceeded()
-            await sleep(min(pause, left))
-            pause = min(pause * 1.3, MAX_POLL_INTERVAL)
+            await sleep(min(delay, remaining))
+            delay = min(delay * POLL_GROWTH, MAX_POLL_SECONDS)
 
     async def _poll(self, job: str, request: imagegen.Request, deadline: Deadline) -> JobStatus:
-        visit = deadline.child(POLL_TIMEOUT)
+        poll_deadline = deadline.child(POLL_TIMEOUT)
 
-        async def once() -> JobStatus:
-            reply = await self._client.open(self._codec.encode_poll(job), visit)
+        async def attempt() -> JobStatus:
+            reply = await self._client.open(self._codec.encode_poll(job), poll_deadline)
             try:
                 decoder = self._codec.reply_decoder(self._limits)
-                while piece := await reply.read():
-                    decoder.feed(piece)
+                while chunk := await reply.read():
+                    decoder.feed(chunk)
             finally:
                 await reply.aclose()
             return self._codec.decode_status(decoder, request, self._limits)
 
         try:
-            return await self._client.retry(once, RetryState(self._client, visit, self.id))
+            return await self._client.retry(
+                attempt, self._client.retry_state(poll_deadline, self.id)
+            )
         except NotFoundError as error:
             raise JobLostError(
-                f"the backend does not know the job any more: {error.message}", status=error.status
+                f"the backend no longer knows the job: {error.message}", status=error.status
             ) from None

@@ -1,4 +1,9 @@
-"""Loading or hanging? While a first byte is awaited, a free question to the backend tells."""
+"""Tell a loading model from a hanging one with a free query while a first byte is awaited.
+
+The transport calls the watch of a deadline about once a second (`Deadline.tick`) until the first
+byte arrives. While the model loads, the watch switches the deadline to its `load` phase, so that
+the load limit counts instead of the one for the first byte, and reports `Loading` events.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +16,46 @@ from majordomo.models.client import OnLoading
 from majordomo.transport_types import Deadline
 
 S = TypeVar("S")
-CHECK_INTERVAL = 1.0  # seconds for which one answer serves all calls that wait
-MAX_AGE = 5.0  # seconds after which an answer says nothing any more
+# One query serves all calls that wait during this time.
+QUERY_INTERVAL_SECONDS = 1.0
+# An older state is ignored.
+MAX_STATE_AGE_SECONDS = 5.0
 
 
 class LoadWatch(Generic[S]):
-    """`look(deadline)` asks the backend what it has in memory; `loading(seen, model)` is a word for it when this model loads, else None.
+    """Queries the backend's load state and applies it to the deadlines of waiting calls.
 
-    While it loads, the load limit counts instead of the one for the first byte, and Loading is told. A question that fails is no news.
+    `query(deadline)` returns what the backend has in memory. `describe_loading(state, model)`
+    returns a message when this model is loading, else None. One query serves all calls that wait at
+    that time. A query that fails changes nothing.
     """
 
     def __init__(
         self,
-        look: Callable[[Deadline], Awaitable[S]],
-        loading: Callable[[S, str], str | None],
+        query: Callable[[Deadline], Awaitable[S]],
+        describe_loading: Callable[[S, str], str | None],
         clock: Callable[[], float],
     ) -> None:
-        self._look = look
-        self._loading = loading
+        self._query = query
+        self._describe_loading = describe_loading
         self._clock = clock
-        self._seen: tuple[float, S] | None = None
-        self._asked = float("-inf")
+        self._state: tuple[float, S] | None = None
+        self._queried_at = float("-inf")
 
     async def __call__(self, model: str, deadline: Deadline, on_loading: OnLoading) -> None:
+        """Query the load state if it is due, and update the deadline of a waiting call."""
         now = self._clock()
-        if not 0 <= now - self._asked < CHECK_INTERVAL:
-            self._asked = now
+        if not 0 <= now - self._queried_at < QUERY_INTERVAL_SECONDS:
+            self._queried_at = now
             try:
-                seen = await self._look(deadline)
+                state = await self._query(deadline)
             except MajordomoError:
                 return
-            self._seen = (self._clock(), seen)
-        if self._seen is None or not 0 <= self._clock() - self._seen[0] < MAX_AGE:
+            self._state = (self._clock(), state)
+        if self._state is None or not 0 <= self._clock() - self._state[0] < MAX_STATE_AGE_SECONDS:
             return
-        word = self._loading(self._seen[1], model)
-        if word is not None or deadline.phase == "load":
-            deadline.start_phase("load" if word is not None else "first_byte")
-        if word is not None and on_loading is not None:
-            on_loading(Loading(word, deadline.elapsed()))
+        message = self._describe_loading(self._state[1], model)
+        if message is not None or deadline.phase == "load":
+            deadline.start_phase("load" if message is not None else "first_byte")
+        if message is not None and on_loading is not None:
+            on_loading(Loading(message, deadline.elapsed()))

@@ -1,4 +1,8 @@
-"""Images from a backend that answers at the end, and beside it can be asked how far it is (A1111)."""
+"""Images from a backend that replies at the end, with a second route for progress (A1111).
+
+While the request waits for its reply, a companion task polls the progress and emits events. It ends
+with the request.
+"""
 
 from __future__ import annotations
 
@@ -21,34 +25,44 @@ from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
 POLL_TIMEOUT = Timeout(connect=5, queue=5, first_byte=5, idle=5, total=10)
-POLL_INTERVAL = (
-    0.25  # seconds between looks; live previews of A1111 change no more often than a step
-)
+# The live previews of A1111 change at most once per step.
+POLL_SECONDS = 0.25
 
 
 class PolledImageCodec(ImageCodec, Protocol):
-    """A dialect with a second route that tells of progress."""
+    """The client side of an image dialect with a second route for progress."""
 
-    def encode_task(self, model: str, request: imagegen.Request, task: str) -> HTTPRequest: ...
+    def encode_task(self, model: str, request: imagegen.Request, task: str) -> HTTPRequest:
+        """Return the request that starts a generation under the id `task`."""
 
-    def encode_progress(self, *, preview: bool) -> HTTPRequest: ...
+    def encode_progress(self, *, preview: bool) -> HTTPRequest:
+        """Return the request for the progress, with or without a preview image."""
 
-    def encode_interrupt(self) -> HTTPRequest: ...
+    def encode_interrupt(self) -> HTTPRequest:
+        """Return the request that interrupts the running job."""
 
-    def decode_progress(self, body: bytes, limits: Limits) -> JobProgress: ...
+    def decode_progress(self, body: bytes, limits: Limits) -> JobProgress:
+        """Return the progress in a body."""
 
-    def is_other(self, model: str, told: str) -> bool: ...
+    def is_other(self, model: str, reported: str) -> bool:
+        """Return whether the model that the backend names is not the requested one."""
 
-    def reply_decoder(self, limits: Limits) -> Any: ...
+    def reply_decoder(self, limits: Limits) -> Any:
+        """Return a decoder to feed the body of the reply to."""
 
     def decode_reply(
         self, reply: Any, request: imagegen.Request, limits: Limits
-    ) -> imagegen.Result: ...
+    ) -> imagegen.Result:
+        """Return the result from a decoder that has got the whole body."""
 
 
 class PolledImageModel(HTTPImageModel):
-    """The looks end with the call. A job is interrupted only when the backend says that it is ours that runs, or, where it does not say,
-    when nobody else uses it (`exclusive`)."""
+    """An image model of a backend with a second route for progress.
+
+    A canceled call interrupts the running job only when the backend says that it is the job of this
+    call, or, where the backend does not name jobs, when `exclusive` says that there are no other
+    users.
+    """
 
     def __init__(
         self,
@@ -68,49 +82,57 @@ class PolledImageModel(HTTPImageModel):
         self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
     ) -> imagegen.Result:
         task = self._new_task()
-        wire = self._codec.encode_task(self.id, request, task)
+        http_request = self._codec.encode_task(self.id, request, task)
 
         async def read(reply: HTTPStream) -> imagegen.Result:
             decoder = self._codec.reply_decoder(self._limits)
-            while piece := await reply.read():
-                decoder.feed(piece)
+            while chunk := await reply.read():
+                decoder.feed(chunk)
             return self._codec.decode_reply(decoder, request, self._limits)
 
-        async def withdraw() -> None:
-            found = await self._poll(False)
-            if found.task == task or (self._exclusive and found.task is None and found.busy):
+        async def interrupt() -> None:
+            progress = await self._poll(False)
+            if progress.task == task or (
+                self._exclusive and progress.task is None and progress.busy
+            ):
                 await self._client.read_body(
                     self._codec.encode_interrupt(),
                     self._client.deadline(POLL_TIMEOUT),
                     self._limits.max_reply_bytes,
                 )
 
-        async def drawn() -> imagegen.Result:
-            result = await self._send_job(wire, read, deadline, emit)
-            warnings = [*result.warnings, *await self._interrupt()]
+        async def generate() -> imagegen.Result:
+            result = await self._send_job(http_request, read, deadline, emit)
+            warnings = [*result.warnings, *await self._check_interrupted()]
             if self._codec.is_other(self.id, result.model):
                 warnings.append(
                     CallWarning(
-                        "MODEL_DIFFERS", f"{self.id} was asked for, {result.model} drew", "model"
+                        "MODEL_DIFFERS",
+                        f"{self.id} was requested; the backend used {result.model}",
+                        "model",
                     )
                 )
             return replace(result, model="", warnings=tuple(warnings))
 
         if emit is None:
-            return await run_or_withdraw(drawn, withdraw)
-        watch = _ProgressPoller(self._poll, emit, task, request.previews)
-        await watch.before()
-        return await run_or_withdraw(lambda: run_with_companion(drawn, watch.follow), withdraw)
+            return await run_or_withdraw(generate, interrupt)
+        poller = _ProgressPoller(self._poll, emit, task, request.previews)
+        await poller.check_idle()
+        return await run_or_withdraw(lambda: run_with_companion(generate, poller.follow), interrupt)
 
-    async def _interrupt(self) -> list[CallWarning]:
-        """A job that somebody interrupts still answers 200, with what was drawn so far; only the progress tells."""
+    async def _check_interrupted(self) -> list[CallWarning]:
+        """Return a warning if the job was interrupted on the server.
+
+        Such a job is still answered with status 200 and the unfinished image; only the progress
+        differs.
+        """
         with suppress(MajordomoError):
-            found = await self._poll(False)
-            if found.interrupted and not found.busy:
+            progress = await self._poll(False)
+            if progress.interrupted and not progress.busy:
                 return [
                     CallWarning(
                         "INTERRUPTED",
-                        "somebody interrupted the server while it drew: the image is unfinished",
+                        "the generation was interrupted on the server: the image is unfinished",
                     )
                 ]
         return []
@@ -125,45 +147,54 @@ class PolledImageModel(HTTPImageModel):
 
 
 class _ProgressPoller:
-    """Turns looks into events. A failed look is no news: the call itself tells what is wrong."""
+    """Turns polls into events.
 
-    def __init__(self, look: Callable[[bool], Any], emit: Emit, task: str, previews: int) -> None:
-        self._look = look
+    A failed poll is ignored: the call itself reports what is wrong.
+    """
+
+    def __init__(self, poll: Callable[[bool], Any], emit: Emit, task: str, previews: int) -> None:
+        self._poll = poll
         self._emit = emit
         self._task = task
         self._previews = previews
-        self._alone = False
-        self._shown = 0
-        self._last: imagegen.Image | None = None
+        self._server_was_idle = False
+        self._previews_emitted = 0
+        self._last_preview: imagegen.Image | None = None
 
-    async def before(self) -> None:
-        """Whether the server is idle: only then can the job that runs next be taken for ours where jobs have no names."""
+    async def check_idle(self) -> None:
+        """Note whether the server is idle before the call.
+
+        Only then can the next job be taken for this one, where the backend does not name jobs.
+        """
         with suppress(MajordomoError):
-            self._alone = not (await self._look(False)).busy
+            self._server_was_idle = not (await self._poll(False)).busy
 
     async def follow(self) -> None:
+        """Poll and emit events until canceled."""
         while True:
             with suppress(MajordomoError):
-                self._saw(await self._look(self._shown < self._previews))
-            await sleep(POLL_INTERVAL)
+                self._emit_progress(await self._poll(self._previews_emitted < self._previews))
+            await sleep(POLL_SECONDS)
 
-    def _saw(self, found: JobProgress) -> None:
-        if not found.busy:
+    def _emit_progress(self, progress: JobProgress) -> None:
+        if not progress.busy:
             return
-        ours = found.task == self._task if found.task is not None else self._alone
+        ours = progress.task == self._task if progress.task is not None else self._server_was_idle
         if not ours:
             self._emit(Queued(None))
             return
-        if found.step and found.steps:
-            self._emit(imagegen.Step(min(found.step, found.steps), found.steps))
-        # at most `previews` of them, spread over the steps
-        due = found.steps and found.step * (self._previews + 1) >= found.steps * (self._shown + 1)
+        if progress.step and progress.steps:
+            self._emit(imagegen.Step(min(progress.step, progress.steps), progress.steps))
+        # At most `previews` images, spread over the steps.
+        due = progress.steps and progress.step * (self._previews + 1) >= progress.steps * (
+            self._previews_emitted + 1
+        )
         if (
-            found.preview is not None
-            and found.preview != self._last
+            progress.preview is not None
+            and progress.preview != self._last_preview
             and due
-            and self._shown < self._previews
+            and self._previews_emitted < self._previews
         ):
-            self._shown += 1
-            self._last = found.preview
-            self._emit(imagegen.Preview(found.preview, found.image))
+            self._previews_emitted += 1
+            self._last_preview = progress.preview
+            self._emit(imagegen.Preview(progress.preview, progress.image))

@@ -1,7 +1,17 @@
-"""Images from ComfyUI's queue: files up, a graph into the queue, looks at history and queue until it has ended, files down.
+"""Images from ComfyUI's queue: upload files, submit a graph, poll, download the images.
 
-The history alone says how a job ended. A websocket, where there is one and somebody listens, tells of steps and unfinished images on
-the way, and that a look is due; everything works without it.
+Theory of operation:
+
+The job id is chosen here, so that a job can be canceled before the reply to its submission
+arrives; older servers choose another one. The graph is submitted once, all other requests are
+repeated like queries. The history alone decides how a job ended: polls look for it there, then
+in the queue, and once more in the history, because the server moves an ended job from one to the
+other.
+
+With a listener, a websocket is opened before the submission, so that no event is missed. It
+emits steps and previews and shortens the wait for the next poll; everything works without it. It
+is closed before the files are downloaded. A canceled call deletes the job from the queue, or
+interrupts it when it is the one that runs.
 """
 
 from __future__ import annotations
@@ -34,9 +44,14 @@ from majordomo.errors import (
     Phase,
 )
 from majordomo.media.image_part import ImagePart
-from majordomo.models.client import BackendClient, RetryState, read_all
+from majordomo.models.client import BackendClient, read_all
 from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
-from majordomo.models.job_image_model import FIRST_POLL_INTERVAL, MAX_POLL_INTERVAL, POLL_TIMEOUT
+from majordomo.models.job_image_model import (
+    FIRST_POLL_SECONDS,
+    MAX_POLL_SECONDS,
+    POLL_GROWTH,
+    POLL_TIMEOUT,
+)
 from majordomo.observability.observed_call import current_emit
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import (
@@ -47,7 +62,7 @@ from majordomo.transport_types import (
     websocket_connector,
 )
 
-# A job may wait for hours in the line, and the socket says nothing about it: what is dead shows in the looks
+# A job may be queued for hours without a message; polls detect a dead server.
 WEBSOCKET_TIMEOUT = Timeout(connect=5, queue=5, first_byte=5, idle=math.inf)
 NO_WEBSOCKET = CallWarning(
     "UNSUPPORTED_FIELD",
@@ -57,7 +72,7 @@ NO_WEBSOCKET = CallWarning(
 
 
 class EventParser(Protocol):
-    """A parser of the websocket's messages about one job; messages about other jobs give no events."""
+    """Parses the websocket's messages about one job. Messages about other jobs give no events."""
 
     ended: bool
     """Whether a message said that the job has ended."""
@@ -74,33 +89,46 @@ class QueuedImageCodec(ImageCodec, Protocol):
     """The first message that the client sends on the websocket."""
 
     @property
-    def mask_in_image(self) -> bool: ...
+    def mask_in_image(self) -> bool:
+        """Whether the mask is stored in the alpha channel of the image."""
 
     def encode_request(
         self, model: str, request: imagegen.Request, uploads: UploadedInputs = ..., id: str = ""
-    ) -> HTTPRequest: ...
+    ) -> HTTPRequest:
+        """Return the request that submits the graph, under the job id `id`."""
 
-    def encode_upload(self, image: ImagePart) -> HTTPRequest: ...
+    def encode_upload(self, image: ImagePart) -> HTTPRequest:
+        """Return the request that uploads an image."""
 
-    def encode_mask(self, mask: ImagePart, original: UploadedFile) -> HTTPRequest: ...
+    def encode_mask(self, mask: ImagePart, original: UploadedFile) -> HTTPRequest:
+        """Return the request that uploads a mask for an uploaded image."""
 
-    def decode_upload(self, body: bytes, limits: Limits) -> UploadedFile: ...
+    def decode_upload(self, body: bytes, limits: Limits) -> UploadedFile:
+        """Return the name under which the server stored an upload."""
 
-    def decode_submitted(self, body: bytes, limits: Limits) -> SubmittedJob: ...
+    def decode_submitted(self, body: bytes, limits: Limits) -> SubmittedJob:
+        """Return the id of the submitted job, and warnings."""
 
-    def encode_history(self, job: str) -> HTTPRequest: ...
+    def encode_history(self, job: str) -> HTTPRequest:
+        """Return the request for the history of a job."""
 
-    def decode_history(self, body: bytes, job: str, limits: Limits) -> JobOutputs | None: ...
+    def decode_history(self, body: bytes, job: str, limits: Limits) -> JobOutputs | None:
+        """Return the outputs of an ended job; None while it has not ended."""
 
-    def encode_queue(self) -> HTTPRequest: ...
+    def encode_queue(self) -> HTTPRequest:
+        """Return the request for the queue."""
 
-    def decode_queue_position(self, body: bytes, job: str, limits: Limits) -> QueueEntry | None: ...
+    def decode_queue_position(self, body: bytes, job: str, limits: Limits) -> QueueEntry | None:
+        """Return the entry of a job in the queue; None when it is not there."""
 
-    def encode_delete(self, job: str) -> HTTPRequest: ...
+    def encode_delete(self, job: str) -> HTTPRequest:
+        """Return the request that deletes a job from the queue."""
 
-    def encode_interrupt(self, job: str) -> HTTPRequest: ...
+    def encode_interrupt(self, job: str) -> HTTPRequest:
+        """Return the request that interrupts a running job."""
 
-    def encode_view(self, image: StoredFile) -> HTTPRequest: ...
+    def encode_view(self, image: StoredFile) -> HTTPRequest:
+        """Return the request that downloads an image."""
 
     def decode_reply(
         self,
@@ -110,32 +138,38 @@ class QueuedImageCodec(ImageCodec, Protocol):
         request: imagegen.Request,
         warnings: Sequence[CallWarning],
         limits: Limits,
-    ) -> imagegen.Result: ...
+    ) -> imagegen.Result:
+        """Return the result from the downloaded files."""
 
-    def websocket_path(self, job: str) -> str: ...
+    def websocket_path(self, job: str) -> str:
+        """Return the path of the websocket for the events of a job."""
 
-    def event_parser(self, job: str, request: imagegen.Request, limits: Limits) -> EventParser: ...
+    def event_parser(self, job: str, request: imagegen.Request, limits: Limits) -> EventParser:
+        """Return a parser for the websocket's messages about a job."""
 
 
 class QueuedImageModel(HTTPImageModel):
-    """The graph is sent once; looks are free and repeated like any question. `resolve` gives the real name for a model id."""
+    """An image model of a backend with file uploads, a queue and a history.
+
+    `resolve_model` returns the backend's name for a model id.
+    """
 
     def __init__(
         self,
         client: BackendClient,
         codec: QueuedImageCodec,
         *args: Any,
-        resolve: Callable[[str], Awaitable[str]],
+        resolve_model: Callable[[str], Awaitable[str]],
         new_job: Callable[[], str] = lambda: str(uuid.uuid4()),
         **settings: Any,
     ) -> None:
         super().__init__(client, codec, *args, **settings)
         self._codec = codec
-        self._resolve = resolve
+        self._model_resolver = resolve_model
         self._new_job = new_job
 
     async def _resolve_model(self) -> str:
-        return await self._resolve(self.id)
+        return await self._model_resolver(self.id)
 
     async def _run(
         self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
@@ -143,41 +177,44 @@ class QueuedImageModel(HTTPImageModel):
         model = await self._resolve_model()
         uploads = await self._upload_inputs(request, deadline)
         job = self._new_job()
-        wire = self._codec.encode_request(model, request, uploads, job)
-        socket = await self._connect_websocket(job, deadline) if emit is not None else None
-        order = _QueuedJob(
-            SubmittedJob(job)
-        )  # a newer server takes our id, so that the job can be withdrawn before the answer is there
+        http_request = self._codec.encode_request(model, request, uploads, job)
+        websocket = await self._connect_websocket(job, deadline) if emit is not None else None
+        # A newer server takes this id, so that the job can be canceled before the reply arrives.
+        queued_job = _QueuedJob(SubmittedJob(job))
 
         async def read(reply: HTTPStream) -> SubmittedJob:
             return self._codec.decode_submitted(
                 await read_all(reply, self._limits.max_reply_bytes), self._limits
             )
 
-        async def drawn() -> JobOutputs:
-            order.ticket = await self._send_job(wire, read, deadline, emit)
-            if socket is None or emit is None:
-                return await self._wait_for_result(order, deadline, emit)
-            hear = self._codec.event_parser(order.ticket.job, request, self._limits)
+        async def generate() -> JobOutputs:
+            queued_job.submitted = await self._send_job(http_request, read, deadline, emit)
+            if websocket is None or emit is None:
+                return await self._wait_for_result(queued_job, deadline, emit)
+            parser = self._codec.event_parser(queued_job.submitted.job, request, self._limits)
             return await run_with_companion(
-                lambda: self._wait_for_result(order, deadline, emit),
-                lambda: _forward_events(socket, hear, emit, order),
+                lambda: self._wait_for_result(queued_job, deadline, emit),
+                lambda: _forward_events(websocket, parser, emit, queued_job),
             )
 
         try:
-            finished = await run_or_withdraw(drawn, lambda: self._cancel_job(order.ticket.job, job))
+            outputs = await run_or_withdraw(
+                generate, lambda: self._cancel_job(queued_job.submitted.job, job)
+            )
         finally:
-            if socket is not None:
-                await socket.aclose()
-        warnings = list(order.ticket.warnings)
-        if emit is not None and request.previews and socket is None:
+            if websocket is not None:
+                await websocket.aclose()
+        warnings = list(queued_job.submitted.warnings)
+        if emit is not None and request.previews and websocket is None:
             warnings.append(NO_WEBSOCKET)
-        kept = finished.images[: self._limits.max_images]
-        if len(kept) < len(finished.images):
-            words = f"{len(finished.images)} images were drawn; the first {len(kept)} were fetched"
-            warnings.append(CallWarning("IMAGES_NOT_FETCHED", words, "n"))
+        kept = outputs.images[: self._limits.max_images]
+        if len(kept) < len(outputs.images):
+            message = (
+                f"{len(outputs.images)} images were generated; the first {len(kept)} were fetched"
+            )
+            warnings.append(CallWarning("IMAGES_NOT_FETCHED", message, "n"))
         files = [await self._download(self._codec.encode_view(image), deadline) for image in kept]
-        return self._codec.decode_reply(files, finished, model, request, warnings, self._limits)
+        return self._codec.decode_reply(files, outputs, model, request, warnings, self._limits)
 
     async def _upload_inputs(self, request: imagegen.Request, deadline: Deadline) -> UploadedInputs:
         images = [
@@ -187,96 +224,109 @@ class QueuedImageModel(HTTPImageModel):
         if request.mask is None:
             return UploadedInputs(tuple(images))
         codec = self._codec
-        wire = (
+        http_request = (
             codec.encode_mask(request.mask, images[0])
             if codec.mask_in_image
             else codec.encode_upload(request.mask)
         )
-        return UploadedInputs(tuple(images), await self._upload(wire, deadline))
+        return UploadedInputs(tuple(images), await self._upload(http_request, deadline))
 
     async def _upload(self, http_request: HTTPRequest, deadline: Deadline) -> UploadedFile:
-        """Repeated when it fails: a file twice on the server's disk harms nobody."""
+        """Upload a file. Repeated when it fails: a duplicate on the server's disk does no harm."""
 
-        async def once() -> UploadedFile:
+        async def attempt() -> UploadedFile:
             return self._codec.decode_upload(
                 await self._client.read_body(http_request, deadline, self._limits.max_reply_bytes),
                 self._limits,
             )
 
-        return await self._client.retry(once, RetryState(self._client, deadline, self.id))
+        return await self._client.retry(attempt, self._client.retry_state(deadline, self.id))
 
     async def _wait_for_result(
-        self, order: _QueuedJob, deadline: Deadline, emit: Emit | None
+        self, queued_job: _QueuedJob, deadline: Deadline, emit: Emit | None
     ) -> JobOutputs:
-        job = order.ticket.job
-        pause = FIRST_POLL_INTERVAL
+        job = queued_job.submitted.job
+        delay = FIRST_POLL_SECONDS
         emit = emit or current_emit()
         while True:
-            finished = await self._history(job, deadline)
-            if finished is not None:
-                return finished
-            place = await self._queue_position(job, deadline)
-            if place is None:
-                # It may have ended between the two looks; the server moves it under one lock
-                finished = await self._history(job, deadline)
-                if finished is not None:
-                    return finished
+            outputs = await self._history(job, deadline)
+            if outputs is not None:
+                return outputs
+            position = await self._queue_position(job, deadline)
+            if position is None:
+                # It may have ended between the two polls; the server moves it under one lock.
+                outputs = await self._history(job, deadline)
+                if outputs is not None:
+                    return outputs
                 raise JobLostError(
-                    "the server knows the job neither in its queue nor in its history; it was deleted, or the server was restarted"
+                    "the job is neither in the server's queue nor in its history; "
+                    "it was deleted, or the server was restarted"
                 )
-            phase: Phase = "queue" if place else "first_byte"
+            phase: Phase = "queue" if position else "first_byte"
             if deadline.phase != phase:
                 deadline.start_phase(phase)
-            if place and emit is not None:
-                emit(Queued(place))
-            left = deadline.remaining()
-            if left <= 0:
+            if position and emit is not None:
+                emit(Queued(position))
+            remaining = deadline.remaining()
+            if remaining <= 0:
                 raise deadline.exceeded()
-            if order.ended.is_set():  # told a moment before it stands in the history
-                await sleep(min(FIRST_POLL_INTERVAL, left))
+            # The event arrives a moment before the job is in the history.
+            if queued_job.ended.is_set():
+                await sleep(min(FIRST_POLL_SECONDS, remaining))
                 continue
-            with move_on_after(min(pause, left)):
-                await order.ended.wait()
-            pause = min(pause * 1.3, MAX_POLL_INTERVAL)
+            with move_on_after(min(delay, remaining)):
+                await queued_job.ended.wait()
+            delay = min(delay * POLL_GROWTH, MAX_POLL_SECONDS)
 
     async def _history(self, job: str, deadline: Deadline) -> JobOutputs | None:
         body = await self._query(self._codec.encode_history(job), deadline)
         return self._codec.decode_history(body, job, self._limits)
 
     async def _queue_position(self, job: str, deadline: Deadline) -> int | None:
-        """0 when the queue is too long or too deep to be read: it holds everybody's graphs, and the job may well be in it."""
+        """Return the position in the queue: 0 when the job runs, None when it is not there.
+
+        Also 0 when the queue is too large or too deep to be decoded: it contains the graphs of all
+        users, and the job may well be in it.
+        """
         try:
-            place = self._codec.decode_queue_position(
+            entry = self._codec.decode_queue_position(
                 await self._query(self._codec.encode_queue(), deadline), job, self._limits
             )
         except BadResponseError as error:
             if error.code in ("TOO_LARGE", "TOO_DEEP"):
                 return 0
             raise
-        return place.position if place is not None else None
+        return entry.position if entry is not None else None
 
     async def _query(self, http_request: HTTPRequest, deadline: Deadline) -> bytes:
-        look = deadline.child(POLL_TIMEOUT)
+        poll_deadline = deadline.child(POLL_TIMEOUT)
         return await self._client.retry(
-            lambda: self._client.read_body(http_request, look, self._limits.max_reply_bytes),
-            RetryState(self._client, look, self.id),
+            lambda: self._client.read_body(
+                http_request, poll_deadline, self._limits.max_reply_bytes
+            ),
+            self._client.retry_state(poll_deadline, self.id),
         )
 
     async def _download(self, http_request: HTTPRequest, deadline: Deadline) -> bytes:
-        look = deadline.child(POLL_TIMEOUT)
+        poll_deadline = deadline.child(POLL_TIMEOUT)
         try:
             return await self._client.retry(
-                lambda: self._client.read_body(http_request, look, self._limits.max_image_bytes),
-                RetryState(self._client, look, self.id),
+                lambda: self._client.read_body(
+                    http_request, poll_deadline, self._limits.max_image_bytes
+                ),
+                self._client.retry_state(poll_deadline, self.id),
             )
         except NotFoundError as error:
             raise NoImageError(
-                "the finished image is not on the server's disk any more", status=error.status
+                "the finished image is no longer on the server's disk", status=error.status
             ) from None
 
-    async def _cancel_job(self, job: str, client: str) -> None:
-        """Out of the queue; then, when it runs, interrupted. An older server interrupts whatever runs, so it is asked first. One that gave
-        the job an id we have not heard yet knows it by the client's."""
+    async def _cancel_job(self, job: str, client_id: str) -> None:
+        """Delete the job from the queue; interrupt it if it is running.
+
+        An older server interrupts whatever runs, so the queue is read first. A server that chose an
+        id of its own, which has not arrived yet, knows the job by `client_id`.
+        """
         deadline = self._client.deadline(POLL_TIMEOUT)
         await self._client.read_body(
             self._codec.encode_delete(job), deadline, self._limits.max_reply_bytes
@@ -285,25 +335,25 @@ class QueuedImageModel(HTTPImageModel):
             queue = await self._client.read_body(
                 self._codec.encode_queue(), deadline, self._limits.max_reply_bytes
             )
-            place = self._codec.decode_queue_position(queue, client, self._limits)
-            if place is None:
+            entry = self._codec.decode_queue_position(queue, client_id, self._limits)
+            if entry is None:
                 return
-            if place.position == 0:
+            if entry.position == 0:
                 await self._client.read_body(
-                    self._codec.encode_interrupt(place.job), deadline, self._limits.max_reply_bytes
+                    self._codec.encode_interrupt(entry.job), deadline, self._limits.max_reply_bytes
                 )
                 return
             await self._client.read_body(
-                self._codec.encode_delete(place.job), deadline, self._limits.max_reply_bytes
+                self._codec.encode_delete(entry.job), deadline, self._limits.max_reply_bytes
             )
 
     async def _connect_websocket(self, job: str, deadline: Deadline) -> MessageStream | None:
-        """The websocket, before the job is sent, so that nothing is missed; None where there is none."""
+        """Return the websocket for the events of a job; None where there is none."""
         connect = websocket_connector(self._client.transport)
         if connect is None:
             return None
         try:
-            socket = await connect(
+            websocket = await connect(
                 self._codec.websocket_path(job),
                 deadline.child(WEBSOCKET_TIMEOUT),
                 self._limits.max_image_bytes,
@@ -311,32 +361,32 @@ class QueuedImageModel(HTTPImageModel):
         except MajordomoError:
             return None
         try:
-            await socket.send(self._codec.greeting)
+            await websocket.send(self._codec.greeting)
         except BaseException as error:
-            await socket.aclose()
+            await websocket.aclose()
             if isinstance(error, MajordomoError):
                 return None
             raise
-        return socket
+        return websocket
 
 
 class _QueuedJob:
-    """A job under way. `ended` is set when a look at its history is due."""
+    """A job under way. `ended` is set when its history should be polled."""
 
-    def __init__(self, ticket: SubmittedJob) -> None:
-        self.ticket = ticket
+    def __init__(self, submitted: SubmittedJob) -> None:
+        self.submitted = submitted
         self.ended = Event()
 
 
 async def _forward_events(
-    socket: MessageStream, hear: EventParser, emit: Emit, order: _QueuedJob
+    websocket: MessageStream, parser: EventParser, emit: Emit, queued_job: _QueuedJob
 ) -> None:
-    """Tells what the socket says until the job has ended, or the socket: then the looks alone must do."""
+    """Emit the websocket's events until the job or the websocket ends; polling continues."""
     try:
-        while not hear.ended and (message := await socket.receive()) is not None:
-            for event in hear.feed(message):
+        while not parser.ended and (message := await websocket.receive()) is not None:
+            for event in parser.feed(message):
                 emit(event)
     except MajordomoError:
         return
-    if hear.ended:
-        order.ended.set()
+    if parser.ended:
+        queued_job.ended.set()

@@ -1,4 +1,4 @@
-"""What a backend tells about itself for as long as somebody listens."""
+"""A feed of server-sent events about a backend, open until the user leaves it."""
 
 from __future__ import annotations
 
@@ -14,46 +14,50 @@ from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
 T = TypeVar("T")
-LISTENING = Timeout(
-    connect=5, queue=30, first_byte=30, idle=math.inf, total=math.inf
-)  # news may not come for days
+# There may be no event for days.
+FEED_TIMEOUT = Timeout(connect=5, queue=30, first_byte=30, idle=math.inf, total=math.inf)
 
 
 class SSEFeed(Generic[T]):
-    """A stream of server-sent events as a source: `read(data)` is what one event says, None when it is no news."""
+    """The values in a stream of server-sent events, as an event source.
 
-    def __init__(self, client: BackendClient, path: str, read: Callable[[bytes], T | None]) -> None:
+    `decode(data)` returns the value of one event, or None for an event to skip.
+    """
+
+    def __init__(
+        self, client: BackendClient, path: str, decode: Callable[[bytes], T | None]
+    ) -> None:
         self._client = client
         self._path = path
-        self._read = read
+        self._decode = decode
         self._events = EventDecoder(client.limits.max_event_bytes)
         self._stream: HTTPStream | None = None
-        self._tie: LoopGuard | None = None
+        self._guard: LoopGuard | None = None
 
     async def next_events(self) -> Sequence[T]:
-        """Raises StreamBrokenError when the backend ends it: a feed has no end of its own."""
+        """Return the next values. Raises StreamBrokenError when the backend ends the feed."""
         try:
             if self._stream is None:
                 request = HTTPRequest("GET", self._path, accept="text/event-stream", stream=True)
-                self._stream = await self._client.open(request, self._client.deadline(LISTENING))
-                self._tie = await close_with_loop(self._stream)
-            while piece := await self._stream.read():
-                if news := [
-                    told
-                    for data in self._events.feed(piece)
-                    if (told := self._read(data)) is not None
+                self._stream = await self._client.open(request, self._client.deadline(FEED_TIMEOUT))
+                self._guard = await close_with_loop(self._stream)
+            while chunk := await self._stream.read():
+                if values := [
+                    value
+                    for data in self._events.feed(chunk)
+                    if (value := self._decode(data)) is not None
                 ]:
-                    return news
+                    return values
             raise StreamBrokenError("the backend ended its feed")
         except MajordomoError as error:
-            raise self._client.with_context(error).with_traceback(
-                None
-            ) from None  # without its frames: they hold what came
+            # The frames of the traceback hold what was received, which may quote a key.
+            raise self._client.with_context(error).with_traceback(None) from None
 
     async def aclose(self) -> None:
+        """Close the HTTP stream."""
         try:
             if self._stream is not None:
                 await self._stream.aclose()
         finally:
-            if self._tie is not None:
-                await self._tie.aclose()
+            if self._guard is not None:
+                await self._guard.aclose()

@@ -1,4 +1,4 @@
-"""Images from a backend that shows them while it draws: server-sent events or JSON lines in the answer itself."""
+"""Images from a backend that streams progress in the reply: server-sent events or JSON lines."""
 
 from __future__ import annotations
 
@@ -20,66 +20,70 @@ from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
 
 class ImageStreamDecoder(Protocol):
-    """A dialect's reading of a streamed answer."""
+    """A dialect's decoder of one streamed reply."""
 
     @property
-    def complete(self) -> bool: ...
+    def complete(self) -> bool:
+        """Whether the result has arrived."""
 
     def feed(self, chunk: bytes) -> Iterator[imagegen.ImageEvent]:
-        """The events that these bytes complete, one by one; nothing is read before they are taken."""
+        """Yield the events that these bytes complete, decoded one by one as they are taken."""
         ...
 
-    def finish(self) -> imagegen.Result: ...
+    def finish(self) -> imagegen.Result:
+        """Return the result. Raises StreamBrokenError when it has not arrived."""
 
 
 class StreamedImageCodec(ReplyImageCodec, Protocol):
+    """The client side of an image dialect with streams."""
+
     def supports_streaming(self, model: str, request: imagegen.Request) -> bool:
-        """Whether a stream tells more than the plain answer."""
+        """Return whether a stream gives more than the plain reply."""
 
-    def encode_stream(self, model: str, request: imagegen.Request) -> HTTPRequest: ...
+    def encode_stream(self, model: str, request: imagegen.Request) -> HTTPRequest:
+        """Return the request for a streamed reply."""
 
-    def stream_decoder(self, request: imagegen.Request, limits: Limits) -> ImageStreamDecoder: ...
+    def stream_decoder(self, request: imagegen.Request, limits: Limits) -> ImageStreamDecoder:
+        """Return a decoder for one streamed reply to this request."""
 
 
 class StreamedImageModel(ReplyImageModel):
-    """Streams when somebody listens and there is something to tell; else asks for the plain answer."""
+    """Streams the reply where that reports progress to a listener; else asks for a plain one."""
 
-    always = (
-        False  # whether to stream when nobody listens too: the steps may be the only sign of life
-    )
+    always = False
+    """Whether to stream without a listener too, where steps are the only sign of progress."""
 
     def __init__(
         self, client: BackendClient, codec: StreamedImageCodec, *args: Any, **settings: Any
     ) -> None:
         super().__init__(client, codec, *args, **settings)
-        self._streaming = codec
+        self._stream_codec = codec
 
     async def _run(
         self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
     ) -> imagegen.Result:
-        if (emit is None and not self.always) or not self._streaming.supports_streaming(
+        if (emit is None and not self.always) or not self._stream_codec.supports_streaming(
             self.id, request
         ):
             return await super()._run(request, deadline, emit)
-        hear: Emit = emit or current_emit() or (lambda event: None)
+        emit_event: Emit = emit or current_emit() or (lambda event: None)
 
         async def read(reply: HTTPStream) -> imagegen.Result:
-            kind = reply.headers.get("content-type", "")
-            if (
-                "json" in kind and "ndjson" not in kind
-            ):  # proxies and compatible servers ignore `stream`
+            content_type = reply.headers.get("content-type", "")
+            # Proxies and compatible servers may ignore `stream`.
+            if "json" in content_type and "ndjson" not in content_type:
                 decoder = self._codec.reply_decoder(self._limits)
-                while piece := await reply.read():
-                    decoder.feed(piece)
+                while chunk := await reply.read():
+                    decoder.feed(chunk)
                 return self._codec.decode_reply(decoder, request, self._limits)
-            if "html" in kind:
+            if "html" in content_type:
                 raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
             return await self._read_stream(
-                reply, self._streaming.stream_decoder(request, self._limits), hear
+                reply, self._stream_codec.stream_decoder(request, self._limits), emit_event
             )
 
         return await self._send_job(
-            self._streaming.encode_stream(self.id, request), read, deadline, emit
+            self._stream_codec.encode_stream(self.id, request), read, deadline, emit
         )
 
     async def _read_stream(
@@ -87,7 +91,7 @@ class StreamedImageModel(ReplyImageModel):
     ) -> imagegen.Result:
         while True:
             try:
-                piece = await reply.read()
+                chunk = await reply.read()
             except MajordomoError as error:
                 if decoder.complete:
                     return decoder.finish()
@@ -96,9 +100,9 @@ class StreamedImageModel(ReplyImageModel):
                         f"the stream broke off: {error.message}", details=error.details
                     ) from None
                 raise
-            if not piece:
+            if not chunk:
                 return decoder.finish()
-            for event in decoder.feed(piece):
+            for event in decoder.feed(chunk):
                 emit(event)
             if decoder.complete:
                 await reply.finish()

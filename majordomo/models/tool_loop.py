@@ -1,4 +1,7 @@
-"""The tool loop: ask, run what the model calls, answer it, ask again. Over any chat model; one implementation for all colors."""
+"""The tool loop: call the model, run the tools it calls, send their results, and repeat.
+
+It works over any chat model, and the sync and async functions share one implementation.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ from majordomo.llm.tools import Tool, ToolContext, as_tool
 from majordomo.validation import as_tuple, check_number
 
 Emit = Callable[[llm.ChatEvent], None]
-MAX_RESULT_CHARACTERS = 1_000_000  # characters of what a tool answers; more is cut, and says so
+# A longer text from a tool is cut and marked.
+MAX_RESULT_CHARACTERS = 1_000_000
+MAX_ERROR_CHARACTERS = 2000
 
 
 async def run_tools(
@@ -44,15 +49,36 @@ async def run_tools(
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
 ) -> llm.Reply:
-    """The model's last answer, after it has called tools as often as it wished.
+    """Call the model, run the tools that it calls, and repeat until it answers without a call.
 
-    tools: typed functions (sync ones run in a worker thread) or `Tool` values; they return text, images, files, a list of these, or
-    anything that becomes JSON. Calls of one answer run side by side. A tool that raises, arguments that do not fit and names nobody
-    knows go back to the model as an error. A call of a `Tool` without a function ends the loop: its calls are yours to answer.
+    Args:
+        model: The chat model to call.
+        messages: The conversation, as for `llm.Model.generate`.
+        *options: Options of every call to the model.
+        tools: Typed functions or `Tool` values. They return text, an image, a file, an
+            `imagegen.Result`, a list of these, or anything that can be encoded as JSON. Sync
+            functions run in a worker thread; the calls of one reply run concurrently. An exception
+            in a tool, arguments that do not match, and an unknown tool name are sent to the model
+            as an error. A call of a `Tool` without a function ends the loop: the caller has to
+            answer its calls.
+        max_turns: Largest number of replies of the model, 1 to 1,000. The last one is requested
+            with `tool_choice="none"`; if it calls a tool anyway, the reply has a warning
+            (`MAX_TURNS`).
+        timeout: Seconds for the whole loop; None for no limit.
+        context: A value for tools, as `ToolContext.context`.
+        **overrides: Fields of the request, as for `llm.Model.generate`.
 
-    max_turns: answers of the model in all, 1 to 1,000; the last one is asked without a choice of tools, and if it still calls one the
-    reply has a warning (`MAX_TURNS`). timeout: seconds for everything; DeadlineExceededError (phase total) after it. context: what a tool
-    finds in its `ToolContext`. `reply.new_messages` has every message this call added, `reply.images` every image, `reply.usage` the sum.
+    Returns:
+        The last reply of the model. Its `new_messages` are all messages that this call added, its
+        `images` are those of all of them, and its `usage` is the sum.
+
+    Raises:
+        DeadlineExceededError: With phase `total`, after `timeout`.
+        InvalidRequestError: For no tools, two tools of one name, or a value out of range.
+
+    Example:
+        reply = await md.run_tools(model, "What is 19 times 23?", tools=[multiply])
+        history.extend(reply.new_messages)
     """
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
     return await loop.run(None)
@@ -68,7 +94,10 @@ def run_tools_sync(
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
 ) -> llm.Reply:
-    """The same, blocking."""
+    """Run the tool loop and return the last reply (blocking).
+
+    The arguments, the result and the errors are those of `run_tools`.
+    """
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
     return portal.run(lambda: loop.run(None))
 
@@ -83,8 +112,14 @@ def stream_tools(
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
 ) -> AbstractAsyncContextManager[llm.Stream]:
-    """The loop while it happens: the events of every answer, `ImageReady` for a tool's images, `ToolReturned` for every tool, one
-    `Done`."""
+    """Run the tool loop and stream its events.
+
+    The arguments and errors are those of `run_tools`.
+
+    Returns:
+        A context manager with the stream: the events of every reply, `ImageReady` for each image of
+        a tool, `ToolReturned` for each call, and one `Done` with the last reply.
+    """
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
     return cast(
         "AbstractAsyncContextManager[llm.Stream]", EventStream(lambda: _ToolLoopSource(loop))
@@ -101,7 +136,7 @@ def stream_tools_sync(
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
 ) -> AbstractContextManager[llm.SyncStream]:
-    """The same, blocking."""
+    """Run the tool loop and stream its events (blocking). See `stream_tools`."""
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
     return cast(
         "AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: _ToolLoopSource(loop))
@@ -112,22 +147,39 @@ def image_tool(
     image_model: imagegen.Model,
     *options: imagegen.Option,
     name: str = "draw_image",
-    description: str = "Draw an image and show it to the user. Describe everything that should be seen in it.",
+    description: str = (
+        "Draw an image and show it to the user. Describe everything that should be seen in it."
+    ),
 ) -> Tool:
-    """A tool by which a chat model draws with `painter`. The image goes to the model as an image, and stands in `reply.images`."""
+    """Return a tool with which a chat model generates images.
 
-    async def draw(prompt: str, context: ToolContext) -> list[ImagePart | str]:
-        whose = (
-            [llm.with_user_id(context.user_id)] if context.user_id else []
-        )  # the image is drawn for whom the chat speaks to
-        result = await image_model.generate(prompt, *whose, *options)
+    The image is sent to the model as an image, and is in `reply.images`. Warnings of the image
+    model are sent as text.
+
+    Args:
+        image_model: The model that generates the images.
+        *options: Options of every generation, for example a size.
+        name: Name of the tool, as the chat model sees it.
+        description: Description of the tool, as the chat model sees it.
+
+    Example:
+        tool = md.image_tool(md.Offline().image_model("renderer"), md.with_steps(8))
+        reply = await md.run_tools(model, "Draw a lighthouse.", tools=[tool])
+    """
+
+    async def generate_image(prompt: str, context: ToolContext) -> list[ImagePart | str]:
+        # The image counts for the end user of the chat.
+        user = [llm.with_user_id(context.user_id)] if context.user_id else []
+        result = await image_model.generate(prompt, *user, *options)
         return [*(f"warning: {warning.message}" for warning in result.warnings), *result.images]
 
-    tool = as_tool(draw)
+    tool = as_tool(generate_image)
     return replace(tool, name=name, description=description)
 
 
 class _ToolLoop:
+    """One run of the loop: the conversation so far, and the calls that extend it."""
+
     def __init__(
         self,
         model: llm.Model,
@@ -142,25 +194,30 @@ class _ToolLoop:
         check_number("max_turns", max_turns, 1, 1000, whole=True)
         check_number("timeout", timeout, 0, 1e9)
         self._model = model
-        self._given = as_messages(messages)
+        self._messages = as_messages(messages)
         self._options = options
         self._tools = {tool.name: tool for tool in map(as_tool, as_tuple(tools, "tools"))}
         if not self._tools:
-            raise InvalidRequestError("tools is empty", field="tools")
+            raise InvalidRequestError(
+                "tools must contain at least one tool; got none", field="tools"
+            )
         if len(self._tools) != len(as_tuple(tools, "tools")):
-            raise InvalidRequestError("two tools have the same name", field="tools")
+            raise InvalidRequestError(
+                "tools must have different names; two have the same name", field="tools"
+            )
         self._max_turns = max_turns
         self._timeout = timeout
         self._context = context
         self._overrides = overrides
-        self._client = llm.Request(self._given).apply(*options).override(**overrides).user_id
+        self._user_id = llm.Request(self._messages).apply(*options).override(**overrides).user_id
         self._added: list[llm.Message] = []
         self._usages: list[Usage] = []
         self._warnings: list[CallWarning] = []
-        self._tried: list[FailedAttempt] = []
+        self._failed_attempts: list[FailedAttempt] = []
         self.reply = empty_reply(model.id, model.provider)
 
     async def run(self, emit: Emit | None) -> llm.Reply:
+        """Run the loop and return the last reply; call `emit`, unless None, with each event."""
         if self._timeout is None:
             return await self._turns(emit)
         with move_on_after(self._timeout):
@@ -175,16 +232,15 @@ class _ToolLoop:
             if turn == self._max_turns and turn > 1:
                 overrides["tool_choice"] = "none"
             elif turn > 1 and overrides.get("tool_choice") not in (None, "auto", "none"):
-                overrides["tool_choice"] = (
-                    None  # it was about the first answer: a loop that must call a tool never ends
-                )
-            answered = await self._ask([*self._given, *self._added], overrides, emit)
-            self._added.append(answered.message)
-            self._usages.append(answered.usage)
-            self._warnings += answered.warnings
-            self._tried += answered.failed_attempts
-            self._note(answered)
-            calls = answered.tool_calls
+                # It was about the first reply: a loop that must call a tool would never end.
+                overrides["tool_choice"] = None
+            reply = await self._call_model([*self._messages, *self._added], overrides, emit)
+            self._added.append(reply.message)
+            self._usages.append(reply.usage)
+            self._warnings += reply.warnings
+            self._failed_attempts += reply.failed_attempts
+            self._update_reply(reply)
+            calls = reply.tool_calls
             if not calls or any(
                 call.name in self._tools and self._tools[call.name].function is None
                 for call in calls
@@ -194,28 +250,28 @@ class _ToolLoop:
                 self._warnings.append(
                     CallWarning(
                         "MAX_TURNS",
-                        f"after {turn} answers the model still calls tools",
+                        f"the model still calls tools after {turn} replies",
                         "max_turns",
                     )
                 )
                 break
-            self._added += await self._run_calls(calls, emit)
-            self._note(answered)
-        self._note(answered)
+            self._added += await self._run_tool_calls(calls, emit)
+            self._update_reply(reply)
+        self._update_reply(reply)
         if emit is not None:
             emit(llm.Done(self.reply))
         return self.reply
 
-    def _note(self, answered: llm.Reply) -> None:
+    def _update_reply(self, reply: llm.Reply) -> None:
         self.reply = replace(
-            answered,
+            reply,
             new_messages=tuple(self._added),
             usage=Usage.sum(self._usages),
             warnings=tuple(self._warnings),
-            failed_attempts=tuple(self._tried),
+            failed_attempts=tuple(self._failed_attempts),
         )
 
-    async def _ask(
+    async def _call_model(
         self, messages: list[llm.Message], overrides: llm.Overrides, emit: Emit | None
     ) -> llm.Reply:
         if emit is None:
@@ -226,83 +282,89 @@ class _ToolLoop:
                     emit(event)
             return stream.reply
 
-    async def _run_calls(
+    async def _run_tool_calls(
         self, calls: Sequence[ToolCallPart], emit: Emit | None
     ) -> list[llm.Message]:
         results: dict[int, ToolResultPart] = {}
-        so_far = (*self._given, *self._added)
+        history = (*self._messages, *self._added)
 
-        async def run(place: int, call: ToolCallPart) -> None:
-            result = results[place] = await self._run(call, so_far)
+        async def run(index: int, call: ToolCallPart) -> None:
+            result = results[index] = await self._run_tool_call(call, history)
             if emit is not None:
                 for part in result.parts:
                     if isinstance(part, ImagePart):
                         emit(llm.ImageReady(part))
                 emit(ToolReturned(call, result))
 
-        async with (
-            create_task_group() as group
-        ):  # no exception leaves `run`: what a tool raises is its result
-            for place, call in enumerate(calls):
-                group.start_soon(run, place, call)
-        return [llm.Message("tool", (results[place],)) for place in range(len(calls))]
+        # No exception leaves `run`: what a tool raises becomes its result.
+        async with create_task_group() as group:
+            for index, call in enumerate(calls):
+                group.start_soon(run, index, call)
+        return [llm.Message("tool", (results[index],)) for index in range(len(calls))]
 
-    async def _run(self, call: ToolCallPart, so_far: tuple[llm.Message, ...]) -> ToolResultPart:
+    async def _run_tool_call(
+        self, call: ToolCallPart, history: tuple[llm.Message, ...]
+    ) -> ToolResultPart:
         try:
             tool = self._tools.get(call.name)
             if tool is None or tool.function is None:
                 raise InvalidRequestError(
-                    f"there is no tool {call.name!r}; there are: {', '.join(self._tools)}",
+                    f"unknown tool {call.name!r}; available tools: {', '.join(self._tools)}",
                     field="tools",
                 )
             arguments = tool.read_arguments(call)
             if tool.context:
-                arguments[tool.context] = ToolContext(call, so_far, self._context, self._client)
-            returned = await _called(tool.function, arguments)
-            return ToolResultPart(call.id, call.name, _parts(returned))
+                arguments[tool.context] = ToolContext(call, history, self._context, self._user_id)
+            returned = await _call_function(tool.function, arguments)
+            return ToolResultPart(call.id, call.name, _as_parts(returned))
         except MajordomoError as error:
             return ToolResultPart(call.id, call.name, (TextPart(error.message),), is_error=True)
         except Exception as error:
             return ToolResultPart(
                 call.id,
                 call.name,
-                (TextPart(f"{type(error).__name__}: {error}"[:2000]),),
+                (TextPart(f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]),),
                 is_error=True,
             )
 
 
 class _ToolLoopSource:
-    """A loop in a task of its own, told while it happens."""
+    """A tool loop as an event source. The loop runs in a task of its own."""
 
     def __init__(self, loop: _ToolLoop) -> None:
         self._loop = loop
-        self._telling: TaskStream[llm.ChatEvent, llm.Reply] = TaskStream(loop.run)
+        self._task_stream: TaskStream[llm.ChatEvent, llm.Reply] = TaskStream(loop.run)
 
     @property
     def reply(self) -> llm.Reply:
+        """The reply so far."""
         return self._loop.reply
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
-        events = await self._telling.next_events()
+        """Return the next events; nothing after the last. Raises what the loop raised."""
+        events = await self._task_stream.next_events()
         if not events:
-            _ = self._telling.result  # raises what the loop raised
+            # Raises what the loop raised.
+            _ = self._task_stream.result
         return events
 
     async def aclose(self) -> None:
-        await self._telling.aclose()
+        """Cancel the loop if it still runs, and wait until it has ended."""
+        await self._task_stream.aclose()
 
 
-async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+async def _call_function(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004
+        getattr(function, "__call__", None)  # noqa: B004 (a coroutine function as `__call__`)
     ):
         return await function(**arguments)
-    # A thread cannot be stopped; a call that is given up goes on without it
+    # A thread cannot be stopped; when the call is canceled, the thread is left to end by itself.
     returned = await to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
     return await returned if inspect.isawaitable(returned) else returned
 
 
-def _parts(returned: Any) -> tuple[TextPart | ImagePart | FilePart, ...]:
+def _as_parts(returned: Any) -> tuple[TextPart | ImagePart | FilePart, ...]:
+    """Return the value that a tool returned as parts of a tool result."""
     match returned:
         case None:
             return (TextPart("done"),)
@@ -321,7 +383,7 @@ def _parts(returned: Any) -> tuple[TextPart | ImagePart | FilePart, ...]:
         case list() | tuple() if any(
             isinstance(item, (TextPart, ImagePart, FilePart, imagegen.Result)) for item in returned
         ):
-            return tuple(part for item in returned for part in _parts(item))
+            return tuple(part for item in returned for part in _as_parts(item))
     from pydantic_core import to_json
 
-    return _parts(to_json(returned).decode())
+    return _as_parts(to_json(returned).decode())

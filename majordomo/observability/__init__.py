@@ -1,4 +1,4 @@
-"""Being told of every call: what an observer is, and the values it is given. Ledgers, logs and traces are observers."""
+"""Observers of calls, and the values that they receive. Ledgers, logs and traces are observers."""
 
 from majordomo.observability.observer import Call, CallResult, FirstToken, Observer, RetryAttempt
 

@@ -1,28 +1,42 @@
-"""From an answer to money."""
+"""The cost of a call."""
 
 from __future__ import annotations
 
 from majordomo.observability import Call
 from majordomo.observability.billable import PricedOutput, billable_from
 from majordomo.observability.image_prices import image_cost
-from majordomo.observability.prices import Cost, Prices, checked_prices, own_price
+from majordomo.observability.prices import Cost, Prices, checked_prices, find_price
 from majordomo.observability.token_prices import listed_cost
 
 
 def cost(
-    answer: PricedOutput, prices: Prices | None = None, *, call: Call | None = None
+    output: PricedOutput, prices: Prices | None = None, *, call: Call | None = None
 ) -> Cost | None:
-    """What a reply, result or embeddings (or an observer's outcome, with its `call`) cost; None where any part is unknown, never 0.
+    """Return what a call cost; None, never 0, where any part of it is unknown.
 
-    `prices` are yours, by "provider/model"; `*` stands for anything, a name written out goes before patterns, and yours before any list.
-    Then come the list prices of genai-prices (extra `prices`) and a small list of models paid for by the image. `call`, what an observer
-    was told, makes it surer: list prices then count for the backend at that address only, and the quality of images is known.
+    Your own prices are used first, then the list prices of genai-prices (extra `prices`) and a
+    small list of models that are paid for by the image. List prices are the vendor's, before taxes
+    and without discounts. Tokens that the backend does not report as cached are priced in full. The
+    sum of several replies, as of a tool loop, is priced as one.
 
-    List prices are a vendor's, before taxes and without anybody's discounts; tokens that a backend does not say were cached are priced in
-    full. A sum of several answers (a tool loop's) is priced as one. Raises ConfigurationError for prices that are none.
+    Args:
+        output: A reply, result or embeddings, or the CallResult that an observer received.
+        prices: Your own prices by "provider/model". `*` matches anything; an exact name has
+            precedence over patterns.
+        call: The Call that an observer received. It makes the result more reliable: list prices are
+            then used only for the vendor's own address, and the image quality is known.
+
+    Raises:
+        ConfigurationError: `prices` is not a mapping of "provider/model" to Price.
+
+    Example:
+        reply = await chat.generate("Hello")
+        spent = md.cost(reply, {"ollama/*": md.Price(per_second="0.0001")})
     """
-    taken = billable_from(answer, call)
-    if prices is not None and (own := own_price(checked_prices(prices), taken)) is not None:
-        amount = own.cost_of(taken)
-        return None if amount is None else Cost(amount, "yours")
-    return image_cost(taken) or listed_cost(taken)
+    billable = billable_from(output, call)
+    if prices is not None:
+        price = find_price(checked_prices(prices), billable)
+        if price is not None:
+            amount = price.cost_of(billable)
+            return None if amount is None else Cost(amount, "yours")
+    return image_cost(billable) or listed_cost(billable)

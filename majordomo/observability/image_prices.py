@@ -1,4 +1,4 @@
-"""List prices of images that are paid for by the image, and so stand in no list of tokens."""
+"""List prices of models that are paid for by the image and so are in no list of token prices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from decimal import Decimal
 from majordomo.observability.billable import Billable
 from majordomo.observability.prices import Cost
 
-# OpenAI's price page (openai.com/pricing), as of this day; models that are paid for by the token are not here
+# The day of OpenAI's price page (openai.com/pricing). Models that are paid for by the token are not
+# listed here.
 DATED = "2023-12-25"
 OPENAI = "https://api.openai.com"
 WIDE, HIGH, SQUARE = (1792, 1024), (1024, 1792), (1024, 1024)
@@ -26,18 +27,30 @@ PRICES: dict[str, dict[tuple[str, tuple[int, int]], str]] = {
         ("standard", (256, 256)): "0.016",
     },
 }
-ONE_QUALITY = {"dall-e-2"}
+# Models without a choice of quality.
+SINGLE_QUALITY_MODELS = {"dall-e-2"}
 
 
-def image_cost(taken: Billable) -> Cost | None:
-    """None for a model, size or quality that has no price here, and where the quality asked for is not known but matters."""
-    at_home = taken.address == OPENAI if taken.address is not None else taken.provider == "openai"
-    model = next((model for model in taken.models if model in PRICES), None)
-    if not at_home or model is None or not taken.sizes:
+def image_cost(billable: Billable) -> Cost | None:
+    """Return the cost of the images.
+
+    None means that the model, size or quality has no price here, or that the quality is unknown and
+    matters.
+    """
+    is_openai = (
+        billable.address == OPENAI
+        if billable.address is not None
+        else billable.provider == "openai"
+    )
+    model = next((model for model in billable.models if model in PRICES), None)
+    if not is_openai or model is None or not billable.sizes:
         return None
-    # Unset, dall-e-3 draws at standard quality; "auto" is the server's choice, and not told
-    quality = "standard" if model in ONE_QUALITY or taken.quality == "" else taken.quality
-    amounts = [PRICES[model].get((quality or "", size)) for size in taken.sizes]
+    # The default quality of dall-e-3 is "standard". "auto" lets the server choose, and the server
+    # does not report its choice.
+    quality = (
+        "standard" if model in SINGLE_QUALITY_MODELS or billable.quality == "" else billable.quality
+    )
+    amounts = [PRICES[model].get((quality or "", size)) for size in billable.sizes]
     if None in amounts:
         return None
     return Cost(

@@ -1,4 +1,4 @@
-"""One line in the log for each call."""
+"""An observer that logs one record per call."""
 
 from __future__ import annotations
 
@@ -12,12 +12,24 @@ LOGGER = "majordomo.calls"
 
 
 class LoggingObserver(Observer):
-    """Logs one record when a call ends, through the standard library's logging.
+    """An observer that logs one record when a call ends, with the standard library's logging.
 
-    The message is for people. What programs read stands in the record's attributes, each of them only where it is known: call_id,
-    call_operation, call_provider, call_model, call_user_id, call_address, call_streamed, call_seconds, call_outcome ("finished", "failed",
-    "cancelled"), call_retries, call_input_tokens, call_output_tokens, call_images, call_finish_reason, call_warnings, call_error (a code)
-    and call_status. Levels: `finished` (INFO), `failed` (WARNING), `cancelled` (INFO); 0 logs nothing of that kind.
+    The message is for people. Programs read the attributes of the record; each is set only where it
+    is known:
+
+    * call_id, call_operation, call_provider, call_model, call_user_id, call_address, call_streamed
+    * call_seconds: seconds from the start to the end of the call
+    * call_outcome: "finished", "failed" or "cancelled"
+    * call_retries: number of repeated attempts
+    * call_input_tokens, call_output_tokens, call_images, call_finish_reason, call_warnings
+    * call_error: the code of the error
+    * call_status: the HTTP status of the error
+
+    Args:
+        logger: The logger; `majordomo.calls` by default.
+        finished: Level for calls that finish. 0 logs none of them.
+        failed: Level for calls that fail. 0 logs none of them.
+        cancelled: Level for calls that are canceled. 0 logs none of them.
     """
 
     def __init__(
@@ -33,9 +45,11 @@ class LoggingObserver(Observer):
         self._retries: dict[str, int] = {}
 
     def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
+        """Count the repeated attempt."""
         self._retries[call.id] = self._retries.get(call.id, 0) + 1
 
     def on_success(self, call: Call, outcome: CallResult) -> None:
+        """Log a finished call with its tokens and images."""
         usage = outcome.usage
         tokens = [
             f"{count} {name}"
@@ -47,16 +61,17 @@ class LoggingObserver(Observer):
             if outcome.images
             else []
         )
-        told = {
+        attributes = {
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
             "images": outcome.images or None,
             "finish_reason": outcome.finish_reason or None,
             "warnings": outcome.warnings or None,
         }
-        self._log(call, "finished", ", ".join([*images, *tokens]), told)
+        self._log(call, "finished", ", ".join([*images, *tokens]), attributes)
 
     def on_error(self, call: Call, error: MajordomoError) -> None:
+        """Log a failed call with its error."""
         self._log(
             call,
             "failed",
@@ -65,15 +80,16 @@ class LoggingObserver(Observer):
         )
 
     def on_cancel(self, call: Call) -> None:
+        """Log a canceled call."""
         self._log(call, "cancelled", "", {})
 
-    def _log(self, call: Call, outcome: str, words: str, told: dict[str, Any]) -> None:
+    def _log(self, call: Call, outcome: str, summary: str, attributes: dict[str, Any]) -> None:
         retries = self._retries.pop(call.id, 0)
         level = self._levels[outcome]
         if not level or not self._logger.isEnabledFor(level):
             return
         seconds = call.elapsed()
-        known = {
+        values = {
             "id": call.id,
             "operation": call.operation,
             "provider": call.provider,
@@ -84,9 +100,9 @@ class LoggingObserver(Observer):
             "seconds": seconds,
             "outcome": outcome,
             "retries": retries or None,
-            **told,
+            **attributes,
         }
-        extra = {f"call_{name}": value for name, value in known.items() if value is not None}
+        extra = {f"call_{name}": value for name, value in values.items() if value is not None}
         name = f"{call.operation} {call.provider}/{call.model}"
         self._logger.log(
             level,
@@ -94,6 +110,6 @@ class LoggingObserver(Observer):
             name,
             outcome,
             seconds,
-            f" ({words})" if words else "",
+            f" ({summary})" if summary else "",
             extra=extra,
         )

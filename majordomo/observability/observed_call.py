@@ -1,4 +1,7 @@
-"""One call, as its observers are told of it. Whoever makes a call pays nothing when nobody observes."""
+"""One call, and the delivery of its events to observers.
+
+Calls without observers do not use this module and pay nothing for it.
+"""
 
 from __future__ import annotations
 
@@ -29,35 +32,60 @@ _log = logging.getLogger("majordomo")
 
 
 def checked_observers(observers: object) -> tuple[Observer, ...]:
-    """Raises ConfigurationError (field `observers`) for anything but a list of Observer values."""
+    """Return the observers as a tuple.
+
+    Raises ConfigurationError (field `observers`) for anything but a list of Observer values.
+    """
     if isinstance(observers, Sequence) and all(
         isinstance(observer, Observer) for observer in observers
     ):
         return tuple(observers)
     raise ConfigurationError(
-        "observers is a list of Observer values", details={"field": "observers"}
+        f"observers must be a list of Observer values; got {_type_names(observers)}",
+        details={"field": "observers"},
     )
 
 
+def _type_names(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(type(item).__name__ for item in value)}]"
+    return type(value).__name__
+
+
 def current_call() -> ObservedCall | None:
-    """The observed call that this task works for; None when nobody observes."""
+    """Return the observed call that this task runs; None when no observer is registered."""
     return _current.get()
 
 
 def current_emit() -> Callable[[Any], None] | None:
-    """What tells the observers of the current call of an event, where nobody else listens."""
+    """Return the function that passes an event to the observers of the current call.
+
+    For calls without another event listener. None when no observer is registered.
+    """
     observed = _current.get()
     return None if observed is None else observed.on_event
 
 
 def current_position_callback() -> Callable[[int], None] | None:
-    """The same for positions in a line."""
+    """Return the function that passes a queue position to the observers of the current call.
+
+    None when no observer is registered.
+    """
     observed = _current.get()
     return None if observed is None else lambda position: observed.on_event(Queued(position))
 
 
 class ObservedCall:
-    """Hands one call's story to its observers. `hear` is where events go that nobody else listens to."""
+    """One call with observers.
+
+    Args:
+        observers: The observers.
+        operation: The kind of call.
+        provider: The name of the provider.
+        model: The id of the model.
+        request: The content for observers with `wants_content`.
+        **call_fields: Further fields of `Call`.
+    """
 
     def __init__(
         self,
@@ -66,26 +94,32 @@ class ObservedCall:
         provider: str,
         model: str,
         request: Any,
-        **about: Any,
+        **call_fields: Any,
     ) -> None:
-        call = Call(secrets.token_hex(16), operation, provider, model, **about)
-        whole = (
+        call = Call(secrets.token_hex(16), operation, provider, model, **call_fields)
+        call_with_content = (
             replace(call, content=request)
             if any(observer.wants_content for observer in observers)
             else call
         )
         self._observers = [
-            (observer, whole if observer.wants_content else call) for observer in observers
+            (observer, call_with_content if observer.wants_content else call)
+            for observer in observers
         ]
         self.call = call
         self.ended: bool = False
         self.on_event: Callable[[Any], None] = self.emit
+        """Receives events that have no other listener. A caller may replace it."""
 
-    async def run(self, work: Callable[[], Awaitable[T]], *, last: bool = True) -> T:
-        """`work()` as the work of this call; how it ends is how the call ends, its result only when it is the `last` work."""
+    async def run(self, step: Callable[[], Awaitable[T]], *, last: bool = True) -> T:
+        """Run an asynchronous step of the call.
+
+        An error or a cancellation of the step ends the call. Its result ends the call only when it
+        is the `last` step.
+        """
         token = _current.set(self)
         try:
-            result = await work()
+            result = await step()
         except Exception as error:
             self.fail(error)
             raise
@@ -98,11 +132,11 @@ class ObservedCall:
             self.finish(result)
         return result
 
-    def run_sync(self, work: Callable[[], T]) -> T:
-        """The same for the part of a call that awaits nothing, and does not end it but by failing."""
+    def run_sync(self, step: Callable[[], T]) -> T:
+        """Run a synchronous step of the call; report it only if it raises."""
         token = _current.set(self)
         try:
-            return work()
+            return step()
         except Exception as error:
             self.fail(error)
             raise
@@ -110,141 +144,157 @@ class ObservedCall:
             _current.reset(token)
 
     def start(self) -> None:
+        """Report the start of the call."""
         self._notify(lambda observer, call: observer.on_start(call))
 
     def emit(self, event: CallEvent) -> None:
+        """Report an event."""
         self._notify(lambda observer, call: observer.on_event(call, event))
 
-    def record_retry(self, number: int, error: MajordomoError, wait: float) -> None:
-        plain = RetryAttempt(number, _without_content(error), wait)
-        whole = RetryAttempt(number, error, wait)
+    def record_retry(self, number: int, error: MajordomoError, delay: float) -> None:
+        """Report a failed attempt that will be repeated after `delay` seconds."""
+        without_content = RetryAttempt(number, _without_content(error), delay)
+        with_content = RetryAttempt(number, error, delay)
         self._notify(
             lambda observer, call: observer.on_retry(
-                call, whole if observer.wants_content else plain
+                call, with_content if observer.wants_content else without_content
             )
         )
 
-    def finish(self, answer: Any) -> None:
+    def finish(self, output: Any) -> None:
+        """Report the result, unless the call has ended already."""
         if not self._mark_ended():
             return
-        plain = _call_result(answer, self.call.elapsed())
-        whole = replace(plain, content=answer)
+        without_content = _call_result(output, self.call.elapsed())
+        with_content = replace(without_content, content=output)
         self._notify(
             lambda observer, call: observer.on_success(
-                call, whole if observer.wants_content else plain
+                call, with_content if observer.wants_content else without_content
             )
         )
 
     def fail(self, error: Exception) -> None:
+        """Report an error, unless the call has ended already."""
         if not self._mark_ended():
             return
-        plain = _without_content(error)
-        whole = error if isinstance(error, MajordomoError) else plain
+        without_content = _without_content(error)
+        with_content = error if isinstance(error, MajordomoError) else without_content
         self._notify(
             lambda observer, call: observer.on_error(
-                call, whole if observer.wants_content else plain
+                call, with_content if observer.wants_content else without_content
             )
         )
 
     def cancel(self) -> None:
+        """Report a cancellation, unless the call has ended already."""
         if self._mark_ended():
             self._notify(lambda observer, call: observer.on_cancel(call))
 
     def _mark_ended(self) -> bool:
-        """Whether this is the end: there is one."""
-        was, self.ended = self.ended, True
-        return not was
+        """Mark the call as ended; return False when it has ended already."""
+        had_ended, self.ended = self.ended, True
+        return not had_ended
 
-    def _notify(self, emit: Callable[[Observer, Call], None]) -> None:
-        for pair in tuple(self._observers):
+    def _notify(self, deliver: Callable[[Observer, Call], None]) -> None:
+        """Deliver a report to all observers; remove one that raises."""
+        for entry in tuple(self._observers):
             try:
-                emit(*pair)
+                deliver(*entry)
             except Exception:
-                self._observers.remove(pair)
+                self._observers.remove(entry)
                 _log.exception(
-                    "observer %s raised; it is not told of this call any more",
-                    type(pair[0]).__name__,
+                    "observer %s raised; it receives nothing more of this call",
+                    type(entry[0]).__name__,
                 )
 
 
 class ObservedSource:
-    """A chat stream's source that tells the observers what passes through; its batches are handed on as they are."""
+    """The source of a chat stream that reports to observers. Events pass through unchanged."""
 
-    def __init__(self, observed: ObservedCall, listen: Callable[[], llm.ChatSource]) -> None:
+    def __init__(self, observed: ObservedCall, open_source: Callable[[], llm.ChatSource]) -> None:
         self._observed = observed
-        self._answering = False
+        self._has_first_token = False
         observed.start()
-        self._source = observed.run_sync(listen)
+        self._source = observed.run_sync(open_source)
 
     @property
     def reply(self) -> llm.Reply:
+        """The reply so far."""
         return self._source.reply
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
+        """Return the next events of the source, and report what they say about the call."""
         observed = self._observed
         if observed.ended:
             return await self._source.next_events()
         events = await observed.run(self._source.next_events, last=False)
-        if not self._answering:
-            self._begin(events)
+        if not self._has_first_token:
+            self._report_first_events(events)
         if events and isinstance(events[-1], llm.Done):
             observed.finish(events[-1].reply)
         return events
 
-    def _begin(self, events: Sequence[llm.ChatEvent]) -> None:
+    def _report_first_events(self, events: Sequence[llm.ChatEvent]) -> None:
+        """Report waiting and loading, up to the first part of the answer."""
         for event in events:
             if isinstance(event, (Queued, Loading)):
                 self._observed.on_event(event)
                 continue
-            self._answering = True
+            self._has_first_token = True
             if not isinstance(event, llm.Done):
                 self._observed.emit(FirstToken(self._observed.call.elapsed()))
             return
 
     async def aclose(self) -> None:
+        """Close the source. A call that has not ended is reported as canceled."""
         try:
             await self._source.aclose()
         finally:
             self._observed.cancel()
 
 
-def _call_result(answer: CallOutput, seconds: float) -> CallResult:
-    if isinstance(answer, llm.Embeddings):
-        return CallResult(answer.model, seconds, answer.usage)
-    reason = answer.finish_reason if isinstance(answer, llm.Reply) else ""
-    codes = tuple(warning.code for warning in answer.warnings)
+def _call_result(output: CallOutput, seconds: float) -> CallResult:
+    if isinstance(output, llm.Embeddings):
+        return CallResult(output.model, seconds, output.usage)
+    reason = output.finish_reason if isinstance(output, llm.Reply) else ""
+    codes = tuple(warning.code for warning in output.warnings)
     return CallResult(
-        answer.model,
+        output.model,
         seconds,
-        answer.usage,
+        output.usage,
         reason,
         codes,
-        tuple((image.width, image.height) for image in answer.images),
+        tuple((image.width, image.height) for image in output.images),
     )
 
 
 def _without_content(error: Exception) -> MajordomoError:
-    """A copy that holds no answer, nor through its traceback anything else of the call."""
+    """Return a copy of an error without any content of the call.
+
+    The copy has no answer in its fields and no traceback, whose frames could hold it.
+    """
     if not isinstance(error, MajordomoError):
         return MajordomoError(type(error).__name__, code="UNEXPECTED")
-    kind, (_, message, state) = type(error), error.__reduce__()[1]
-    copy = kind.__new__(kind)
-    details = {name: value for name, value in error.details.items() if name not in _QUOTING}
-    for name in _QUOTING:
-        quoted = error.details.get(name)
+    error_type, (_, message, state) = type(error), error.__reduce__()[1]
+    copy = error_type.__new__(error_type)
+    details = {name: value for name, value in error.details.items() if name not in _QUOTES}
+    for name in _QUOTES:
+        quote = error.details.get(name)
         if (
-            isinstance(quoted, str)
-            and (at := message.find(plain_text(quoted[:200])[:40])) >= 0
-            and quoted
+            isinstance(quote, str)
+            and (position := message.find(plain_text(quote[:200])[:40])) >= 0
+            and quote
         ):
-            message = f"{message[:at]}…"
+            message = f"{message[:position]}…"
     Exception.__init__(copy, message)
     copy.__dict__.update({**state, "details": details})
-    for name, value in _HOLDING.items():
+    for name, empty in _CONTENT_ATTRIBUTES.items():
         if hasattr(copy, name):
-            setattr(copy, name, value)
+            setattr(copy, name, empty)
     return copy
 
 
-_QUOTING = ("text", "message")  # details in which an answer's own words stand
-_HOLDING: Mapping[str, Any] = {"partial": None, "failures": ()}
+# Details that quote the text of an answer.
+_QUOTES = ("text", "message")
+# Attributes of errors that hold an answer, and the value that replaces it.
+_CONTENT_ATTRIBUTES: Mapping[str, Any] = {"partial": None, "failures": ()}

@@ -1,4 +1,7 @@
-"""What an observer is told: values without keys, and without content unless it asks for it."""
+"""The observer interface, and the values that observers receive.
+
+The values contain no keys, and no content unless the observer asks for it.
+"""
 
 from __future__ import annotations
 
@@ -16,68 +19,87 @@ Operation = Literal["chat", "image", "embed"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a model, from its checked request to its end; `id` is unique.
-
-    `address` is scheme, host and port of the backend, "" where there is none. `settings` are the fields of the request that are set and are
-    numbers, names or sizes: never text, images, tools' schemas or `extra`; of images, messages and texts it has how many.
-    `began` counts seconds since 1970. `content` is the request itself (the texts of an embedding), only for an observer that wants it.
-    """
+    """One call of a model, from its checked request to its end."""
 
     id: str
+    """A unique id."""
     operation: Operation
+    """The kind of call, "chat", "image" or "embed"."""
     provider: str
+    """The name of the provider."""
     model: str
+    """The id of the model that was requested."""
     user_id: str = ""
+    """The `user_id` of the request; "" when it has none."""
     streamed: bool = False
+    """Whether the caller streams the answer."""
     address: str = ""
+    """Scheme, host and port of the backend; "" for a provider without one."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of the request that are set and are numbers, names or sizes.
+
+    Never text, images, schemas of tools or `extra`; images, messages and texts are only counted.
+    """
     started_at: float = field(default_factory=time.time)
+    """Start of the call in seconds since 1970."""
     content: Any = field(default=None, repr=False)
-    _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
+    """The request, or the texts of an embedding, for an observer with `wants_content`."""
+    _start: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     def elapsed(self) -> float:
-        """Seconds since the call began."""
-        return time.monotonic() - self._since
+        """Return the seconds since the call started."""
+        return time.monotonic() - self._start
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAttempt:
-    """A try that failed and is followed by another, `wait` seconds later.
+    """A failed attempt that is followed by another.
 
-    `number` counts the tries of one request from 1; a call of several requests (images in portions, a queue that is looked at) has
-    several first ones. A model that loads is no failed try.
+    Waiting for a model that is loading is not a failed attempt.
     """
 
     number: int
+    """The number of the attempt for one request, from 1.
+
+    A call with several requests (images in batches, a job that is polled) counts each of them from
+    1.
+    """
     error: MajordomoError
+    """The error of the attempt."""
     delay: float
+    """Seconds until the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The first piece of a streamed answer has come, `elapsed` seconds after the call began."""
+    """The first part of a streamed answer arrived."""
 
     elapsed: float
+    """Seconds since the call started."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """How a call ended well. `model` is what answered, `warnings` are the codes of its warnings, `sizes` (width, height) of its images.
-
-    `content` is the reply, result or embeddings, only for an observer that wants it.
-    """
+    """The result of a finished call."""
 
     model: str
+    """The id of the model that answered."""
     seconds: float
+    """Seconds that the call took."""
     usage: llm.Usage | imagegen.Usage
+    """What the backend reports that it consumed."""
     finish_reason: str = ""
+    """Why a chat answer ended; "" for other operations."""
     warnings: tuple[str, ...] = ()
+    """The codes of the warnings."""
     sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) in pixels of each image."""
     content: Any = field(default=None, repr=False)
+    """The reply, result or embeddings, for an observer with `wants_content`."""
 
     @property
     def images(self) -> int:
-        """How many images came."""
+        """The number of images."""
         return len(self.sizes)
 
 
@@ -85,32 +107,91 @@ CallEvent = Queued | Loading | imagegen.Step | FirstToken
 
 
 class Observer:
-    """Is told of every call of the providers it was given to (`observers=[...]`). Override what you need.
+    """The base class of observers. Override the methods that you need.
 
-    `started` comes first; exactly one of `finished`, `failed` and `cancelled` comes last. All are called in the event loop that makes the
-    call (the blocking calls have one of their own, in another thread), so they must be quick, and safe to be called from several threads.
-    One that raises is not told of that call any more; the call goes on. Nothing an observer is given holds a key. What was asked and
-    answered is given to those only whose `wants_content` is true; without it an error is a copy that quotes no answer. (Its message may
-    still be a backend's, with keys removed.)
+    An observer is passed to providers (`observers=[...]`) and receives every call of them. For each
+    call `on_start` comes first, and exactly one of `on_success`, `on_error` and `on_cancel` comes
+    last.
+
+    All methods are called synchronously in the thread and event loop that run the call. Blocking
+    calls run in an event loop of their own in another thread. So the methods must be fast, and safe
+    to be called from several threads. When a method raises, the exception is logged, this observer
+    receives nothing more of that call, and the call goes on.
+
+    Observers never receive a key. They receive the request and the answer only when `wants_content`
+    is true; otherwise an error is a copy that quotes no answer. Its message may still come from a
+    backend, with keys removed.
+
+    Example:
+        class Counter(md.Observer):
+            def on_success(self, call: md.Call, outcome: md.CallResult) -> None:
+                print(call.model, outcome.usage.output_tokens)
     """
 
     wants_content: bool = False
+    """Whether the observer receives the content of requests and answers."""
 
     def on_start(self, call: Call) -> None:
-        """A call begins; its request is checked and nothing has been sent."""
+        """Handle the start of a call.
+
+        Called once, in the thread of the call's event loop. The request has been checked, and
+        nothing has been sent.
+
+        Args:
+            call: The call. The other methods receive an equal value with the same id.
+        """
 
     def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
-        """A try failed, and is made again."""
+        """Handle a failed attempt that will be repeated.
+
+        Called after each such attempt and before the delay, in the thread of the call's event loop.
+        The last failed attempt is not a retry: it ends in `on_error`.
+
+        Args:
+            call: The call.
+            attempt: The failed attempt and the delay until the next one.
+        """
 
     def on_event(self, call: Call, event: CallEvent) -> None:
-        """The call waits in a line, its model loads, a step is drawn, or a stream's first piece has come. A call that is not streamed tells
-        only what is free to know: an observer never changes what is sent."""
+        """Handle an event between the start and the end of a call.
+
+        Called in the thread of the call's event loop when the call waits in a queue, when its model
+        loads, when a step of an image is done, and when the first part of a stream arrived. A call
+        that is not streamed emits only what is known without extra requests: an observer never
+        changes what is sent.
+
+        Args:
+            call: The call.
+            event: The event.
+        """
 
     def on_success(self, call: Call, outcome: CallResult) -> None:
-        """The answer is whole."""
+        """Handle the end of a call that was answered.
+
+        Called once when the complete answer has arrived, in the thread of the call's event loop.
+
+        Args:
+            call: The call.
+            outcome: The result.
+        """
 
     def on_error(self, call: Call, error: MajordomoError) -> None:
-        """The call raises this error. What is none of ours, a bug, comes with code UNEXPECTED and its type's name alone."""
+        """Handle the end of a call that failed.
+
+        Called once when the call raises, in the thread of the call's event loop.
+
+        Args:
+            call: The call.
+            error: The error. An exception that is not a MajordomoError, which is a bug, is replaced
+                by one with the code UNEXPECTED and only the name of its type.
+        """
 
     def on_cancel(self, call: Call) -> None:
-        """The task was cancelled, or a stream left before its end. The backend may have worked, and may charge for it."""
+        """Handle the end of a call that was canceled.
+
+        Called once when the task is canceled or a stream is closed before its end, in the thread of
+        the call's event loop. The backend may have done work and may charge for it.
+
+        Args:
+            call: The call.
+        """

@@ -1,6 +1,7 @@
-"""Spans and metrics by the OpenTelemetry conventions for generative AI. Needs the extra `otel`; imported only where it is used.
+"""Spans and metrics by the OpenTelemetry semantic conventions for generative AI.
 
-The names are written out here: those of OpenTelemetry's own package are deprecated, and move.
+Needs the extra `otel`; import this module only when you use it. The attribute names are literals
+here, because those in OpenTelemetry's own package are deprecated and move.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from majordomo.observability.observer import (
 )
 
 OPERATIONS = {"chat": "chat", "image": "generate_content", "embed": "embeddings"}
-PROVIDERS = {"gemini": "gcp.gemini"}  # where the conventions have another word than ours
-REQUEST = {
+# Providers that have another name in the conventions.
+PROVIDER_NAMES = {"gemini": "gcp.gemini"}
+REQUEST_ATTRIBUTES = {
     name: f"gen_ai.request.{name}"
     for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")
 } | {
@@ -34,15 +36,21 @@ REQUEST = {
         for name in ("size", "steps", "sampler", "scheduler", "cfg_scale", "strength", "quality")
     },
 }
-TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+# The bucket boundaries that the conventions recommend.
+TOKEN_BUCKETS = tuple(4**power for power in range(14))
+SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 
 
 class OpenTelemetryObserver(Observer):
-    """A client span for each call, a child of the span that is current where the call is made, and two metrics: tokens and durations.
+    """An observer that records a client span for each call, and metrics of tokens and durations.
 
-    Content is never recorded. A retry is an event of the span. A cancelled call has `majordomo.cancelled` and no error. The global
-    providers are used unless others are given.
+    The span is a child of the span that is current where the call is made. Content is never
+    recorded. A retry is an event of the span. A canceled call has the attribute
+    `majordomo.cancelled` and no error.
+
+    Args:
+        tracer_provider: The tracer provider; the global one by default.
+        meter_provider: The meter provider; the global one by default.
     """
 
     def __init__(
@@ -56,21 +64,21 @@ class OpenTelemetryObserver(Observer):
             "gen_ai.client.token.usage",
             "{token}",
             "Tokens read and written",
-            explicit_bucket_boundaries_advisory=TOKENS,
+            explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
         )
         self._durations = meter.create_histogram(
             "gen_ai.client.operation.duration",
             "s",
             "How long calls take",
-            explicit_bucket_boundaries_advisory=SECONDS,
+            explicit_bucket_boundaries_advisory=SECONDS_BUCKETS,
         )
         self._spans: dict[str, Span] = {}
 
     def on_start(self, call: Call) -> None:
-        named = _named(call)
+        """Start the span."""
         settings = {
-            key: _plain(call.settings[name])
-            for name, key in REQUEST.items()
+            key: _as_attribute(call.settings[name])
+            for name, key in REQUEST_ATTRIBUTES.items()
             if name in call.settings
         }
         outputs = {"image": "image", "chat": "json" if call.settings.get("output") else "text"}
@@ -78,70 +86,78 @@ class OpenTelemetryObserver(Observer):
             settings["gen_ai.output.type"] = kind
         name = f"{OPERATIONS[call.operation]} {call.model}"
         self._spans[call.id] = self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes={**named, **settings}
+            name, kind=SpanKind.CLIENT, attributes={**_common_attributes(call), **settings}
         )
 
     def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
-        about: dict[str, Any] = {
+        """Add an event to the span."""
+        attributes: dict[str, Any] = {
             "error.type": attempt.error.code,
             "majordomo.retry.number": attempt.number,
             "majordomo.retry.wait": attempt.delay,
         }
-        self._spans[call.id].add_event("majordomo.retry", about)
+        self._spans[call.id].add_event("majordomo.retry", attributes)
 
     def on_event(self, call: Call, event: CallEvent) -> None:
+        """Add an event to the span for the first token."""
         if isinstance(event, FirstToken):
             self._spans[call.id].add_event("majordomo.first_token")
 
     def on_success(self, call: Call, outcome: CallResult) -> None:
+        """End the span and record the metrics."""
         span = self._spans.pop(call.id)
         counts = {"input": outcome.usage.input_tokens, "output": outcome.usage.output_tokens}
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             f"gen_ai.usage.{kind}_tokens": count
             for kind, count in counts.items()
             if count is not None
         }
         if outcome.model:
-            told["gen_ai.response.model"] = outcome.model
+            attributes["gen_ai.response.model"] = outcome.model
         if outcome.finish_reason:
-            told["gen_ai.response.finish_reasons"] = [outcome.finish_reason]
+            attributes["gen_ai.response.finish_reasons"] = [outcome.finish_reason]
         if outcome.images:
-            told["majordomo.image.count"] = outcome.images
-        span.set_attributes(told)
+            attributes["majordomo.image.count"] = outcome.images
+        span.set_attributes(attributes)
         span.end()
-        named = _named(call) | ({"gen_ai.response.model": outcome.model} if outcome.model else {})
-        self._durations.record(outcome.seconds, named)
+        dimensions = _common_attributes(call)
+        if outcome.model:
+            dimensions["gen_ai.response.model"] = outcome.model
+        self._durations.record(outcome.seconds, dimensions)
         for kind, count in counts.items():
             if count is not None:
-                self._tokens.record(count, {**named, "gen_ai.token.type": kind})
+                self._tokens.record(count, {**dimensions, "gen_ai.token.type": kind})
 
     def on_error(self, call: Call, error: MajordomoError) -> None:
+        """End the span with an error and record the duration."""
         span = self._spans.pop(call.id)
         span.set_attribute("error.type", error.code)
         span.set_status(StatusCode.ERROR)
         span.end()
-        self._durations.record(call.elapsed(), {**_named(call), "error.type": error.code})
+        dimensions = {**_common_attributes(call), "error.type": error.code}
+        self._durations.record(call.elapsed(), dimensions)
 
     def on_cancel(self, call: Call) -> None:
+        """End the span, marked as canceled."""
         span = self._spans.pop(call.id)
         span.set_attribute("majordomo.cancelled", True)
         span.end()
 
 
-def _named(call: Call) -> dict[str, Any]:
-    """What spans and metrics both say of a call."""
-    named: dict[str, Any] = {
+def _common_attributes(call: Call) -> dict[str, Any]:
+    """Return the attributes that spans and metrics share."""
+    attributes: dict[str, Any] = {
         "gen_ai.operation.name": OPERATIONS[call.operation],
-        "gen_ai.provider.name": PROVIDERS.get(call.provider, call.provider),
+        "gen_ai.provider.name": PROVIDER_NAMES.get(call.provider, call.provider),
         "gen_ai.request.model": call.model,
     }
     if call.address:
         parts = urlsplit(call.address)
-        named["server.address"] = parts.hostname
-        named["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
-    return named
+        attributes["server.address"] = parts.hostname
+        attributes["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
+    return attributes
 
 
-def _plain(value: Any) -> Any:
-    """A value as an attribute may have it."""
+def _as_attribute(value: Any) -> Any:
+    """Return a value in a type that attributes support."""
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What of a request is a setting and what is content: settings are numbers, names and sizes."""
+"""The settings of a request that observers receive: numbers, names and sizes, but no content."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from typing import Any
 
 from majordomo import imagegen, llm
 
-_CHAT = ("tool_choice", "temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "reasoning")
-_IMAGE = (
+_CHAT_FIELDS = (
+    "tool_choice",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "stop",
+    "seed",
+    "reasoning",
+)
+_IMAGE_FIELDS = (
     "n",
     "size",
     "steps",
@@ -27,29 +36,40 @@ _IMAGE = (
 
 
 def chat_settings(request: llm.Request) -> Mapping[str, Any]:
-    """The fields set, how many `messages` and `tools` there are, and `output` true when an answer of a given form is asked for."""
+    """Return the fields that are set.
+
+    `messages` and `tools` are counts; `output` is true for a request with a structured output.
+    """
     counts = {
         "messages": len(request.messages),
         "tools": len(request.tools),
         "output": request.output is not None,
     }
-    return _set(request, _CHAT) | {name: value for name, value in counts.items() if value}
+    return _changed_fields(request, _CHAT_FIELDS) | {
+        name: value for name, value in counts.items() if value
+    }
 
 
 def image_settings(request: imagegen.Request) -> Mapping[str, Any]:
-    """The fields set, how many `images` there are to begin with, and `mask` true when there is one."""
+    """Return the fields that are set.
+
+    `images` is the number of input images; `mask` is true for a request with a mask.
+    """
     return (
-        _set(request, _IMAGE)
+        _changed_fields(request, _IMAGE_FIELDS)
         | ({"images": len(request.images)} if request.images else {})
         | ({"mask": True} if request.mask else {})
     )
 
 
-def _set(request: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    default = _BLANK[type(request)]
+def _changed_fields(request: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    default = _DEFAULT_REQUESTS[type(request)]
     return {
         name: value for name in names if (value := getattr(request, name)) != getattr(default, name)
     }
 
 
-_BLANK: dict[type, Any] = {llm.Request: llm.Request(), imagegen.Request: imagegen.Request("")}
+_DEFAULT_REQUESTS: dict[type, Any] = {
+    llm.Request: llm.Request(),
+    imagegen.Request: imagegen.Request(""),
+}

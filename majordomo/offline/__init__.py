@@ -1,1 +1,4 @@
-"""The engine behind the offline provider's chat: rules over words and over what an image really shows. It never poses as a model."""
+"""The offline provider: an image renderer and a rule-based chat that need no network.
+
+Neither uses a neural network, and neither claims to be a model.
+"""

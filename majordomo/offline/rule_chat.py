@@ -1,4 +1,8 @@
-"""The rule-based chat of the offline provider. It reads the last turn, really looks at the images in it, and answers in plain words."""
+"""The rule-based chat of the offline provider.
+
+It reads the last user message, analyzes the images in it, and answers in plain sentences. It can
+call a tool that the message names, and fill a JSON schema.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,20 @@ NOTE = "answered by rules, not by a model"
 
 @dataclass(frozen=True, slots=True)
 class RuleAnswer:
-    """What the clerk says: text, or a call of a tool."""
+    """An answer: text, or a tool call."""
 
     text: str = ""
+    """The text; empty with a tool call."""
     call: ToolCallPart | None = None
+    """The tool to call."""
 
 
 def answer(request: Request) -> RuleAnswer:
-    """Deterministic: the same conversation gives the same answer. Raises InvalidRequestError for an image that cannot be decoded."""
+    """Answer the last message of a conversation. Equal conversations give equal answers.
+
+    Raises:
+        InvalidRequestError: An image cannot be decoded.
+    """
     last = request.messages[-1]
     question = _question(request.messages)
     results = [part for part in last.parts if isinstance(part, ToolResultPart)]
@@ -33,9 +43,9 @@ def answer(request: Request) -> RuleAnswer:
         request.tools
         and not results
         and request.tool_choice != "none"
-        and (tool := _tool_meant(request, question))
+        and (tool := _find_tool(request, question))
     ):
-        arguments = fill(tool.parameters, _after(question, tool.name), {})
+        arguments = fill(tool.parameters, _text_after(question, tool.name), {})
         return RuleAnswer(
             call=ToolCallPart(
                 f"call_{len(request.messages)}",
@@ -43,106 +53,118 @@ def answer(request: Request) -> RuleAnswer:
                 json.dumps(arguments, ensure_ascii=False),
             )
         )
-    looks = [analyze(image) for image in _images(request.messages)]
+    analyses = [analyze(image) for image in _images(request.messages)]
     if request.output is not None:
         return RuleAnswer(
             json.dumps(
-                fill(output_schema(request.output), question, _facts(looks)), ensure_ascii=False
+                fill(output_schema(request.output), question, _facts(analyses)), ensure_ascii=False
             )
         )
     if results:
-        return RuleAnswer(" ".join(_told(result) for result in results))
-    if looks:
+        return RuleAnswer(" ".join(_describe_result(result) for result in results))
+    if analyses:
         return RuleAnswer(
             " ".join(
-                describe(look, question, number if len(looks) > 1 else 0)
-                for number, look in enumerate(looks, 1)
+                describe(analysis, question, number if len(analyses) > 1 else 0)
+                for number, analysis in enumerate(analyses, 1)
             )
         )
     return RuleAnswer(_small_talk(question))
 
 
-def describe(look: ImageAnalysis, question: str, number: int = 0) -> str:
-    """What was asked about one image; everything when nothing in particular was."""
-    asked = question.lower()
+def describe(analysis: ImageAnalysis, question: str, number: int = 0) -> str:
+    """Answer a question about one image, or describe the image when no rule matches.
+
+    Args:
+        analysis: The image.
+        question: What the user asks.
+        number: Position of the image, from 1, when there are several; 0 for a single image.
+    """
+    lowered = question.lower()
     start = f"Image {number}" if number else "The image"
-    said = []
-    if re.search(r"\b(mood|feel|feeling|atmosphere|vibe)\b", asked):
-        said.append(f"{start} looks {look.mood}.")
-    if re.search(r"\b(size|big|large|wide|tall|pixels|dimensions|resolution|format)\b", asked):
-        said.append(
-            f"{start} is {look.width} x {look.height} pixels, {look.mime.removeprefix('image/').upper()}."
+    sentences = []
+    if re.search(r"\b(mood|feel|feeling|atmosphere|vibe)\b", lowered):
+        sentences.append(f"{start} looks {analysis.mood}.")
+    if re.search(r"\b(size|big|large|wide|tall|pixels|dimensions|resolution|format)\b", lowered):
+        sentences.append(
+            f"{start} is {analysis.width} x {analysis.height} pixels, "
+            f"{analysis.mime.removeprefix('image/').upper()}."
         )
-    if re.search(r"\b(colou?rs?|palette)\b", asked):
-        said.append(f"{start}'s main colors are {_palette(look)}.")
-    if re.search(r"\b(bright|dark|light|brightness|contrast)\b", asked):
-        said.append(
-            f"{start}'s brightness is {look.brightness:.0%}, its contrast {look.contrast:.0%}."
+    if re.search(r"\b(colou?rs?|palette)\b", lowered):
+        sentences.append(f"{start}'s main colors are {_palette(analysis)}.")
+    if re.search(r"\b(bright|dark|light|brightness|contrast)\b", lowered):
+        sentences.append(
+            f"{start}'s brightness is {analysis.brightness:.0%}, "
+            f"its contrast {analysis.contrast:.0%}."
         )
     if (
-        re.search(r"\b(prompt|drawn|show|shows|see|subject|what is|what's)\b", asked)
-        and look.prompt
+        re.search(r"\b(prompt|drawn|show|shows|see|subject|what is|what's)\b", lowered)
+        and analysis.prompt
     ):
-        said.append(f'It was drawn from the prompt "{look.prompt}".')
-    if re.search(r"\b(seed|settings|parameters|steps)\b", asked):
-        said.append(
-            f"Its seed is {look.seed}." if look.seed is not None else "No seed is stored in it."
+        sentences.append(f'It was drawn from the prompt "{analysis.prompt}".')
+    if re.search(r"\b(seed|settings|parameters|steps)\b", lowered):
+        sentences.append(
+            f"Its seed is {analysis.seed}."
+            if analysis.seed is not None
+            else "No seed is stored in it."
         )
-    if not said:
-        said.append(
-            f"{start} is {look.width} x {look.height} pixels and looks {look.mood}; its main colors are {_palette(look)}."
+    if not sentences:
+        sentences.append(
+            f"{start} is {analysis.width} x {analysis.height} pixels and looks {analysis.mood}; "
+            f"its main colors are {_palette(analysis)}."
         )
-        if look.prompt:
-            said.append(f'It was drawn from the prompt "{look.prompt}".')
-    return " ".join(said)
+        if analysis.prompt:
+            sentences.append(f'It was drawn from the prompt "{analysis.prompt}".')
+    return " ".join(sentences)
 
 
-def _palette(look: ImageAnalysis) -> str:
-    return ", ".join(f"{name} ({share:.0%})" for name, share in look.palette[:3])
+def _palette(analysis: ImageAnalysis) -> str:
+    return ", ".join(f"{name} ({share:.0%})" for name, share in analysis.palette[:3])
 
 
-def _facts(looks: Sequence[ImageAnalysis]) -> dict[str, Any]:
-    if not looks:
+def _facts(analyses: Sequence[ImageAnalysis]) -> dict[str, Any]:
+    if not analyses:
         return {}
-    look = looks[-1]
-    colors = [name for name, _ in look.palette]
+    analysis = analyses[-1]
+    colors = [name for name, _ in analysis.palette]
     return {
-        "width": look.width,
-        "height": look.height,
-        "brightness": look.brightness,
-        "contrast": look.contrast,
-        "mood": look.mood,
+        "width": analysis.width,
+        "height": analysis.height,
+        "brightness": analysis.brightness,
+        "contrast": analysis.contrast,
+        "mood": analysis.mood,
         "palette": colors,
         "colors": colors,
-        "colours": colors,  # schemas may use either spelling
+        # Schemas may use either spelling.
+        "colours": colors,
         "color": colors[0] if colors else "none",
         "colour": colors[0] if colors else "none",
-        "format": look.mime.removeprefix("image/"),
-        "description": describe(look, ""),
-        **({"prompt": look.prompt} if look.prompt else {}),
-        **({"seed": look.seed} if look.seed is not None else {}),
+        "format": analysis.mime.removeprefix("image/"),
+        "description": describe(analysis, ""),
+        **({"prompt": analysis.prompt} if analysis.prompt else {}),
+        **({"seed": analysis.seed} if analysis.seed is not None else {}),
     }
 
 
 def _question(messages: Sequence[Message]) -> str:
-    """The text of the last user's turn."""
+    """Return the text of the last user message."""
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def _images(messages: Sequence[Message]) -> list[ImagePart]:
-    """Those of the last turn that has any; images of tools count."""
+    """Return the images of the last message that has any, including those in tool results."""
     for message in reversed(messages):
-        found = [part for part in message.parts if isinstance(part, ImagePart)]
+        images = [part for part in message.parts if isinstance(part, ImagePart)]
         for part in message.parts:
             if isinstance(part, ToolResultPart):
-                found += [piece for piece in part.parts if isinstance(piece, ImagePart)]
-        if found:
-            return found
+                images += [inner for inner in part.parts if isinstance(inner, ImagePart)]
+        if images:
+            return images
     return []
 
 
-def _tool_meant(request: Request, question: str) -> Tool | None:
-    """The tool that must be called, or that the text names (its name, or the words of its name)."""
+def _find_tool(request: Request, question: str) -> Tool | None:
+    """Return the tool that must be called, or whose name or words of the name are in the text."""
     by_name = {tool.name: tool for tool in request.tools}
     if request.tool_choice in by_name:
         return by_name[request.tool_choice]
@@ -153,29 +175,39 @@ def _tool_meant(request: Request, question: str) -> Tool | None:
     return request.tools[0] if request.tool_choice == "required" else None
 
 
-def _after(question: str, name: str) -> str:
-    """What stands behind the tool's name, else the whole question."""
+def _text_after(question: str, name: str) -> str:
+    """Return the text after the tool's name, or the entire question when there is none."""
     words = re.sub(r"[_-]+", " ", name)
-    found = re.search(
+    match = re.search(
         rf"\b(?:{re.escape(name)}|{re.escape(words)})\b[\s:,]*(.*)",
         question,
         re.IGNORECASE | re.DOTALL,
     )
-    return (found[1] if found else "") or question
+    return (match[1] if match else "") or question
 
 
-def _told(result: ToolResultPart) -> str:
+def _describe_result(result: ToolResultPart) -> str:
+    """Return a sentence that reports the text and the images of a tool result."""
     text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
-    images = [analyze(part) for part in result.parts if isinstance(part, ImagePart)]
-    shown = "".join(
-        f"It {'also ' if text else ''}gave an image: {describe(look, '')} " for look in images
+    analyses = [analyze(part) for part in result.parts if isinstance(part, ImagePart)]
+    descriptions = "".join(
+        f"It {'also ' if text else ''}gave an image: {describe(analysis, '')} "
+        for analysis in analyses
     )
-    return f"{result.name or 'The tool'} {'failed' if result.is_error else 'answered'}: {text}{' ' if text else ''}{shown}".rstrip()
+    outcome = f"{result.name or 'The tool'} {'failed' if result.is_error else 'answered'}"
+    return f"{outcome}: {text}{' ' if text else ''}{descriptions}".rstrip()
 
 
 def _small_talk(question: str) -> str:
-    said = " ".join(question.split())
-    if not said:
-        return "I am majordomo's offline clerk: I answer by rules, not by a model. Show me an image, or name a tool."
-    shown = said if len(said) <= 200 else said[:199] + "…"
-    return f'You said: "{shown}". I am majordomo\'s offline clerk and answer by rules, not by a model; I can look at images and call tools.'
+    """Return the answer to a message without images, tools and a schema."""
+    text = " ".join(question.split())
+    if not text:
+        return (
+            "I am majordomo's offline rule-based chat: I answer by rules, not by a model. "
+            "Show me an image, or name a tool."
+        )
+    quote = text if len(text) <= 200 else text[:199] + "…"
+    return (
+        f'You said: "{quote}". I am majordomo\'s offline rule-based chat and answer by rules, '
+        "not by a model; I can look at images and call tools."
+    )

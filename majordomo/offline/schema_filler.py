@@ -1,4 +1,7 @@
-"""A value for a JSON schema, made from a text by rules: what the text says where it can be found, the smallest legal value else."""
+"""Rules that build a value for a JSON schema from a text.
+
+A value comes from the text where a rule finds one, and is the smallest allowed value otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_DEPTH = 16
+# Bounds nested values and chains of "$ref".
+MAX_DEPTH = 16
 
 
 def fill(schema: Mapping[str, Any], text: str, facts: Mapping[str, Any]) -> Any:
-    """A value that fits `schema`. `facts` answer for properties of the same name; numbers and words come from `text`, in order."""
-    numbers = [float(found) for found in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])", text)]
+    """Return a value that matches `schema`.
+
+    Args:
+        schema: A JSON schema; local references are resolved.
+        text: Source of strings, booleans, enum choices and, in order, numbers.
+        facts: Values for properties of the same name, which take precedence over the text.
+    """
+    numbers = [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])", text)]
     return _Filler(schema, text, facts, numbers).value(schema, "", 0)
 
 
@@ -25,22 +35,23 @@ class _Filler:
         self._numbers = numbers
 
     def value(self, schema: Mapping[str, Any], name: str, depth: int) -> Any:
+        """Return a value for `schema`, which is the schema of the property `name`."""
         schema = self._resolved(schema)
         if "const" in schema:
             return schema["const"]
         if isinstance(schema.get("enum"), list) and schema["enum"]:
-            said = [
+            mentioned = [
                 choice
                 for choice in schema["enum"]
                 if isinstance(choice, str) and choice.lower() in self._text.lower()
             ]
-            return (said or schema["enum"])[0]
+            return (mentioned or schema["enum"])[0]
         kind = schema.get("type")
         if isinstance(kind, list):
-            kind = next((word for word in kind if word != "null"), "null")
+            kind = next((option for option in kind if option != "null"), "null")
         if kind is None:
             kind = "object" if "properties" in schema else "string"
-        if depth > _DEPTH:
+        if depth > MAX_DEPTH:
             return None
         if kind == "object":
             return self._object(schema, depth)
@@ -67,19 +78,19 @@ class _Filler:
                 )
             )
         if kind in ("integer", "number"):
-            return self._number(schema, name, whole=kind == "integer")
+            return self._number(schema, name, integer=kind == "integer")
         if kind == "null":
             return None
         return self._string(schema, name)
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        for _ in range(_DEPTH):
+        for _ in range(MAX_DEPTH):
             target = schema.get("$ref")
             if isinstance(target, str) and target.startswith("#/"):
-                found: Any = self._root
+                node: Any = self._root
                 for step in target[2:].split("/"):
-                    found = found.get(step, {}) if isinstance(found, Mapping) else {}
-                schema = found
+                    node = node.get(step, {}) if isinstance(node, Mapping) else {}
+                schema = node
                 continue
             options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
             if isinstance(options, list) and options and "type" not in schema:
@@ -97,41 +108,41 @@ class _Filler:
             return {}
         required = schema.get("required", [])
         filled = {}
-        for name, below in properties.items():
-            # An optional property is left to its own default unless something is known for it
+        for name, property_schema in properties.items():
+            # An optional property keeps its own default unless there is a fact for it.
             if (
                 name in required
                 or name in self._facts
-                or not isinstance(below, Mapping)
-                or "default" not in below
+                or not isinstance(property_schema, Mapping)
+                or "default" not in property_schema
             ):
                 filled[name] = self.value(
-                    below if isinstance(below, Mapping) else {}, name, depth + 1
+                    property_schema if isinstance(property_schema, Mapping) else {}, name, depth + 1
                 )
         return filled
 
-    def _number(self, schema: Mapping[str, Any], name: str, *, whole: bool) -> float:
+    def _number(self, schema: Mapping[str, Any], name: str, *, integer: bool) -> float:
         fact = self._facts.get(name)
         if isinstance(fact, (int, float)) and not isinstance(fact, bool):
             value = float(fact)
         else:
             value = self._numbers.pop(0) if self._numbers else float(schema.get("default") or 0)
-        low, high = schema.get("minimum"), schema.get("maximum")
-        over, under = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-        if isinstance(low, (int, float)):
-            value = max(value, low)
-        if isinstance(over, (int, float)) and value <= over:
-            value = over + 1
-        if isinstance(high, (int, float)):
-            value = min(value, high)
-        if isinstance(under, (int, float)) and value >= under:
-            value = under - 1
-        return int(value) if whole else value
+        minimum, maximum = schema.get("minimum"), schema.get("maximum")
+        above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+        if isinstance(minimum, (int, float)):
+            value = max(value, minimum)
+        if isinstance(above, (int, float)) and value <= above:
+            value = above + 1
+        if isinstance(maximum, (int, float)):
+            value = min(value, maximum)
+        if isinstance(below, (int, float)) and value >= below:
+            value = below - 1
+        return int(value) if integer else value
 
     def _string(self, schema: Mapping[str, Any], name: str) -> str:
         fact = self._facts.get(name)
         text = str(fact) if isinstance(fact, (str, int, float)) else self._text or name or "text"
-        longest = schema.get("maxLength")
-        text = text[:longest] if isinstance(longest, int) else text
-        shortest = schema.get("minLength")
-        return text.ljust(shortest, ".") if isinstance(shortest, int) else text
+        max_length = schema.get("maxLength")
+        text = text[:max_length] if isinstance(max_length, int) else text
+        min_length = schema.get("minLength")
+        return text.ljust(min_length, ".") if isinstance(min_length, int) else text

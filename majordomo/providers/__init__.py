@@ -1,1 +1,4 @@
-"""Who serves models: addresses, keys and quirks. One file per provider; model strings find it by its name."""
+"""Providers: addresses, keys and deviations of servers, one module per provider.
+
+A model string finds a provider by the name of its module.
+"""

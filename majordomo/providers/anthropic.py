@@ -1,4 +1,7 @@
-"""Anthropic's Claude models. Facts: anthropic-sdk-python 2.10.0, recorded traffic."""
+"""Anthropic's Claude models.
+
+Sources: anthropic-sdk-python 2.10.0 and recorded traffic.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,24 @@ from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_h
 from majordomo.redaction import Secret, as_secret
 from majordomo.validation import check_name
 
-HOME = "https://api.anthropic.com/v1"
-PAGES = 20  # a list that never ends is cut off here
+BASE_URL = "https://api.anthropic.com/v1"
+# Bounds a list of models that never ends.
+MAX_PAGES = 20
 
 
 class Anthropic(HTTPProvider):
     """Anthropic's Messages API: chat.
 
-    The key comes from `api_key`, else from ANTHROPIC_API_KEY; there must be one. `base_url` includes the version path.
+    Args:
+        api_key: Default: the environment variable ANTHROPIC_API_KEY. There must be one.
+        base_url: Address with the version path.
+        version: Sent as `anthropic-version`. Under "2026-10-21" there is no temperature, top_p and
+            top_k; setting one is a warning.
+        cache: Marks each request for prompt caching, for "5m" or "1h". Default: no caching.
+        **common: See `CommonSettings`.
 
-    `version` is sent as `anthropic-version`; under "2026-10-21" there are no temperature, top_p and top_k, which is then a warning.
-    `cache` marks each request for prompt caching, for "5m" or "1h". Raises ConfigurationError without a key, and for a version, an
-    address or a key that cannot be one.
+    Raises:
+        ConfigurationError: Without a key, and for an invalid version, cache, address or key.
     """
 
     name = "anthropic"
@@ -35,8 +44,8 @@ class Anthropic(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
-        base_url: str = HOME,
         *,
+        base_url: str = BASE_URL,
         version: Version = "2023-06-01",
         cache: Literal["5m", "1h"] | None = None,
         **common: Unpack[CommonSettings],
@@ -45,19 +54,21 @@ class Anthropic(HTTPProvider):
         api_key = as_secret(api_key or env.variable("ANTHROPIC_API_KEY"))
         if api_key is None:
             raise ConfigurationError(
-                "Anthropic needs a key: api_key, or ANTHROPIC_API_KEY",
+                "Anthropic needs a key: pass api_key or set ANTHROPIC_API_KEY",
                 provider=self.name,
                 details={"field": "api_key"},
             )
         if version not in ("2023-06-01", "2026-10-21"):
             raise ConfigurationError(
-                'version is "2023-06-01" or "2026-10-21"',
+                f'version must be "2023-06-01" or "2026-10-21"; got {version!r}',
                 provider=self.name,
                 details={"field": "version"},
             )
         if cache not in (None, "5m", "1h"):
             raise ConfigurationError(
-                'cache is "5m" or "1h"', provider=self.name, details={"field": "cache"}
+                f'cache must be "5m", "1h" or None; got {cache!r}',
+                provider=self.name,
+                details={"field": "cache"},
             )
         common["headers"] = {"anthropic-version": version, **(common.get("headers") or {})}
         self._chat = AnthropicMessagesCodec(self.name, version, cache)
@@ -67,6 +78,7 @@ class Anthropic(HTTPProvider):
         return {"x-api-key": key}
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        """Return a chat model. `options` are defaults of its requests."""
         return HTTPChatModel(
             self._client,
             self._chat,
@@ -77,19 +89,19 @@ class Anthropic(HTTPProvider):
         )
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists for this key, all pages of it."""
-        found: list[ModelInfo] = []
+        """Return all models that `GET /models` lists for this key."""
+        models: list[ModelInfo] = []
         after = ""
-        for _ in range(PAGES):
+        for _ in range(MAX_PAGES):
             page, after = await self._query_decoded(
                 "/models?limit=1000" + (f"&after_id={quote(after, safe='')}" if after else ""),
                 decode_models,
             )
-            found += page
+            models += page
             if not after:
                 break
-        return found
+        return models
 
     async def health(self) -> Health:
-        """Whether `GET /models` answers, which also tells whether the key is good."""
+        """Return whether `GET /models` is answered, which also shows that the key is valid."""
         return await self._check_health("/models")

@@ -1,4 +1,9 @@
-"""What all providers share: the common keywords, and the questions that are free."""
+"""The base classes of providers, and the settings that all of them share.
+
+A provider knows an address, a key and the deviations of its server. It owns one `BackendClient`,
+which all its models share; `aclose` closes the connections. Queries (`models`, `health`, `server`)
+are free: they never generate, never load a model, and need no slot.
+"""
 
 from __future__ import annotations
 
@@ -32,41 +37,62 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 T = TypeVar("T")
-QUERY_TIMEOUT = Timeout(
-    connect=5, queue=30, first_byte=10, idle=10, total=15
-)  # a question about the backend: it is free, so it is quick
+# Free queries about the backend are answered quickly, or not at all.
+QUERY_TIMEOUT = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)
+MAX_HEALTH_REPLY_BYTES = 1 << 20
 
 
 class CommonSettings(TypedDict, total=False):
-    """Keywords of every provider.
+    """Keyword arguments of every provider.
 
-    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at
-    once, of all models together and from all event loops; the others queue here, callers (`with_user_id`) taking turns. max_queue: how
-    many may wait; one more gets OverloadedError (`QUEUE_FULL`) at once. rate: calls and tokens a minute. gpu: the ResourceGroup, or its
-    name, whose places this provider's calls take. strict: what the backend cannot honor is an error
-    instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
-    certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets, or what stands around them (a recorder, a replay, made faults of majordomo.testing). observers: are told
-    of every call.
+    All are optional; None is the default unless said otherwise.
     """
 
     timeout: Timeout | float | None
+    """Limits in seconds per phase of a call, or one number for the whole call. Default: limits that
+    suit the provider, with time for models to load on local ones.
+    """
     retries: Retries | None
+    """How often a failed request is sent again, and after what delays. Default: `Retries()`."""
     max_concurrency: int | None
+    """Calls at once, of all models and event loops together. Further calls queue in this process,
+    fairly by user (`with_user_id`). Default: no limit, or 1 for servers that run one job at a time.
+    """
     max_queue: int | None
+    """Calls that may queue, from 0. One more raises OverloadedError (`QUEUE_FULL`) at once.
+    Default: no limit.
+    """
     rate: Rate | None
+    """Calls and tokens per minute. Default: no limit."""
     gpu: ResourceGroup | str | None
+    """The ResourceGroup, or the name of one, whose slots the calls of this provider take. Providers
+    of one group take turns on the same hardware.
+    """
     strict: bool
+    """Whether a setting that the backend cannot honor raises UnsupportedError instead of adding a
+    warning to the result. Default: False.
+    """
     limits: Limits | None
+    """Largest sizes of requests, replies and images. Default: `Limits()`."""
     proxy: str | None
+    """URL of an HTTP proxy. It is never taken from the environment."""
     tls: str | ssl.SSLContext | None
+    """Path of a file with CA certificates, or an `ssl.SSLContext`."""
     headers: Mapping[str, str | Secret] | None
+    """Headers to send with every request. Their values are treated as secrets."""
     transport: Any
+    """Replaces the built-in HTTP transport: an `httpx.AsyncClient`, an `httpx.AsyncBaseTransport`,
+    or a wrapper from `majordomo.testing` (`Recorder`, `Replay`, `Faults`).
+    """
     observers: Sequence[Observer]
+    """Observers of every call, for logs, metrics and costs. Default: none."""
 
 
 def with_secret_headers(common: CommonSettings) -> CommonSettings:
-    """The same keywords with the values of `headers` sealed: they may be keys, and a traceback may show a constructor's locals."""
+    """Return the settings with the values of `headers` wrapped in Secret.
+
+    They may be keys, and a traceback may show the local variables of a constructor.
+    """
     headers = common.get("headers")
     if headers is None:
         return common
@@ -77,13 +103,20 @@ def with_secret_headers(common: CommonSettings) -> CommonSettings:
 
 
 def provider_names() -> frozenset[str]:
-    """The names that a model string may begin with, and under which `extra` may hold what is for one provider only."""
+    """Return the names of all built-in providers.
+
+    A model string may begin with one, and `extra` may hold settings for one provider under its
+    name.
+    """
     global _names
     if _names is None:
-        import pkgutil  # rare, and slow to load
+        # Imported here because it is slow to load and rarely needed.
+        import pkgutil
 
         _names = frozenset(
-            found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base"
+            module.name
+            for module in pkgutil.iter_modules(providers.__path__)
+            if module.name != "base"
         )
     return _names
 
@@ -97,24 +130,31 @@ def make_admission(
     rate: Rate | None,
     gpu: ResourceGroup | str | None,
 ) -> AdmissionControl:
-    """What a provider's calls wait for. Raises ConfigurationError, naming the keyword, for what cannot be."""
-    for name, value, least in (
+    """Return the admission control for a provider's calls.
+
+    Raises ConfigurationError, with the keyword as field, for an invalid value.
+    """
+    for name, value, minimum in (
         ("max_concurrency", max_concurrency, 1),
         ("max_queue", max_queue, 0),
     ):
         if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < least
+            isinstance(value, bool) or not isinstance(value, int) or value < minimum
         ):
             raise ConfigurationError(
-                f"{name} is a whole number from {least}", details={"field": name}
+                f"{name} must be an integer of at least {minimum}; got {value!r}",
+                details={"field": name},
             )
     if rate is not None and not isinstance(rate, Rate):
-        raise ConfigurationError("rate is a Rate", details={"field": "rate"})
+        raise ConfigurationError(
+            f"rate must be a Rate; got {type(rate).__name__}", details={"field": "rate"}
+        )
     if isinstance(gpu, str):
         gpu = named_group(gpu)
     if gpu is not None and not isinstance(gpu, ResourceGroup):
         raise ConfigurationError(
-            "gpu is a ResourceGroup, or the name of one", details={"field": "gpu"}
+            f"gpu must be a ResourceGroup or the name of one; got {type(gpu).__name__}",
+            details={"field": "gpu"},
         )
     return AdmissionControl(
         max_concurrency,
@@ -125,47 +165,55 @@ def make_admission(
 
 
 class BaseProvider(Closeable, llm.Provider, imagegen.Provider):
-    """A provider may lack anything: what it does not override, it refuses."""
+    """The base of all providers. A kind of model that a subclass does not offer is refused."""
 
     name = ""
 
     def model(self, id: str, *options: llm.Option) -> llm.Model:
-        raise UnsupportedError(f"{self.name} serves no chat models", provider=self.name, model=id)
+        """Return a chat model."""
+        raise UnsupportedError(f"{self.name} has no chat models", provider=self.name, model=id)
 
     def image_model(self, id: str, *options: imagegen.Option) -> imagegen.Model:
-        raise UnsupportedError(f"{self.name} serves no image models", provider=self.name, model=id)
+        """Return an image model."""
+        raise UnsupportedError(f"{self.name} has no image models", provider=self.name, model=id)
 
     def embedding_model(self, id: str) -> EmbeddingModel:
-        raise UnsupportedError(
-            f"{self.name} serves no embedding models", provider=self.name, model=id
-        )
+        """Return an embedding model."""
+        raise UnsupportedError(f"{self.name} has no embedding models", provider=self.name, model=id)
 
     async def server(self) -> str:
-        """Which software answers, with its version, where it tells so for free; else ""."""
+        """Return the name and version of the server software.
+
+        An empty text where there is no free query for it.
+        """
         return ""
 
     def models_sync(self) -> list[ModelInfo]:
+        """Return the models (blocking). See `models`."""
         return portal.run(self.models)
 
     def server_sync(self) -> str:
+        """Return the name and version of the server software (blocking)."""
         return portal.run(self.server)
 
     def health_sync(self) -> Health:
+        """Return whether the backend is reachable (blocking). See `health`."""
         return portal.run(self.health)
 
 
 class HTTPProvider(BaseProvider):
-    """A provider behind an address."""
+    """The base of all providers with an HTTP address."""
 
-    version_path = (
-        ""  # what follows the host in an address that a model string gives without a path
-    )
-    local = True  # waits for models to load; a hosted one does not
-    basic_auth = False  # whether a key is "user:password"
-    releases = False  # whether the backend can be asked to let go of a model's memory
-    default_max_concurrency: int | None = (
-        None  # calls at once unless `max_concurrency` says otherwise; a backend that is one GPU has one
-    )
+    version_path = ""
+    """Path to append to an address in a model string that has no path."""
+    local = True
+    """Whether timeouts allow for models that load; False for hosted services."""
+    basic_auth = False
+    """Whether a key has the form "user:password"."""
+    can_unload = False
+    """Whether the backend can be asked to free the memory of a model."""
+    default_max_concurrency: int | None = None
+    """Calls at once unless `max_concurrency` is set; 1 for a backend that is one GPU."""
 
     def __init__(
         self,
@@ -192,12 +240,12 @@ class HTTPProvider(BaseProvider):
         if key is not None:
             if not key.fits_header():
                 raise ConfigurationError(
-                    "api_key holds characters no header has, or is empty",
+                    "api_key must be a non-empty text that is valid in an HTTP header",
                     provider=self.name,
                     details={"field": "api_key"},
                 )
             secrets.update(self._key_headers(key))
-        gate = make_admission(
+        admission = make_admission(
             max_concurrency if max_concurrency is not None else self.default_max_concurrency,
             max_queue,
             rate,
@@ -229,9 +277,9 @@ class HTTPProvider(BaseProvider):
             limits or Limits(),
             redact,
             load_check=self._load_check(),
-            peers=provider_names,
-            admission=gate,
-            unload=self._unload_model if self.releases else None,
+            provider_names=provider_names,
+            admission=admission,
+            unload=self._unload_model if self.can_unload else None,
             observers=checked_observers(observers),
             address=self.address.origin,
             provider_instance=self,
@@ -242,21 +290,21 @@ class HTTPProvider(BaseProvider):
 
     def _make_image_model(
         self,
-        kind: Callable[..., M],
+        model_type: Callable[..., M],
         codec: Any,
         id: str,
         options: Sequence[imagegen.Option],
-        **more: Any,
+        **settings: Any,
     ) -> M:
-        """An image model of this kind, with this provider's way of calling."""
-        return kind(
+        """Return an image model of this class with the provider's client and settings."""
+        return model_type(
             self._client,
             codec,
             check_name(id, "model"),
             options,
             timeout=self._image_timeout,
             strict=self._strict,
-            **more,
+            **settings,
         )
 
     def _make_embedding_model(self, codec: EmbeddingCodec, id: str) -> HTTPEmbeddingModel:
@@ -265,16 +313,19 @@ class HTTPProvider(BaseProvider):
         )
 
     async def _unload_model(self, model: str) -> None:
-        """Ask the backend to unload this model; only called where `releases` says that there is such a thing."""
+        """Ask the backend to unload a model. Only called where `can_unload` is set."""
 
     def _load_check(self) -> LoadCheck | None:
-        """What tells loading from hanging while a first byte is awaited; None where nothing does."""
+        """Return what tells a loading model from a hanging one.
+
+        None where there is no free query for it.
+        """
         return None
 
-    async def _query(self, path: str, *, method: str = "GET", rooted: bool = False) -> bytes:
-        """The answer to a question about the backend. Never queues behind the work."""
+    async def _query(self, path: str, *, method: str = "GET", from_origin: bool = False) -> bytes:
+        """Return the body of a free query."""
         return await self._client.query(
-            HTTPRequest(method, path, from_origin=rooted), QUERY_TIMEOUT
+            HTTPRequest(method, path, from_origin=from_origin), QUERY_TIMEOUT
         )
 
     async def _query_decoded(
@@ -283,37 +334,40 @@ class HTTPProvider(BaseProvider):
         decode: Callable[[bytes, Limits], T],
         *,
         method: str = "GET",
-        rooted: bool = False,
+        from_origin: bool = False,
     ) -> T:
-        """The same, as `decode` reads it."""
+        """Return the decoded reply to a free query."""
         return await self._client.query_decoded(
-            HTTPRequest(method, path, from_origin=rooted), QUERY_TIMEOUT, decode
+            HTTPRequest(method, path, from_origin=from_origin), QUERY_TIMEOUT, decode
         )
 
-    async def _check_health(self, path: str, *, rooted: bool = False) -> Health:
-        began = time.monotonic()
+    async def _check_health(self, path: str, *, from_origin: bool = False) -> Health:
+        """Return whether a free query is answered, and how fast."""
+        started_at = time.monotonic()
         try:
             await self._client.read_body(
-                HTTPRequest("GET", path, from_origin=rooted),
+                HTTPRequest("GET", path, from_origin=from_origin),
                 self._client.deadline(QUERY_TIMEOUT),
-                1 << 20,
+                MAX_HEALTH_REPLY_BYTES,
             )
         except MajordomoError as error:
             return Health(False, error.message, error=error)
-        return Health(True, "answers", time.monotonic() - began)
+        return Health(True, "answers", time.monotonic() - started_at)
 
     async def aclose(self) -> None:
-        """Close this event loop's connections, and those of the blocking calls; further calls are refused."""
+        """Close all connections; further calls are refused.
+
+        These are the connections of this event loop and of the blocking calls.
+        """
         await self._client.transport.aclose()
         if portal.is_running() and not portal.is_portal_thread():
             await to_thread.run_sync(portal.run, self._client.transport.aclose)
 
     def __repr__(self) -> str:
-        where = getattr(
-            self, "address", None
-        )  # absent when the constructor has failed, and a traceback shows its locals
+        # There is none when the constructor has failed and a traceback shows its local variables.
+        address = getattr(self, "address", None)
         return (
-            f"<{type(self).__name__} {where.origin}{where.path}>"
-            if where
+            f"<{type(self).__name__} {address.origin}{address.path}>"
+            if address
             else f"<{type(self).__name__}>"
         )

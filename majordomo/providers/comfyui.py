@@ -1,7 +1,8 @@
-"""ComfyUI: graphs of nodes, one queue, files. Facts: comfyanonymous/ComfyUI of late 2024 to 2026.
+"""ComfyUI: graphs of nodes, one queue, and files.
 
-It has no keys, and whoever reaches its port can run graphs and read all images: never expose it. Uploads and images stay on its disk,
-and SaveImage writes prompt and graph into each PNG.
+ComfyUI has no keys: every client that reaches its port can run graphs and read all images, so never
+expose it. Uploads and images stay on its disk, and SaveImage writes prompt and graph into each PNG.
+Source: comfyanonymous/ComfyUI of late 2024 to 2026.
 """
 
 from __future__ import annotations
@@ -32,21 +33,36 @@ from majordomo.redaction import Secret, as_secret
 class ComfyUI(HTTPProvider):
     """ComfyUI: images, by a workflow.
 
-    One image at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's file name; "current" is the
-    workflow's own, or without a workflow the first on the server's disk.
+    The server makes one image at a time, so `max_concurrency` is 1 by default. A model id is the
+    file name of a checkpoint; "current" is the checkpoint of the workflow, or without a workflow
+    the first one on the server's disk.
 
-    Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) draw from text, from an image, and inside a
-    mask. `workflow` is a graph in API format: a mapping, JSON text, or the path of a JSON file. What goes where is found by nodes' titles
-    ("prompt", "negative", "seed"...), else by the links of its sampler, or said with `slots`: `{"prompt": ("6", "text")}`, node id and
-    input; the names are prompt, negative_prompt, seed, steps, cfg_scale, sampler, scheduler, width, height, n, strength, images, mask
-    and model. A field without a slot is a warning, images without one an UnsupportedError. An unset field leaves the workflow's own
-    value, the seed too: the same image every time. Never take a workflow from somebody you do not trust.
+    Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) do
+    text-to-image, image-to-image and inpainting. With a workflow, a field without a slot is a
+    warning, and input images without a slot are an UnsupportedError. A field that is not set keeps
+    the value in the workflow. This includes the seed: without one, the image is the same every
+    time.
 
-    `extra={"comfyui": {"3": {"inputs": {"eta": 1}}}}` is merged into the graph by node id. A cancelled call leaves the queue, or interrupts
-    the job when the server says that it is ours that runs. Steps and previews come over a websocket (extra `comfyui`); without it, as
-    over a foreign transport, only the place in the queue is told. `api_key` is sent for a proxy in front of it.
+    `extra={"comfyui": {"3": {"inputs": {"eta": 1}}}}` is merged into the graph by node id. A
+    canceled call is deleted from the queue, or interrupted if the server reports that its job is
+    running. Steps and previews need a websocket (extra `comfyui`); without one, and with another
+    `transport`, only the queue position is reported.
 
-    Raises ConfigurationError for an address that cannot be one, and for a workflow or slots that cannot be used.
+    Args:
+        base_url: Address of the server.
+        api_key: ComfyUI has no keys; one is sent for a proxy in front of it.
+        workflow: A graph in API format: a mapping, JSON text, or the path of a JSON file. Never use
+            a workflow from an untrusted source.
+        slots: Where the workflow takes its values: node id and input per name, for example
+            `{"prompt": ("6", "text")}`. The names are prompt, negative_prompt, seed, steps,
+            cfg_scale, sampler, scheduler, width, height, n, strength, images, mask and model.
+            Default: found by the titles of nodes ("prompt", "negative", "seed" and so on), else by
+            the links of the sampler.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: For an invalid address or key, and for a workflow or slots that cannot
+            be used.
     """
 
     name = "comfyui"
@@ -56,8 +72,8 @@ class ComfyUI(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:8188",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         workflow: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         slots: Mapping[str, Any] | None = None,
         **common: Unpack[CommonSettings],
@@ -66,42 +82,56 @@ class ComfyUI(HTTPProvider):
         api_key = as_secret(api_key)
         if slots is not None and workflow is None:
             raise ConfigurationError(
-                "slots say where a workflow takes its values: give the workflow too",
+                "slots need a workflow: pass workflow too",
                 details={"field": "slots"},
             )
         self._codec = ComfyUICodec(
-            None if workflow is None else Workflow.parse(_read(workflow), slots)
+            None if workflow is None else Workflow.parse(_read_workflow(workflow), slots)
         )
-        self._known: SamplerCatalog | None = None
-        self._first: str | None = None
+        self._cached_catalog: SamplerCatalog | None = None
+        self._first_checkpoint: str | None = None
         super().__init__(base_url, api_key, **common)
 
     def image_model(self, id: str, *options: imagegen.Option) -> QueuedImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         return self._make_image_model(
-            QueuedImageModel, self._codec, id, options, lists=self._lists, resolve=self._resolved
+            QueuedImageModel,
+            self._codec,
+            id,
+            options,
+            sampler_catalog=self._sampler_catalog,
+            resolve_model=self._resolve_model,
         )
 
     async def models(self) -> list[ModelInfo]:
-        """The checkpoints on the server's disk, as its plain loader lists them; which one is in memory it does not tell."""
+        """Return the checkpoints on the server's disk, as its plain loader lists them.
+
+        The server does not report which one is loaded.
+        """
         return [ModelInfo(name, frozenset({"image", "edit"})) for name in await self._checkpoints()]
 
     async def samplers(self) -> list[str]:
-        return list((await self._listed()).samplers or ())
+        """Return the names of all samplers."""
+        return list((await self._query_catalog()).samplers or ())
 
     async def schedulers(self) -> list[str]:
-        return list((await self._listed()).schedulers or ())
+        """Return the names of all schedulers."""
+        return list((await self._query_catalog()).schedulers or ())
 
     def samplers_sync(self) -> list[str]:
+        """Return the names of all samplers (blocking)."""
         return portal.run(self.samplers)
 
     def schedulers_sync(self) -> list[str]:
+        """Return the names of all schedulers (blocking)."""
         return portal.run(self.schedulers)
 
     async def health(self) -> Health:
-        """Whether `GET /system_stats` answers."""
+        """Return whether `GET /system_stats` is answered."""
         return await self._check_health("/system_stats")
 
     async def server(self) -> str:
+        """Return the name and version of the server."""
         return (
             f"ComfyUI {await self._query_decoded('/system_stats', decode_server_version)}".strip()
         )
@@ -114,37 +144,43 @@ class ComfyUI(HTTPProvider):
             )
         ).get("ckpt_name", ())
 
-    async def _resolved(self, model: str) -> str:
-        """The checkpoint for a model id. Raises NotFoundError for "current" on a server without any."""
+    async def _resolve_model(self, model: str) -> str:
+        """Return the checkpoint for a model id.
+
+        Raises NotFoundError for "current" on a server without checkpoints.
+        """
         if model != CURRENT or self._codec.custom_workflow is not None:
             return model
-        if self._first is None:
+        if self._first_checkpoint is None:
             names = await self._checkpoints()
             if not names:
                 raise NotFoundError(
-                    "the server has no checkpoint", code="MODEL_NOT_FOUND", provider=self.name
+                    "the server has no checkpoint; install one",
+                    code="MODEL_NOT_FOUND",
+                    provider=self.name,
                 )
-            self._first = names[0]
-        return self._first
+            self._first_checkpoint = names[0]
+        return self._first_checkpoint
 
-    async def _lists(self, model: str, request: imagegen.Request) -> SamplerCatalog:
-        return await self._listed()
+    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+        return await self._query_catalog()
 
-    async def _listed(self) -> SamplerCatalog:
-        if self._known is None:
+    async def _query_catalog(self) -> SamplerCatalog:
+        if self._cached_catalog is None:
             try:
-                found = await self._query_decoded(
+                catalog = await self._query_decoded(
                     "/object_info/KSampler",
                     lambda body, limits: sampler_catalog(decode_choices(body, "KSampler", limits)),
                 )
             except (NotFoundError, BadResponseError):
-                return SamplerCatalog()  # something in front of it answers only the routes of drawing: our own table must do
-            self._known = found
-        return self._known
+                # A proxy that only forwards the routes of a generation: use the built-in table.
+                return SamplerCatalog()
+            self._cached_catalog = catalog
+        return self._cached_catalog
 
 
-def _read(workflow: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any] | str:
-    """Text that begins like JSON is JSON, other text a path."""
+def _read_workflow(workflow: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any] | str:
+    """Return the graph. Text that begins like JSON is JSON, other text is a path."""
     if isinstance(workflow, Mapping):
         return workflow
     if isinstance(workflow, str) and workflow.lstrip()[:1] in ("{", "["):

@@ -1,4 +1,7 @@
-"""Google's Gemini, the API of AI Studio. Facts: vercel/ai at ed857f5, Google's public REST reference."""
+"""Google's Gemini, as the API of AI Studio.
+
+Sources: vercel/ai at ed857f5 and Google's public REST reference.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,22 @@ from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_h
 from majordomo.redaction import Secret, as_secret
 from majordomo.validation import check_name
 
-HOME = "https://generativelanguage.googleapis.com/v1beta"
-PAGES = 20  # a list that never ends is cut off here
+BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
+# Bounds a list of models that never ends.
+MAX_PAGES = 20
 
 
 class Gemini(HTTPProvider):
-    """Chat, and images by the models that draw. The key comes from `api_key`, else from GEMINI_API_KEY, else from GOOGLE_API_KEY.
+    """Google's Gemini API: chat, images and embeddings.
 
-    `base_url` includes the version path. Raises ConfigurationError without a key, and for an address or key that cannot be one.
+    Args:
+        api_key: Default: the environment variable GEMINI_API_KEY, else GOOGLE_API_KEY. There must
+            be one.
+        base_url: Address with the version path.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: Without a key, and for an invalid address or key.
     """
 
     name = "gemini"
@@ -35,7 +46,8 @@ class Gemini(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
-        base_url: str = HOME,
+        *,
+        base_url: str = BASE_URL,
         **common: Unpack[CommonSettings],
     ) -> None:
         common = with_secret_headers(common)
@@ -44,7 +56,7 @@ class Gemini(HTTPProvider):
         )
         if api_key is None:
             raise ConfigurationError(
-                "Gemini needs a key: api_key, or GEMINI_API_KEY, or GOOGLE_API_KEY",
+                "Gemini needs a key: pass api_key or set GEMINI_API_KEY or GOOGLE_API_KEY",
                 provider=self.name,
                 details={"field": "api_key"},
             )
@@ -52,34 +64,39 @@ class Gemini(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
-        return {
-            "x-goog-api-key": key
-        }  # in the URL, as Google also takes it, it would stand in logs
+        # Google also accepts the key in the URL, but there it would be logged.
+        return {"x-goog-api-key": key}
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        """Return a chat model. `options` are defaults of its requests."""
         codec = GeminiChatCodec(check_name(id, "model"), self.name)
         return HTTPChatModel(
             self._client, codec, id, options, timeout=self._timeout, strict=self._strict
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> ReplyImageModel:
-        """A model such as `gemini-2.5-flash-image`. One image a call: several are as many calls."""
+        """Return an image model, such as `gemini-2.5-flash-image`.
+
+        One call makes one image; more images are as many calls. `options` are defaults of its
+        requests.
+        """
         return self._make_image_model(ReplyImageModel, self._images, id, options)
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        """Return an embedding model."""
         return self._make_embedding_model(GeminiEmbeddingsCodec(), id)
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists for this key, all pages of it."""
-        found: list[ModelInfo] = []
+        """Return all models that `GET /models` lists for this key."""
+        models: list[ModelInfo] = []
         token = ""
-        for _ in range(PAGES):
+        for _ in range(MAX_PAGES):
             page, token = await self._query_decoded(models_path(token), decode_models)
-            found += page
+            models += page
             if not token:
                 break
-        return found
+        return models
 
     async def health(self) -> Health:
-        """Whether `GET /models` answers, which also tells whether the key is good."""
+        """Return whether `GET /models` is answered, which also shows that the key is valid."""
         return await self._check_health("/models")

@@ -1,4 +1,7 @@
-"""llama-swap: one address for many local models, chat and images, loaded when asked for. Facts: llama-swap at 0bdb372."""
+"""llama-swap: one address for many local models, which are loaded on demand.
+
+Source: llama-swap at 0bdb372.
+"""
 
 from __future__ import annotations
 
@@ -36,24 +39,35 @@ from majordomo.validation import check_name
 if TYPE_CHECKING:
     from majordomo.models.chat_model import HTTPChatModel
 
+MAX_STATE_BYTES = 1 << 20
+
 
 class LlamaSwap(HTTPProvider):
-    """Models that take turns on one machine. A call for one that is not loaded waits for it: `timeout.load` says how long.
+    """llama-swap: chat, images and embeddings from local models that are loaded in turn.
 
-    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says how images are asked for:
-    "openai+tag" of a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
-    "openai" of any other; "sdapi" of such a server through `/sdapi/v1` (llama-swap since March 2026), where settings are plain
-    fields. Raises ConfigurationError for an address or key that cannot be one.
+    A call for a model that is not loaded waits for it, up to `timeout.load`.
+
+    Args:
+        base_url: Address of llama-swap.
+        api_key: Default: the environment variable LLAMA_SWAP_API_KEY; without one no key is sent.
+        images: How images are requested. "openai+tag" (default): from a stable-diffusion.cpp
+            server, which reads settings only from a tag in the prompt; they are sent as fields too.
+            "openai": from any other server. "sdapi": from a stable-diffusion.cpp server through
+            `/sdapi/v1` (llama-swap since March 2026), where settings are plain fields.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: For an invalid images, address or key.
     """
 
     name = "llamaswap"
-    releases = True
+    can_unload = True
 
     def __init__(
         self,
         base_url: str = "http://localhost:8080",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         images: Literal["openai+tag", "openai", "sdapi"] = "openai+tag",
         **common: Unpack[CommonSettings],
     ) -> None:
@@ -61,15 +75,14 @@ class LlamaSwap(HTTPProvider):
         api_key = as_secret(api_key or env.variable("LLAMA_SWAP_API_KEY"))
         if images not in ("openai+tag", "openai", "sdapi"):
             raise ConfigurationError(
-                'images is "openai+tag", "openai" or "sdapi"',
+                f'images must be "openai+tag", "openai" or "sdapi"; got {images!r}',
                 provider=self.name,
                 details={"field": "images"},
             )
         self._images: ReplyImageCodec
         if images == "sdapi":
-            from majordomo.dialects.automatic1111.sdapi import (
-                SDAPICodec,  # few want it, and a model should be made soon
-            )
+            # Imported here because few users need it, and imports should stay fast.
+            from majordomo.dialects.automatic1111.sdapi import SDAPICodec
 
             self._images = SDAPICodec(sdcpp=True, names_model=True)
         else:
@@ -78,14 +91,14 @@ class LlamaSwap(HTTPProvider):
                 if images == "openai+tag"
                 else OpenAIImagesCodec(compatible_family, tag=False)
             )
-        self._asks_lists = images != "openai"
-        self._known: dict[str, SamplerCatalog] = {}
+        self._has_sampler_catalog = images != "openai"
+        self._cached_catalogs: dict[str, SamplerCatalog] = {}
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
-        from majordomo.dialects.openai.chat import (
-            OpenAIChatCodec,  # who wants images need not wait for chat to be loaded
-        )
+        """Return a chat model. `options` are defaults of its requests."""
+        # Imported here so that a program for images does not load the chat modules.
+        from majordomo.dialects.openai.chat import OpenAIChatCodec
         from majordomo.models.chat_model import HTTPChatModel
 
         codec = OpenAIChatCodec(
@@ -101,19 +114,23 @@ class LlamaSwap(HTTPProvider):
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> ReplyImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         return self._make_image_model(
             ReplyImageModel,
             self._images,
             id,
             options,
-            lists=self._lists if self._asks_lists else None,
+            sampler_catalog=self._sampler_catalog if self._has_sampler_catalog else None,
         )
 
-    async def _lists(self, model: str, request: imagegen.Request) -> SamplerCatalog:
-        """What the server behind this model has. Asking loads the model, which the image will need anyway; it is asked once."""
+    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+        """Return the samplers of the server behind this model, queried once.
+
+        The query loads the model, which the image needs anyway.
+        """
         if not SDCPP.needs_catalog(request):
             return SamplerCatalog()
-        if model not in self._known:
+        if model not in self._cached_catalogs:
             from majordomo.dialects.stable_diffusion_cpp.jobs import decode_capabilities
 
             path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
@@ -122,46 +139,55 @@ class LlamaSwap(HTTPProvider):
                 body = await self._client.read_body(
                     HTTPRequest("GET", path), deadline, self._client.limits.max_reply_bytes
                 )
-                self._known[model] = decode_capabilities(body, self._client.limits)[0]
+                self._cached_catalogs[model] = decode_capabilities(body, self._client.limits)[0]
             except (NotFoundError, BadResponseError):
-                self._known[model] = (
-                    SamplerCatalog()
-                )  # an older build, or no sd-server: our own table must do
-        return self._known[model]
+                # An older build, or no sd-server: use the built-in table.
+                self._cached_catalogs[model] = SamplerCatalog()
+        return self._cached_catalogs[model]
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        """Return an embedding model."""
         from majordomo.dialects.openai.embeddings import OpenAIEmbeddingsCodec
 
         return self._make_embedding_model(OpenAIEmbeddingsCodec("/v1/embeddings"), id)
 
     async def server(self) -> str:
-        """`GET /api/version`, which builds before 2026 do not have."""
+        """Return the name and version, from `GET /api/version`.
+
+        An empty text for builds before 2026, which do not have it.
+        """
         try:
-            told = (
+            version = (
                 await self._query_decoded(
                     "/api/version", lambda body, limits: decode_object(body, limits.max_json_depth)
                 )
             ).get("version")
         except NotFoundError:
             return ""
-        return f"llama-swap {told}" if isinstance(told, str) and told else "llama-swap"
+        return f"llama-swap {version}" if isinstance(version, str) and version else "llama-swap"
 
     async def models(self) -> list[ModelInfo]:
-        """Everything configured, with what is in memory now. Loads nothing."""
+        """Return all configured models, with their current states. Loads nothing."""
         running = await self._running()
         return await self._query_decoded(
             "/v1/models", lambda body, limits: decode_models(body, limits, running)
         )
 
     async def running(self) -> list[ModelInfo]:
-        """What is in memory: `state` is starting, ready or stopping, `loaded` is True when ready."""
+        """Return the models in memory.
+
+        `state` is starting, ready or stopping; `loaded` is True when ready.
+        """
         return [
             ModelInfo(name, loaded=state == "ready", state=state)
             for name, state in (await self._running()).items()
         ]
 
     async def unload(self, id: str | None = None) -> None:
-        """Stop one model, or all of them. Whatever they are working on, for anybody, is lost."""
+        """Stop one model, or all of them.
+
+        What they are generating, for any user, is lost.
+        """
         path = (
             "/api/models/unload"
             if id is None
@@ -170,13 +196,21 @@ class LlamaSwap(HTTPProvider):
         await self._query(path, method="POST")
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]:
-        """All models with their states, now and after each change, for as long as you listen:
-        `async with provider.changes() as changes: async for models in changes`. StreamBrokenError when llama-swap ends it."""
+        """Stream all models with their states, now and after each change.
+
+        The stream has no end of its own. Raises StreamBrokenError when llama-swap ends it.
+
+        Example:
+            async with provider.changes() as changes:
+                async for models in changes:
+                    print(models)
+        """
         return cast(
             "AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]", EventStream(self._feed)
         )
 
     def changes_sync(self) -> AbstractContextManager[Iterator[list[ModelInfo]]]:
+        """Stream all models with their states (blocking). See `changes`."""
         return cast(
             "AbstractContextManager[Iterator[list[ModelInfo]]]", SyncEventStream(self._feed)
         )
@@ -190,35 +224,39 @@ class LlamaSwap(HTTPProvider):
         await self.unload(model)
 
     def running_sync(self) -> list[ModelInfo]:
+        """Return the models in memory (blocking). See `running`."""
         return portal.run(self.running)
 
     def unload_sync(self, id: str | None = None) -> None:
+        """Stop one model, or all of them (blocking). See `unload`."""
         return portal.run(lambda: self.unload(id))
 
     async def health(self) -> Health:
-        """Whether `GET /health` answers; it needs no key and loads nothing."""
+        """Return whether `GET /health` is answered; it needs no key and loads nothing."""
         return await self._check_health("/health")
 
     async def _running(self) -> dict[str, str]:
         return await self._query_decoded("/running", decode_running)
 
     def _load_check(self) -> LoadCheck:
-        """`/running` tells loading from work."""
+        """Return a load check: `/running` lists the states of models."""
 
-        async def look(deadline: Deadline) -> dict[str, str]:
+        async def query(deadline: Deadline) -> dict[str, str]:
             body = await self._client.read_body(
-                HTTPRequest("GET", "/running"), deadline.child(QUERY_TIMEOUT), 1 << 20
+                HTTPRequest("GET", "/running"),
+                deadline.child(QUERY_TIMEOUT),
+                MAX_STATE_BYTES,
             )
             return decode_running(body, self._client.limits)
 
-        def loading(states: dict[str, str], model: str) -> str | None:
+        def describe_loading(states: dict[str, str], model: str) -> str | None:
             state = states.get(model)
-            # An alias is not listed under its own name: then only a start or stop of something else can be what we wait for
-            waits = (
+            # An alias is not listed. Then the call waits if any model is starting or stopping.
+            is_loading = (
                 state != "ready"
                 if state is not None
                 else any(other in ("starting", "stopping") for other in states.values())
             )
-            return (state or "") if waits else None
+            return (state or "") if is_loading else None
 
-        return LoadWatch(look, loading, time.monotonic)
+        return LoadWatch(query, describe_loading, time.monotonic)

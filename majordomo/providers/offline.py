@@ -1,4 +1,4 @@
-"""The embedded offline provider, under the name by which model strings find it."""
+"""The embedded offline provider, under the module name by which model strings find it."""
 
 from majordomo.offline.provider import Offline
 

@@ -1,4 +1,7 @@
-"""OpenAI itself, or a server at another address that behaves as it does. Facts: openai-openapi at f85dbe2."""
+"""OpenAI, or a server at another address that behaves in the same way.
+
+Source: openai-openapi at f85dbe2.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from majordomo.dialects.openai.images import OpenAIImagesCodec
 from majordomo.dialects.openai.models import decode_models, openai_capabilities
 from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.errors import ConfigurationError
-from majordomo.media.image_part import COMMON_FORMATS
+from majordomo.media.image_limits import COMMON_FORMATS
 from majordomo.models.chat_model import HTTPChatModel
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.streamed_image_model import StreamedImageModel
@@ -23,18 +26,27 @@ from majordomo.redaction import Secret, as_secret
 from majordomo.transport import BaseURL
 from majordomo.validation import check_name
 
-HOME = "https://api.openai.com/v1"
+BASE_URL = "https://api.openai.com/v1"
 
 
 class OpenAI(HTTPProvider):
-    """OpenAI's chat (Responses, or chat completions) and images.
+    """OpenAI's API: chat (Responses, or chat completions), images and embeddings.
 
-    The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
+    A setting that an image model does not accept is never sent.
 
-    `api` is which API chat speaks: "responses", the default for api.openai.com, or "chat", the default elsewhere. `edits` is the form in
-    which images to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). `system_role` is what system turns go as:
-    "developer", or "user" for the few models that know no "system". What an image model does not take is never sent. Raises
-    ConfigurationError without a key, and for an address or key that cannot be one.
+    Args:
+        api_key: Default: the environment variable OPENAI_API_KEY. There must be one.
+        base_url: Address with the version path.
+        api: API for chat: "responses" (default for api.openai.com) or "chat" (default elsewhere).
+        edits: How images to edit are sent: "multipart" files, or "json" with data URLs (gpt-image
+            models only).
+        system_role: Role of system messages: "system", "developer", or "user" for the few models
+            that have no system role.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: Without a key, and for an invalid api, edits, system_role, address or
+            key.
     """
 
     name = "openai"
@@ -44,8 +56,8 @@ class OpenAI(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
-        base_url: str = HOME,
         *,
+        base_url: str = BASE_URL,
         api: Literal["responses", "chat"] | None = None,
         edits: Literal["multipart", "json"] = "multipart",
         system_role: SystemRole = "system",
@@ -55,29 +67,34 @@ class OpenAI(HTTPProvider):
         api_key = as_secret(api_key or env.variable("OPENAI_API_KEY"))
         if api_key is None:
             raise ConfigurationError(
-                "OpenAI needs a key: api_key, or OPENAI_API_KEY",
+                "OpenAI needs a key: pass api_key or set OPENAI_API_KEY",
                 provider=self.name,
                 details={"field": "api_key"},
             )
         if edits not in ("multipart", "json"):
             raise ConfigurationError(
-                'edits is "multipart" or "json"', provider=self.name, details={"field": "edits"}
+                f'edits must be "multipart" or "json"; got {edits!r}',
+                provider=self.name,
+                details={"field": "edits"},
             )
         if api not in (None, "responses", "chat"):
             raise ConfigurationError(
-                'api is "responses" or "chat"', provider=self.name, details={"field": "api"}
+                f'api must be "responses", "chat" or None; got {api!r}',
+                provider=self.name,
+                details={"field": "api"},
             )
         if system_role not in get_args(SystemRole):
             raise ConfigurationError(
-                'system_role is "system", "developer" or "user"',
+                f'system_role must be "system", "developer" or "user"; got {system_role!r}',
                 provider=self.name,
                 details={"field": "system_role"},
             )
-        hosted = BaseURL.parse(base_url).host == BaseURL.parse(HOME).host
+        hosted = BaseURL.parse(base_url).host == BaseURL.parse(BASE_URL).host
         self._chat: OpenAIResponsesCodec | OpenAIChatCodec
         if (api or ("responses" if hosted else "chat")) == "responses":
             self._chat = OpenAIResponsesCodec(self.name, system_role=system_role)
-        else:  # "reasoning models reject max_tokens"
+        else:
+            # "reasoning models reject max_tokens" (openai-openapi)
             self._chat = OpenAIChatCodec(
                 "max_completion_tokens",
                 provider=self.name,
@@ -91,6 +108,7 @@ class OpenAI(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        """Return a chat model. `options` are defaults of its requests."""
         return HTTPChatModel(
             self._client,
             self._chat,
@@ -101,13 +119,18 @@ class OpenAI(HTTPProvider):
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         return self._make_image_model(StreamedImageModel, self._images, id, options)
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        """Return an embedding model."""
         return self._make_embedding_model(OpenAIEmbeddingsCodec(), id)
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists for this key: ids alone, so what a model can do is told by its name, where that tells."""
+        """Return the models that `GET /models` lists for this key.
+
+        The list has ids only; capabilities are derived from well-known names.
+        """
         return await self._query_decoded(
             "/models",
             lambda body, limits: decode_models(
@@ -116,5 +139,5 @@ class OpenAI(HTTPProvider):
         )
 
     async def health(self) -> Health:
-        """Whether `GET /models` answers, which also tells whether the key is good."""
+        """Return whether `GET /models` is answered, which also shows that the key is valid."""
         return await self._check_health("/models")

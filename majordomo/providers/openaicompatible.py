@@ -1,4 +1,7 @@
-"""Any server that speaks OpenAI's chat completions: llama.cpp, vLLM, LM Studio, OpenRouter, Groq, DeepSeek, Mistral and many more."""
+"""Any server with OpenAI's API.
+
+For example llama.cpp, vLLM, LM Studio, OpenRouter, Groq, DeepSeek and Mistral.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,30 @@ from majordomo.redaction import Secret, as_secret
 from majordomo.transport_types import Deadline, HTTPRequest
 from majordomo.validation import check_name
 
-ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
+DEFAULT_PRESET = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
 
 
 class OpenAICompatible(HTTPProvider):
-    """Any server or service that speaks OpenAI's API: chat, images, embeddings.
+    """Any server or service with OpenAI's API: chat, images and embeddings.
 
-    `base_url` includes the version path: `http://localhost:8000/v1`.
+    Timeouts allow for models that load, unless the preset is a hosted service.
 
-    `preset` names a server whose address, key variable and habits are known: "openrouter", "groq", "mistral", "deepseek", "xai",
-    "together", "vllm", "llamacpp" or "lmstudio"; a `base_url` beside it is another address of such a server. The key comes from
-    `api_key`, else from the preset's variable (GROQ_API_KEY), else from OPENAI_COMPATIBLE_API_KEY where there is no preset; the hosted ones
-    need one, else none is sent. `json_output` says how a structured answer is asked for: "json_schema" is OpenAI's form, "json_object" the
-    one llama-cpp-python knows. `system_role` is what system turns go as: "developer", or "user" for models that know no "system". Waits for
-    models to load, as local servers need; see Common for the other keywords. Raises ConfigurationError for an address or key that cannot be
-    one, an unknown preset, and a hosted one without a key.
+    Args:
+        base_url: Address with the version path, for example `http://localhost:8000/v1`. Default:
+            the preset's address, else `http://localhost:8080/v1`.
+        api_key: Default: the preset's environment variable (for example GROQ_API_KEY), else
+            OPENAI_COMPATIBLE_API_KEY without a preset. Hosted presets need a key.
+        preset: A server whose address, key variable and deviations are known: "openrouter", "groq",
+            "mistral", "deepseek", "xai", "together", "vllm", "llamacpp" or "lmstudio".
+        json_output: How structured output is requested: "json_schema" (OpenAI's form) or
+            "json_object" (for llama-cpp-python). Default: the preset's form.
+        system_role: Role of system messages: "system", "developer", or "user" for models that have
+            no system role.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: For an unknown preset, a hosted preset without a key, and an invalid
+            system_role, address or key.
     """
 
     name = "openaicompatible"
@@ -53,8 +65,8 @@ class OpenAICompatible(HTTPProvider):
     def __init__(
         self,
         base_url: str | None = None,
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         preset: str | None = None,
         json_output: Literal["json_schema", "json_object"] | None = None,
         system_role: SystemRole = "system",
@@ -62,38 +74,42 @@ class OpenAICompatible(HTTPProvider):
     ) -> None:
         common = with_secret_headers(common)
         api_key = as_secret(api_key)
-        row = _row(preset)
-        api_key = api_key or as_secret(env.variable(row.key_variable))
-        if api_key is None and not row.local:
+        preset_settings = _find_preset(preset)
+        api_key = api_key or as_secret(env.variable(preset_settings.key_variable))
+        if api_key is None and not preset_settings.local:
             raise ConfigurationError(
-                f"{preset} needs a key: api_key, or {row.key_variable}",
+                f"{preset} needs a key: pass api_key or set {preset_settings.key_variable}",
                 provider=self.name,
                 details={"field": "api_key"},
             )
         if system_role not in get_args(SystemRole):
             raise ConfigurationError(
-                'system_role is "system", "developer" or "user"',
+                f'system_role must be "system", "developer" or "user"; got {system_role!r}',
                 provider=self.name,
                 details={"field": "system_role"},
             )
-        self.local: bool = row.local
-        self._tells_loading = preset == "llamacpp"
-        # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
+        self.local: bool = preset_settings.local
+        self._reports_loading = preset == "llamacpp"
+        # Thinking parts are only sent back to the server that they came from.
         self._chat = replace(
-            row.codec,
+            preset_settings.codec,
             provider=preset or self.name,
-            schema_form=json_output or row.codec.schema_form,
+            schema_form=json_output or preset_settings.codec.schema_form,
             system_role=system_role,
         )
         self._images = OpenAIImagesCodec(compatible_family, path="/images", tag=False)
-        super().__init__(base_url or row.base_url, api_key, **common)
+        super().__init__(base_url or preset_settings.base_url, api_key, **common)
 
     def _load_check(self) -> LoadCheck | None:
-        """llama.cpp's router says of each model listed whether it is loaded; one with a single model answers 503 until it is."""
-        if not self._tells_loading:
+        """Return a load check for llama.cpp.
+
+        Its router lists the state of each model. A server with a single model answers 503 until the
+        model is loaded.
+        """
+        if not self._reports_loading:
             return None
 
-        async def look(deadline: Deadline) -> dict[str, str]:
+        async def query(deadline: Deadline) -> dict[str, str]:
             body = await self._client.read_body(
                 HTTPRequest("GET", "/models"),
                 deadline.child(QUERY_TIMEOUT),
@@ -101,13 +117,14 @@ class OpenAICompatible(HTTPProvider):
             )
             return {model.id: model.state for model in decode_models(body, self._client.limits)}
 
-        def loading(states: dict[str, str], model: str) -> str | None:
+        def describe_loading(states: dict[str, str], model: str) -> str | None:
             state = states.get(model, "")
             return state if state and state != "loaded" else None
 
-        return LoadWatch(look, loading, time.monotonic)
+        return LoadWatch(query, describe_loading, time.monotonic)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        """Return a chat model. `options` are defaults of its requests."""
         return HTTPChatModel(
             self._client,
             self._chat,
@@ -118,26 +135,33 @@ class OpenAICompatible(HTTPProvider):
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         return self._make_image_model(StreamedImageModel, self._images, id, options)
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        """Return an embedding model."""
         return self._make_embedding_model(OpenAIEmbeddingsCodec(), id)
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists; what a model can do where the server tells (OpenRouter, Mistral, Together, llama.cpp)."""
+        """Return the models that `GET /models` lists.
+
+        Capabilities are known where the server lists them (OpenRouter, Mistral, Together,
+        llama.cpp).
+        """
         return await self._query_decoded("/models", decode_models)
 
     async def health(self) -> Health:
-        """Whether `GET /models` answers."""
+        """Return whether `GET /models` is answered."""
         return await self._check_health("/models")
 
 
-def _row(preset: str | None) -> Preset:
+def _find_preset(preset: str | None) -> Preset:
     if preset is None:
-        return ANY
+        return DEFAULT_PRESET
     row = PRESETS.get(preset)
     if row is None:
         raise ConfigurationError(
-            f"preset is one of {', '.join(PRESETS)}, not {preset!r}", details={"field": "preset"}
+            f"preset must be one of {', '.join(PRESETS)}; got {preset!r}",
+            details={"field": "preset"},
         )
     return row

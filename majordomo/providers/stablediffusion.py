@@ -1,4 +1,7 @@
-"""stable-diffusion.cpp's sd-server, directly. Facts: stable-diffusion.cpp at 97d2990. It has no keys and no TLS: never expose it."""
+"""stable-diffusion.cpp's sd-server.
+
+The server has no keys and no TLS: never expose it. Source: stable-diffusion.cpp at 97d2990.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,19 @@ from majordomo.redaction import Secret, as_secret
 class StableDiffusion(HTTPProvider):
     """The server of stable-diffusion.cpp: images.
 
-    One model, one image at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
+    The server has one model and makes one image at a time, so `max_concurrency` is 1 by default.
+    The model id is only a label in results.
 
-    `api` says which routes are used. "native", the default: jobs with a place in the line; cancelling withdraws a job that waits, one
-    that is drawn runs to its end (the server cannot stop). "sdapi": A1111's routes. "openai": OpenAI's routes with the settings in a
-    tag of the prompt. Raises ConfigurationError for an address that cannot be one.
+    Args:
+        base_url: Address of the server.
+        api_key: The server has no keys; one is sent for a proxy in front of it.
+        api: "native" (default): jobs with a queue position. Canceling removes a queued job; a
+            running one runs to its end, because the server cannot stop it. "sdapi": A1111's routes.
+            "openai": OpenAI's routes, with the settings in a tag in the prompt.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: For an invalid api, address or key.
     """
 
     name = "stablediffusion"
@@ -36,42 +47,51 @@ class StableDiffusion(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:1234",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         api: Literal["native", "sdapi", "openai"] = "native",
         **common: Unpack[CommonSettings],
     ) -> None:
         common = with_secret_headers(common)
-        api_key = as_secret(
-            api_key
-        )  # it never asks for a key; one is sent for a proxy in front of it
+        api_key = as_secret(api_key)
         if api not in ("native", "sdapi", "openai"):
             raise ConfigurationError(
-                'api is "native", "sdapi" or "openai"', provider=self.name, details={"field": "api"}
+                f'api must be "native", "sdapi" or "openai"; got {api!r}',
+                provider=self.name,
+                details={"field": "api"},
             )
         self._api = api
-        self._known: SamplerCatalog | None = None
+        self._cached_catalog: SamplerCatalog | None = None
         super().__init__(base_url, api_key, **common)
 
     def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         if self._api == "native":
             return self._make_image_model(
-                JobImageModel, SdcppJobsCodec(), id, options, lists=self._lists
+                JobImageModel, SdcppJobsCodec(), id, options, sampler_catalog=self._sampler_catalog
             )
         codec: ReplyImageCodec = (
             SDAPICodec(sdcpp=True) if self._api == "sdapi" else OpenAIImagesCodec(tag=True)
         )
-        return self._make_image_model(ReplyImageModel, codec, id, options, lists=self._lists)
+        return self._make_image_model(
+            ReplyImageModel, codec, id, options, sampler_catalog=self._sampler_catalog
+        )
 
     async def models(self) -> list[ModelInfo]:
-        """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
+        """Return the one model that the server has loaded, from `GET /sdcpp/v1/capabilities`.
+
+        Its `raw` lists LoRAs and limits.
+        """
         return [(await self._query_decoded("/sdcpp/v1/capabilities", decode_capabilities))[1]]
 
     async def loras(self) -> list[str]:
-        """Paths for `extra={"stablediffusion": {"lora": [{"path": ..., "multiplier": 0.8}]}}`. Asking fills the server's own list, without
-        which it refuses them on A1111's routes."""
-        found = (await self.models())[0].raw.get("loras")
-        items = found if isinstance(found, list) else []
+        """Return the paths of all LoRAs.
+
+        They are used as `extra={"stablediffusion": {"lora": [{"path": ..., "multiplier": 0.8}]}}`.
+        The server only accepts a LoRA on A1111's routes after its list was queried once.
+        """
+        loras = (await self.models())[0].raw.get("loras")
+        items = loras if isinstance(loras, list) else []
         return [
             item["path"]
             for item in items
@@ -79,20 +99,22 @@ class StableDiffusion(HTTPProvider):
         ]
 
     def loras_sync(self) -> list[str]:
+        """Return the paths of all LoRAs (blocking)."""
         return portal.run(self.loras)
 
     async def health(self) -> Health:
-        """Whether `GET /v1/models` answers."""
+        """Return whether `GET /v1/models` is answered."""
         return await self._check_health("/v1/models")
 
-    async def _lists(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
         if not SDCPP.needs_catalog(request):
             return SamplerCatalog()
-        if self._known is None:
+        if self._cached_catalog is None:
             try:
-                self._known = (
+                self._cached_catalog = (
                     await self._query_decoded("/sdcpp/v1/capabilities", decode_capabilities)
                 )[0]
             except (NotFoundError, BadResponseError):
-                return SamplerCatalog()  # a build before April 2026: our own table must do
-        return self._known
+                # A build before April 2026: use the built-in table.
+                return SamplerCatalog()
+        return self._cached_catalog

@@ -1,4 +1,15 @@
-"""Whether a call may go now: `max_concurrency`, `max_queue`, `rate` and the GPU it shares with others."""
+"""Admission control of one provider: slots, rate limits, and the GPU that it shares.
+
+Theory of operation:
+
+* A call acquires, in this order: a slot of the provider (`max_concurrency`, waiting in a
+  `SlotQueue`), its turn by the rate limits (`RateLimiter`), and a slot of the resource group. Each
+  of them is optional.
+* If a later step fails or is canceled, the earlier ones are undone before the error is raised:
+  a failed `acquire` holds nothing.
+* The returned `Admission` owns all of it. Its owner calls `release` once; further calls do nothing.
+  `release` undoes the steps in reverse order and records the tokens that the call used.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +23,7 @@ from majordomo.transport_types import Deadline
 
 
 class Admission:
-    """Permission to call; given back once."""
+    """Permission to run one call, released once."""
 
     __slots__ = ("_release",)
 
@@ -20,14 +31,14 @@ class Admission:
         self._release = release
 
     def release(self, tokens: int | None = None) -> None:
-        """The call is over, and has used so many tokens. A second time does nothing."""
-        leave, self._release = self._release, None
-        if leave is not None:
-            leave(tokens)
+        """End the call, which used `tokens` tokens (None: unknown). Further calls do nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(tokens)
 
 
 class AdmissionControl:
-    """All that one provider's calls wait for, in this order: a place of its own, its rate, the GPU."""
+    """What each call of one provider waits for: a slot, the rate limits, and the shared GPU."""
 
     def __init__(
         self,
@@ -44,12 +55,12 @@ class AdmissionControl:
 
     @property
     def shared(self) -> bool:
-        """Whether it matters which model is in the GPU."""
+        """Whether the provider shares a GPU, so that it matters which model is loaded."""
         return self._resource_group is not None
 
     @property
     def waits(self) -> bool:
-        """Whether a call that comes now would stand in a line."""
+        """Whether a new call would have to wait in a queue."""
         queues = [queue for queue in (self._queue, self._resource_group) if queue is not None]
         return any(queue.waiting or queue.running >= queue.slots for queue in queues)
 
@@ -61,22 +72,27 @@ class AdmissionControl:
         user_id: str = "",
         lease: ModelLease | None = None,
     ) -> Admission:
-        """Wait for all of it; the place must be left. `holder` says which model will be in the GPU.
+        """Wait until the call may run. The caller must release the returned admission.
 
-        Raises DeadlineExceededError (phase queue), OverloadedError (`QUEUE_FULL`) and RateLimitError (`LOCAL_RATE_LIMIT`) when our own
-        rate allows the call only after the queue limit.
+        `lease` is the model that the call loads into the shared GPU.
+
+        Raises:
+            DeadlineExceededError: The queue limit has passed (phase queue).
+            OverloadedError: A queue is full (`QUEUE_FULL`).
+            RateLimitError: The rate limits allow the call only after the queue limit
+                (`LOCAL_RATE_LIMIT`).
         """
         if self._queue is None and self._rate_limiter is None and self._resource_group is None:
             return Admission(None)
-        queue, meters, gpu = self._queue, self._rate_limiter, self._resource_group
+        queue, rate_limiter, group = self._queue, self._rate_limiter, self._resource_group
         if queue is not None:
             await queue.acquire(deadline, user_id, on_position)
         undo: Callable[[], None] | None = None
         try:
-            if meters is not None:
-                undo = await meters.acquire(deadline, user_id)
-            if gpu is not None:
-                await gpu.acquire(deadline, user_id, on_position, lease)
+            if rate_limiter is not None:
+                undo = await rate_limiter.acquire(deadline, user_id)
+            if group is not None:
+                await group.acquire(deadline, user_id, on_position, lease)
         except BaseException:
             if undo is not None:
                 undo()
@@ -84,15 +100,15 @@ class AdmissionControl:
                 queue.release()
             raise
 
-        def leave(tokens: int | None) -> None:
-            if gpu is not None:
-                gpu.release(lease)
-            if meters is not None:
-                meters.record_tokens(user_id, tokens)
+        def release(tokens: int | None) -> None:
+            if group is not None:
+                group.release(lease)
+            if rate_limiter is not None:
+                rate_limiter.record_tokens(user_id, tokens)
             if queue is not None:
                 queue.release()
 
-        return Admission(leave)
+        return Admission(release)
 
     @asynccontextmanager
     async def admitted(
@@ -103,8 +119,9 @@ class AdmissionControl:
         user_id: str = "",
         lease: ModelLease | None = None,
     ) -> AsyncIterator[Admission]:
-        place = await self.acquire(deadline, on_position, user_id=user_id, lease=lease)
+        """Hold an admission during an `async with` block. See `acquire`."""
+        admission = await self.acquire(deadline, on_position, user_id=user_id, lease=lease)
         try:
-            yield place
+            yield admission
         finally:
-            place.release()
+            admission.release()

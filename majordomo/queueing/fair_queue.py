@@ -1,4 +1,21 @@
-"""Who is next: a waiting line that is fair by caller. Pure; `gate.py` does the waiting."""
+"""Fair queue: round-robin over users, first in, first out per user. No I/O.
+
+Theory of operation:
+
+* `FairQueue` counts free slots and keeps one deque of waiters per user (`_by_user`) and one deque
+  of the users that have waiters, the next one first (`_turns`). A user is in `_turns` if and only
+  if its deque exists and is not empty.
+* A waiter is waiting, admitted (it owns a slot, which it must release) or withdrawn. Admission pops
+  the first user's first waiter; if that user has more, it goes to the end of `_turns`.
+* `wake` of an admitted waiter returns False when its event loop has ended. The slot then goes to
+  the next waiter.
+* Positions are estimates for display. Entering and leaving are O(1) while no waiter listens to
+  positions. If one does, the first ALWAYS_NOTIFIED waiters are notified of every move, twice as
+  many of every second, four times as many of every fourth: a displayed position is off by at most a
+  quarter, and a move costs the logarithm of the length.
+
+The caller provides the locking. `slot_queue.py` does the waiting.
+"""
 
 from __future__ import annotations
 
@@ -6,140 +23,149 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-ALWAYS_NOTIFIED = 10  # so many positions are told at every move, farther ones now and then
+# So many waiters are notified of every move, farther ones now and then.
+ALWAYS_NOTIFIED = 10
 
 
 class Waiter:
-    """One in the line. `wake` is called when its turn has come, and, where it listens, when its position has changed."""
+    """One queued call.
+
+    `wake` is called when the call is admitted and, if it listens, when its position has changed. It
+    returns False when the call's event loop has ended.
+    """
 
     __slots__ = ("admitted", "listens", "position", "user_id", "wake", "withdrawn")
 
     def __init__(self, user_id: str, wake: Callable[[], bool], *, listens: bool = False) -> None:
         self.user_id: str = user_id
-        self.wake: Callable[[], bool] = wake  # False when nobody is there any more
+        self.wake: Callable[[], bool] = wake
         self.listens: bool = listens
         self.admitted: bool = False
         self.withdrawn: bool = False
+        # From 1; 0 while unknown.
         self.position: int = 0
 
 
 class FairQueue:
-    """`places` at once; the callers that wait take turns, each caller's own calls in order.
-
-    Entering and leaving cost the same however long the line is, as far as nobody listens to positions. Where somebody does, the first
-    10 are told of every move and twice as many of every second, four times as many of every fourth: what is told of a position is off by
-    a quarter of it at most, and a move costs the logarithm of the length.
-    """
+    """A queue for `slots` slots: users take turns, and each user's calls keep their order."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.free: int = slots
         self.waiting: int = 0
         self._by_user: dict[str, deque[Waiter]] = {}
-        self._turns: deque[str] = deque()  # callers that wait, the next one first
+        self._turns: deque[str] = deque()
         self._listening = 0
         self._moves = 0
 
-    def acquire(self, ticket: Waiter) -> bool:
-        """Whether there is a place at once; else the ticket waits."""
+    def acquire(self, waiter: Waiter) -> bool:
+        """Return True if a slot is free at once; otherwise queue the waiter."""
         if self.free and not self.waiting:
             self.free -= 1
-            ticket.admitted = True
+            waiter.admitted = True
             return True
-        own = self._by_user.get(ticket.user_id)
-        if own is None:
-            own = self._by_user[ticket.user_id] = deque()
-            self._turns.append(ticket.user_id)
-        own.append(ticket)
+        own_queue = self._by_user.get(waiter.user_id)
+        if own_queue is None:
+            own_queue = self._by_user[waiter.user_id] = deque()
+            self._turns.append(waiter.user_id)
+        own_queue.append(waiter)
         self.waiting += 1
-        self._listening += ticket.listens
-        if ticket.listens:
-            ticket.position = self._position_of_last(own)
+        self._listening += waiter.listens
+        if waiter.listens:
+            waiter.position = self._position_of_last(own_queue)
         self._notify_positions()
         return False
 
     def release(self) -> None:
-        """A place is free again."""
+        """Free a slot and admit the next waiter."""
         self.free += 1
         self.admit_waiting()
 
-    def withdraw(self, ticket: Waiter) -> None:
-        """Whoever holds this ticket gives up: the place in the line, or the one that came together with giving up."""
-        if ticket.withdrawn:
+    def withdraw(self, waiter: Waiter) -> None:
+        """Cancel a waiter; if it was admitted meanwhile, release its slot."""
+        if waiter.withdrawn:
             return
-        if ticket.admitted:
+        if waiter.admitted:
             self.release()
             return
-        own = self._by_user[ticket.user_id]
-        own.remove(ticket)
-        self._remove(ticket)
-        if not own:
-            del self._by_user[ticket.user_id]
-            self._turns.remove(ticket.user_id)
+        own_queue = self._by_user[waiter.user_id]
+        own_queue.remove(waiter)
+        self._count_removal(waiter)
+        if not own_queue:
+            del self._by_user[waiter.user_id]
+            self._turns.remove(waiter.user_id)
         self._notify_positions()
 
     def admit_waiting(self) -> None:
-        """Give free places away, one caller after the other."""
+        """Assign free slots to waiters, one user after the other."""
         while self.free and self.waiting:
             user_id = self._turns.popleft()
-            own = self._by_user[user_id]
-            ticket = own.popleft()
-            self._remove(ticket)
-            if own:
+            own_queue = self._by_user[user_id]
+            waiter = own_queue.popleft()
+            self._count_removal(waiter)
+            if own_queue:
                 self._turns.append(user_id)
             else:
                 del self._by_user[user_id]
-            ticket.admitted = True
-            if ticket.wake():
+            waiter.admitted = True
+            if waiter.wake():
                 self.free -= 1
-            else:  # its event loop has ended
-                ticket.admitted, ticket.withdrawn = False, True
+            else:
+                # Its event loop has ended.
+                waiter.admitted, waiter.withdrawn = False, True
         self._notify_positions()
 
-    def _remove(self, ticket: Waiter) -> None:
+    def _count_removal(self, waiter: Waiter) -> None:
         self.waiting -= 1
-        self._listening -= ticket.listens
+        self._listening -= waiter.listens
 
     def _notify_positions(self) -> None:
-        """Tell listeners their positions: the first ones, and how many they are depends on the number of the move."""
+        """Notify listeners of their positions: those at the front, how many depends on the move."""
         if not self._listening:
             self._moves = 0
             return
         self._moves += 1
-        for position, ticket in enumerate(
+        for position, waiter in enumerate(
             islice(self._admission_order(), ALWAYS_NOTIFIED * (self._moves & -self._moves)), 1
         ):
-            if ticket.listens and position != ticket.position:
-                ticket.position = position
-                ticket.wake()
+            if waiter.listens and position != waiter.position:
+                waiter.position = position
+                waiter.wake()
 
-    def _position_of_last(self, own: deque[Waiter]) -> int:
-        """Where the last of these calls stands, which nobody else's has come after: behind as many of each caller as it is of its own."""
-        if len(own) == 1:
+    def _position_of_last(self, own_queue: deque[Waiter]) -> int:
+        """Return the position of a user's last waiter, which has just entered, under round-robin.
+
+        Of each other user, at most as many waiters come before it as this user has, or one less if
+        that user's turn comes after this user's.
+        """
+        if len(own_queue) == 1:
             return len(self._turns)
-        rounds = len(own)
-        before = True
-        place = 0
+        rounds = len(own_queue)
+        before_own_turn = True
+        position = 0
         for user_id in self._turns:
-            line = self._by_user[user_id]
-            place += min(len(line), rounds if before else rounds - 1)
-            before = before and line is not own
-        return place
+            queue = self._by_user[user_id]
+            position += min(len(queue), rounds if before_own_turn else rounds - 1)
+            before_own_turn = before_own_turn and queue is not own_queue
+        return position
 
     def _admission_order(self) -> Iterator[Waiter]:
-        """Everybody who waits, in the order in which places will be given if nobody else comes: round after round, one of each caller."""
-        for user_id in self._turns:  # not copied: most who ask look at the front alone
+        """Yield all waiters in the order of admission if no more arrive: one per user and round."""
+        # Not copied: most callers need only the front.
+        for user_id in self._turns:
             yield self._by_user[user_id][0]
-        lines = [
-            iter(self._by_user[caller]) for caller in self._turns if len(self._by_user[caller]) > 1
+        queues = [
+            iter(self._by_user[user_id])
+            for user_id in self._turns
+            if len(self._by_user[user_id]) > 1
         ]
-        for line in lines:
-            next(line)
-        while lines:
+        for queue in queues:
+            next(queue)
+        while queues:
             remaining = []
-            for line in lines:
-                ticket = next(line, None)
-                if ticket is not None:
-                    remaining.append(line)
-                    yield ticket
-            lines = remaining
+            for queue in queues:
+                waiter = next(queue, None)
+                if waiter is not None:
+                    remaining.append(queue)
+                    yield waiter
+            queues = remaining

@@ -1,4 +1,7 @@
-"""How many calls and tokens a minute: buckets that fill with time. The clock is an argument; only `Meters` waits."""
+"""Rate limits for calls and tokens per minute, as token buckets.
+
+Time is an argument; only `RateLimiter` reads a clock and waits.
+"""
 
 from __future__ import annotations
 
@@ -15,40 +18,52 @@ from majordomo.errors import OverloadedError, RateLimitError
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
 
-MAX_USERS = 10_000  # whose buckets are kept; the one that was quiet for longest is forgotten first
-MINUTE = 60.0
+# The number of users whose buckets are kept. The least recently active user is dropped first.
+MAX_USERS = 10_000
+MINUTE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Holds `size` at the most and gets that much a minute. It may owe: what was taken in advance is waited for."""
+    """A token bucket that holds at most `size` and is refilled with `size` per minute.
+
+    Its level may be negative: what was taken in advance must be refilled first.
+    """
 
     size: float
+    """Capacity, and refill per minute."""
     level: float = field(init=False)
-    _at: float | None = None
+    """Current level. It begins at `size`."""
+    _refilled_at: float | None = None
 
     def __post_init__(self) -> None:
         self.level = self.size
 
     def refill(self, now: float) -> None:
-        if (
-            self._at is not None and now > self._at
-        ):  # a clock that goes back gives nothing and takes nothing
-            self.level = min(self.size, self.level + (now - self._at) * self.size / MINUTE)
-        self._at = now
+        """Refill for the time since the last refill."""
+        # A clock that is set back neither adds nor removes anything.
+        if self._refilled_at is not None and now > self._refilled_at:
+            self.level = min(
+                self.size, self.level + (now - self._refilled_at) * self.size / MINUTE_SECONDS
+            )
+        self._refilled_at = now
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until `amount` can be taken; what never fits is waited for as a full bucket."""
+        """Return the seconds until `amount` can be taken.
+
+        An amount above the capacity waits for a full bucket.
+        """
         self.refill(now)
         missing = min(amount, self.size) - self.level
-        return max(0.0, missing * MINUTE / self.size)
+        return max(0.0, missing * MINUTE_SECONDS / self.size)
 
     def take(self, amount: float) -> None:
+        """Take `amount`, even below zero."""
         self.level -= amount
 
 
 class UserRate:
-    """Calls and tokens of one party."""
+    """The limits for calls and tokens of one user, or of all users together."""
 
     __slots__ = ("_calls", "_tokens")
 
@@ -57,7 +72,10 @@ class UserRate:
         self._tokens = TokenBucket(tokens) if tokens is not None else None
 
     def wait(self, now: float) -> float:
-        """Seconds until one more call may go: there is a call left, and no token is owed."""
+        """Return the seconds until one more call may start.
+
+        A call and a token must be left.
+        """
         waits = [0.0]
         if self._calls is not None:
             waits.append(self._calls.wait(1, now))
@@ -66,33 +84,38 @@ class UserRate:
         return max(waits)
 
     def take_call(self) -> None:
+        """Count a call."""
         if self._calls is not None:
             self._calls.take(1)
 
     def return_call(self) -> None:
+        """Undo `take_call` for a call that did not start."""
         if self._calls is not None:
             self._calls.take(-1)
 
     def take_tokens(self, tokens: int) -> None:
+        """Count tokens after a call."""
         if self._tokens is not None:
             self._tokens.take(tokens)
 
 
 def queue_full_error(waiting: int, where: str = "") -> OverloadedError:
-    """Said at once, instead of a long wait for nothing."""
+    """Return the error for a full queue. It is raised at once instead of after a useless wait."""
     return OverloadedError(
-        f"{waiting} calls wait{where} already", code="QUEUE_FULL", details={"waiting": waiting}
+        f"the queue{where} is full: {waiting} calls are waiting; try again later",
+        code="QUEUE_FULL",
+        details={"waiting": waiting},
     )
 
 
 class RateLimiter:
-    """The meter of a provider, and one for each caller. Safe between threads."""
+    """The rate limits of a provider, for all users together and for each user. Thread-safe."""
 
     def __init__(
         self, rate: Rate, max_queue: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._rate = rate
-        self._most = max_queue
+        self._max_queue = max_queue
         self._clock = clock
         self._waiting = 0
         self._lock = threading.Lock()
@@ -101,35 +124,41 @@ class RateLimiter:
         register_fork_aware(self)
 
     async def acquire(self, deadline: Deadline, user_id: str = "") -> Callable[[], None]:
-        """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all.
+        """Wait until the rate limits allow one more call, and count it.
 
-        Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of the call, and OverloadedError (`QUEUE_FULL`)
-        when as many wait as may.
+        Returns:
+            A function that undoes the counting, for a call that does not start after all.
+
+        Raises:
+            RateLimitError: At once, when the wait would exceed the limits of the call
+                (`LOCAL_RATE_LIMIT`).
+            OverloadedError: At once, when too many calls are waiting (`QUEUE_FULL`).
         """
         with self._lock:
             now = self._clock()
-            parties = self._rates_for(user_id)
-            wait = max(party.wait(now) for party in parties)
-            # Taken now, so that those who come later wait behind; a call whose turn lies beyond its limits takes nothing
+            rates = self._rates_for(user_id)
+            wait = max(rate.wait(now) for rate in rates)
+            # Count the call now, so that later calls wait behind it. A call whose turn would come
+            # after its limits counts nothing.
             if wait > 0:
                 deadline.start_phase("queue")
             if wait > deadline.next_timeout():
                 raise RateLimitError(
-                    f"our own rate allows the next call in {wait:.1f} s",
+                    f"the client-side rate limit allows the next call in {wait:.1f} s",
                     code="LOCAL_RATE_LIMIT",
                     retry_after=wait,
                     details={"local": True},
                 )
-            if wait > 0 and self._most is not None and self._waiting >= self._most:
+            if wait > 0 and self._max_queue is not None and self._waiting >= self._max_queue:
                 raise queue_full_error(self._waiting)
-            for party in parties:
-                party.take_call()
+            for rate in rates:
+                rate.take_call()
             self._waiting += wait > 0
 
         def undo() -> None:
             with self._lock:
-                for party in parties:
-                    party.return_call()
+                for rate in rates:
+                    rate.return_call()
 
         if wait <= 0:
             return undo
@@ -144,27 +173,27 @@ class RateLimiter:
         return undo
 
     def record_tokens(self, user_id: str, tokens: int | None) -> None:
-        """What a call has used, as far as the backend told."""
+        """Count the tokens that a call used; None when the backend did not report them."""
         if tokens:
             with self._lock:
-                for party in self._rates_for(user_id):
-                    party.take_tokens(tokens)
+                for rate in self._rates_for(user_id):
+                    rate.take_tokens(tokens)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: nobody waits there yet. What was used up is used up for the child as well."""
+        """Reset the lock and the waiting calls in a forked child. The levels stay."""
         self._lock = threading.Lock()
         self._waiting = 0
 
     def _rates_for(self, user_id: str) -> list[UserRate]:
-        rate = self._rate
-        if rate.user_requests_per_minute is None and rate.user_tokens_per_minute is None:
+        limits = self._rate
+        if limits.user_requests_per_minute is None and limits.user_tokens_per_minute is None:
             return [self._all]
-        own = self._users.get(user_id)
-        if own is None:
-            own = self._users[user_id] = UserRate(
-                rate.user_requests_per_minute, rate.user_tokens_per_minute
+        user_rate = self._users.get(user_id)
+        if user_rate is None:
+            user_rate = self._users[user_id] = UserRate(
+                limits.user_requests_per_minute, limits.user_tokens_per_minute
             )
             if len(self._users) > MAX_USERS:
                 self._users.popitem(last=False)
         self._users.move_to_end(user_id)
-        return [self._all, own]
+        return [self._all, user_rate]

@@ -1,4 +1,4 @@
-"""Several models and providers that share one GPU: a lease, within one process."""
+"""Resource groups: models of several providers share one GPU, within one process."""
 
 from __future__ import annotations
 
@@ -15,44 +15,68 @@ from majordomo.concurrency.fork_safety import Lock, register_fork_aware
 from majordomo.errors import ConfigurationError
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
 from majordomo.transport_types import Deadline
+from majordomo.validation import describe
 
-POSITION_INTERVAL = 0.02  # seconds between two looks whether a model has been let go of
-UNLOAD_SECONDS = (
-    30.0  # seconds a backend has to let go of a model before the next one loads all the same
-)
+# Seconds between two checks whether a model was unloaded.
+UNLOAD_CHECK_SECONDS = 0.02
+# Time limit for a backend to unload a model. After it, the next model loads all the same.
+UNLOAD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLease:
-    """A model of a provider, and what makes the backend let go of its memory, where there is such a thing."""
+    """A model of a provider that uses a resource group."""
 
-    provider: int  # which provider object, not which kind: two servers may have models of one name
+    provider: int
+    """Identifies the provider object: two servers may have models with the same name."""
     model: str
+    """Id of the model."""
     unload: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
+    """Asks the backend to unload the model. None when the backend cannot."""
 
 
 class ResourceGroup:
-    """A GPU, or anything else that models of several providers share: `LlamaSwap(..., gpu=box)`, `Ollama(..., gpu=box)`.
+    """A GPU, or another resource, that models of several providers share.
 
-    `places` calls run at once, of chat and images together; the others wait, callers (`with_user_id`) taking turns, and are told their
-    position. `queue`: at most this many wait, further ones get OverloadedError (`QUEUE_FULL`) at once. `unload`: before a model begins
-    that is not the last one, the backend of each idle one is asked to unload it (llama-swap, Ollama), so that a large one fits. The lease
-    holds in this process, in all its event loops and threads. Raises ConfigurationError for numbers that cannot be.
+    At most `slots` calls run at once, chat and images together. Others wait in a fair queue that
+    takes turns over user ids (`with_user_id`), and receive their position. The group works across
+    all event loops and threads of this process.
+
+    Args:
+        name: Name for error messages, 1 to 100 printable characters.
+        slots: Calls that run at once, from 1.
+        max_queue: Calls that may wait, from 0; None means no limit. Further calls raise
+            `OverloadedError` (`QUEUE_FULL`) at once.
+        unload: Before a call to another model than the last one, ask the backends of idle models to
+            unload them (llama-swap, Ollama), so that a large model fits.
+
+    Raises:
+        ConfigurationError: If an argument is out of range.
+
+    Example:
+        ```python
+        import majordomo as md
+
+        box = md.ResourceGroup("box", unload=True)
+        chat_provider = md.Ollama(gpu=box)
+        image_provider = md.LlamaSwap("http://localhost:8080", gpu=box)
+        ```
     """
 
     def __init__(
         self, name: str = "gpu", slots: int = 1, max_queue: int | None = None, unload: bool = False
     ) -> None:
-        for field_name, value, least in (("slots", slots, 1), ("max_queue", max_queue, 0)):
+        for field_name, value, minimum in (("slots", slots, 1), ("max_queue", max_queue, 0)):
             if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < least
+                isinstance(value, bool) or not isinstance(value, int) or value < minimum
             ):
                 raise ConfigurationError(
-                    f"{field_name} is a whole number from {least}", details={"field": field_name}
+                    f"{field_name} must be an integer from {minimum}; got {describe(value)}",
+                    details={"field": field_name},
                 )
         if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
             raise ConfigurationError(
-                "a group's name is 1 to 100 printable characters", details={"field": "name"}
+                "name must be 1 to 100 printable characters", details={"field": "name"}
             )
         self.name = name
         self.slots = slots
@@ -62,16 +86,17 @@ class ResourceGroup:
         self._lock = threading.Lock()
         self._active: Counter[ModelLease] = Counter()
         self._resident: dict[ModelLease, ModelLease] = {}
-        self._leaving: Counter[ModelLease] = Counter()
+        self._unloading: Counter[ModelLease] = Counter()
         register_fork_aware(self)
 
     @property
     def running(self) -> int:
-        """Calls that hold a place now."""
+        """The number of calls that hold a slot."""
         return self._queue.running
 
     @property
     def waiting(self) -> int:
+        """The number of waiting calls."""
         return self._queue.waiting
 
     async def acquire(
@@ -81,16 +106,19 @@ class ResourceGroup:
         on_position: OnPosition = None,
         lease: ModelLease | None = None,
     ) -> None:
-        """Wait for a place, and for the memory of others where `unload` says so; `leave` must follow."""
+        """Wait for a slot and, with `unload`, until idle models are unloaded.
+
+        `release` with the same lease must follow.
+        """
         await self._queue.acquire(deadline, user_id, on_position)
         if lease is None:
             return
         with self._lock:
             self._active[lease] += 1
             idle: list[ModelLease] = []
-            if (
-                self.unload
-            ):  # else nobody asks who is there, and a group must not keep closed providers
+            # Without `unload`, loaded models are not tracked: the group must not keep closed
+            # providers alive.
+            if self.unload:
                 idle = [
                     other
                     for other in self._resident.values()
@@ -98,30 +126,33 @@ class ResourceGroup:
                 ]
                 for other in idle:
                     del self._resident[other]
-                self._leaving.update(idle)
+                self._unloading.update(idle)
                 self._resident[lease] = lease
         try:
             while idle:
                 await _unload(idle[-1], deadline)
                 with self._lock:
-                    self._unload_previous(idle.pop())
-            # On another place: a call that began now would be cut off by it
-            while self._leaving.get(lease) and deadline.remaining() > 0:  # noqa: ASYNC110
-                await anyio.sleep(POSITION_INTERVAL)
+                    self._count_unloaded(idle.pop())
+            # A call in another slot may be unloading this model, and would cut off a call that
+            # started now.
+            while self._unloading.get(lease) and deadline.remaining() > 0:  # noqa: ASYNC110  # the event may be in another loop
+                await anyio.sleep(UNLOAD_CHECK_SECONDS)
         except BaseException:
             with self._lock:
-                for other in idle:  # they may still be there: whoever comes next asks them again
-                    self._unload_previous(other)
+                # These models may still be loaded; the next call asks for them again.
+                for other in idle:
+                    self._count_unloaded(other)
                     self._resident.setdefault(other, other)
             self.release(lease)
             raise
 
-    def _unload_previous(self, lease: ModelLease) -> None:
-        self._leaving[lease] -= 1
-        if self._leaving[lease] <= 0:
-            del self._leaving[lease]
+    def _count_unloaded(self, lease: ModelLease) -> None:
+        self._unloading[lease] -= 1
+        if self._unloading[lease] <= 0:
+            del self._unloading[lease]
 
     def release(self, lease: ModelLease | None = None) -> None:
+        """Release a slot, and the use of its model."""
         if lease is not None:
             with self._lock:
                 self._active[lease] -= 1
@@ -130,41 +161,52 @@ class ResourceGroup:
         self._queue.release()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: see Queue. What is in the GPU's memory is there for the child as well."""
+        """Reset the calls in a forked child. Models that are loaded stay known."""
         self._lock = threading.Lock()
         self._active = Counter()
-        self._leaving = Counter()
+        self._unloading = Counter()
 
     def __repr__(self) -> str:
-        return f"<ResourceGroup {self.name}: {self.running} of {self.slots} running, {self.waiting} waiting>"
+        return (
+            f"<ResourceGroup {self.name}: {self.running} of {self.slots} running,"
+            f" {self.waiting} waiting>"
+        )
 
 
-async def _unload(holder: ModelLease, deadline: Deadline) -> None:
-    """A backend that cannot be asked, or does not answer, is no reason not to try the next model: it may fit."""
-    if holder.unload is None:
+async def _unload(lease: ModelLease, deadline: Deadline) -> None:
+    """Ask the backend to unload a model. Failures are ignored, because the next model may fit."""
+    if lease.unload is None:
         return
     with anyio.move_on_after(min(UNLOAD_SECONDS, deadline.remaining())):
         try:
-            await holder.unload()
-        except Exception:  # not ours alone: it is another provider's way of asking, perhaps from another event loop than it was made for
+            await lease.unload()
+        except Exception:
+            # Any exception: the function belongs to another provider, and may run in another event
+            # loop than that provider was created for.
             return
 
 
-_named: weakref.WeakValueDictionary[str, ResourceGroup] = weakref.WeakValueDictionary()
+_groups: weakref.WeakValueDictionary[str, ResourceGroup] = weakref.WeakValueDictionary()
 _lock = Lock()
 
 
 def named_group(name: str, **settings: Any) -> ResourceGroup:
-    """The group of this name, which lives as long as a provider uses it; made with these settings when there is none yet.
+    """Return the resource group with this name; create it with these settings if there is none.
 
-    Raises ConfigurationError for settings that cannot be, or are others than those it was made with.
+    A group lives as long as a provider uses it.
+
+    Raises:
+        ConfigurationError: If a setting is out of range, or differs from that of the existing
+            group.
     """
-    wanted = ResourceGroup(name, **settings)
+    new_group = ResourceGroup(name, **settings)
     with _lock:
-        group = _named.setdefault(name, wanted)
+        group = _groups.setdefault(name, new_group)
     for setting in settings:
-        if getattr(group, setting) != getattr(wanted, setting):
+        if getattr(group, setting) != getattr(new_group, setting):
             raise ConfigurationError(
-                f"group {name!r} is in use with another {setting}", details={"field": "gpu"}
+                f"resource group {name!r} exists with another value of {setting};"
+                " use the same settings or another name",
+                details={"field": "gpu"},
             )
     return group

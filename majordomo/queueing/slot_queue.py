@@ -1,4 +1,14 @@
-"""A line in which calls wait, from all event loops and threads: nothing of anyio is shared, who waits is woken in its own loop."""
+"""A fair queue in which calls of all event loops and threads wait for slots.
+
+Theory of operation:
+
+* A lock protects a `FairQueue`; it is held for its O(1) steps only, never while waiting.
+* No anyio object is shared between event loops: each waiting call has its own event and is woken in
+  its own loop through `make_waker`.
+* A call that is admitted owns one slot until `release`. A call that leaves `acquire` with an error
+  is withdrawn first, which also returns a slot that it received in the same moment.
+* After a fork, the child starts with all slots free.
+"""
 
 from __future__ import annotations
 
@@ -17,68 +27,77 @@ OnPosition = Callable[[int], None] | None
 
 
 class SlotQueue:
-    """A line of `places` with somebody to wait in it; at most `most` wait at once (None: no bound)."""
+    """A fair queue with waiting; at most `max_queue` calls wait at once (None: no limit)."""
 
     def __init__(self, slots: int, max_queue: int | None = None, name: str = "") -> None:
         self.slots = slots
         self.max_queue = max_queue
         self.name = name
         self._lock = threading.Lock()
-        self._line = FairQueue(slots)
+        self._queue = FairQueue(slots)
         register_fork_aware(self)
 
     @property
     def waiting(self) -> int:
-        return self._line.waiting
+        """The number of waiting calls."""
+        return self._queue.waiting
 
     @property
     def running(self) -> int:
-        return self.slots - self._line.free
+        """The number of calls that hold a slot."""
+        return self.slots - self._queue.free
 
     async def acquire(
         self, deadline: Deadline, user_id: str = "", on_position: OnPosition = None
     ) -> None:
-        """Wait for a place, at most as long as the queue limit allows; `leave` must follow. `tell` hears the position when
-        it changes, from 1; beyond the first 10 not every move is told.
+        """Wait for a slot, within the queue limit; `release` must follow.
 
-        Raises DeadlineExceededError (phase queue), and OverloadedError (`QUEUE_FULL`) at once when as many wait as may.
+        `on_position` is called with the position, from 1, when it changes. Beyond the first 10 it
+        is not called for every move.
+
+        Raises:
+            DeadlineExceededError: The queue limit has passed (phase queue).
+            OverloadedError: At once, when the queue is full (`QUEUE_FULL`).
         """
         with self._lock:
-            if self._line.free and not self._line.waiting:
-                self._line.free -= 1
+            if self._queue.free and not self._queue.waiting:
+                self._queue.free -= 1
                 return
-            if self.max_queue is not None and self._line.waiting >= self.max_queue:
-                raise queue_full_error(self._line.waiting, f" for {self.name}" if self.name else "")
+            if self.max_queue is not None and self._queue.waiting >= self.max_queue:
+                raise queue_full_error(
+                    self._queue.waiting, f" for {self.name}" if self.name else ""
+                )
             moved = anyio.Event()
-            mine = Waiter(user_id, lambda: wake(), listens=on_position is not None)
+            waiter = Waiter(user_id, lambda: wake(), listens=on_position is not None)
             wake = make_waker(lambda: moved.set())
-            if self._line.acquire(mine):
+            if self._queue.acquire(waiter):
                 return
         deadline.start_phase("queue")
-        told = 0
+        reported = 0
         try:
-            while not mine.admitted:
+            while not waiter.admitted:
                 moved = anyio.Event()
-                if on_position is not None and mine.position not in (0, told):
-                    told = mine.position
-                    on_position(told)
-                if mine.admitted:  # between the last look and the new event
+                if on_position is not None and waiter.position not in (0, reported):
+                    reported = waiter.position
+                    on_position(reported)
+                # It may have been admitted before the new event was created.
+                if waiter.admitted:
                     break
                 with anyio.move_on_after(deadline.next_timeout()) as scope:
                     await moved.wait()
-                if scope.cancelled_caught and not mine.admitted:
+                if scope.cancelled_caught and not waiter.admitted:
                     raise deadline.exceeded()
         except BaseException:
             with self._lock:
-                self._line.withdraw(mine)
+                self._queue.withdraw(waiter)
             raise
 
     def release(self) -> None:
-        """Give the place to the next in line."""
+        """Release a slot to the next waiter."""
         with self._lock:
-            self._line.release()
+            self._queue.release()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: what the parent's calls hold is not held here."""
+        """Free all slots in a forked child: the parent's calls do not run there."""
         self._lock = threading.Lock()
-        self._line = FairQueue(self.slots)
+        self._queue = FairQueue(self.slots)

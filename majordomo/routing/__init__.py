@@ -1,1 +1,1 @@
-"""Who is asked."""
+"""Routing: model strings, the configuration file, provider registry, chains, health and doctor."""

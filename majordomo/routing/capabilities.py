@@ -1,4 +1,7 @@
-"""What a chain's members can do, as far as it is known for free: said by the program, or listed by the provider."""
+"""What the members of a chain can do, as far as that is known at no cost.
+
+A capability is known when the program declares it or when the provider lists it.
+"""
 
 from __future__ import annotations
 
@@ -13,91 +16,108 @@ from majordomo.backend_status import Capability
 from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.models.image_conversion import images_in
 
-PATIENCE = 3.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
-Known = frozenset[Capability]
-# What a request may need, beside what it is an addition to: a list that lacks even that says nothing about the addition
-NEEDS: dict[Capability, Capability] = {"vision": "chat", "edit": "image"}
-_WORDS = {"vision": "sees no images", "edit": "begins with no images"}
-_FIELDS = {"vision": "messages", "edit": "images"}
+# A model list that takes longer is ignored: every member is then called as if nothing were known.
+LISTING_TIMEOUT_SECONDS = 3.0
+CapabilitySet = frozenset[Capability]
+# Capability -> the base capability that it extends. A listing without the base is incomplete, so
+# it says nothing about the extension either.
+BASE_CAPABILITIES: dict[Capability, Capability] = {"vision": "chat", "edit": "image"}
+_LACKS = {"vision": "does not accept images", "edit": "does not accept input images"}
+_REQUEST_FIELDS = {"vision": "messages", "edit": "images"}
 
 
 def chat_need(request: llm.Request) -> Capability | None:
-    """ "vision" for a request with an image in it, those that tools gave included."""
+    """Return "vision" for a request with an image, tool results included; otherwise None."""
     return "vision" if any(True for _ in images_in(request)) else None
 
 
 def image_need(request: imagegen.Request) -> Capability | None:
+    """Return "edit" for a request with input images; otherwise None."""
     return "edit" if request.images else None
 
 
 class Capabilities:
-    """`said` maps "provider/model" to what that member can do, whatever its provider lists.
+    """The known capabilities of the members of one chain.
 
-    A provider is asked at most once in each event loop, when a request first needs to know; what goes wrong then proves nothing, and
-    neither does a model that is not listed or an empty set.
+    A provider's model list is requested at most once per event loop, when a request first needs
+    it. An error while listing proves nothing, and neither does a model that is not listed or that
+    is listed with an empty set.
+
+    Args:
+        declared: Maps "provider/model" to what that member can do. Overrides the provider's list.
+        names: The names of the chain's members.
+
+    Raises:
+        ConfigurationError: `declared` names a model that is not a member, or an unknown capability.
     """
 
-    def __init__(self, said: Mapping[str, Collection[Capability]], names: Collection[str]) -> None:
-        self._said: dict[str, Known] = {}
-        for name, capabilities in said.items():
+    def __init__(
+        self, declared: Mapping[str, Collection[Capability]], names: Collection[str]
+    ) -> None:
+        self._declared: dict[str, CapabilitySet] = {}
+        for name, capabilities in declared.items():
             if name not in names:
                 raise ConfigurationError(
-                    f"capabilities speak of {name!r}, which is no member",
+                    f"capabilities must be given for members of the chain; {name!r} is not one",
                     details={"field": "capabilities"},
                 )
+            known = get_args(Capability)
             unknown = (
-                {capabilities}
-                if isinstance(capabilities, str)
-                else set(capabilities) - set(get_args(Capability))
+                {capabilities} if isinstance(capabilities, str) else set(capabilities) - set(known)
             )
             if unknown:
-                words = ", ".join(sorted(map(str, unknown)))
                 raise ConfigurationError(
-                    f"capabilities of {name} hold what is none: {words}",
+                    f"capabilities of {name} must be a collection of {', '.join(known)}; "
+                    f"got {', '.join(sorted(map(str, unknown)))}",
                     details={"field": "capabilities"},
                 )
-            self._said[name] = frozenset(capabilities)
-        self._listed: dict[int, dict[str, Known]] = {}
-        self._asking: dict[tuple[int, Any], anyio.Event] = {}
+            self._declared[name] = frozenset(capabilities)
+        self._listings: dict[int, dict[str, CapabilitySet]] = {}
+        self._pending_listings: dict[tuple[int, Any], anyio.Event] = {}
 
     async def check(self, model: llm.Model | imagegen.Model, need: Capability) -> None:
         """Raise UnsupportedError when the model is known to lack `need`."""
-        known = self._said.get(f"{model.provider}/{model.id}")
+        known = self._declared.get(f"{model.provider}/{model.id}")
         if known is None:
-            known = await self._list_of(model)
-        if need not in known and NEEDS[need] in known:
+            known = await self._listed_capabilities(model)
+        if need not in known and BASE_CAPABILITIES[need] in known:
             raise UnsupportedError(
-                f"{model.id} {_WORDS[need]}: it is listed with {', '.join(sorted(known))}",
+                f"{model.id} {_LACKS[need]}: it is listed with {', '.join(sorted(known))}",
                 code=f"LACKS_{need.upper()}",
-                field=_FIELDS[need],
+                field=_REQUEST_FIELDS[need],
                 provider=model.provider,
                 model=model.id,
             )
 
-    async def _list_of(self, model: llm.Model | imagegen.Model) -> Known:
+    async def _listed_capabilities(self, model: llm.Model | imagegen.Model) -> CapabilitySet:
         provider = model.provider_instance
         if provider is None:
             return frozenset()
-        key = id(provider)  # the chain holds the model, and the model its provider
-        while key not in self._listed:
-            place = (key, current_token())
-            asking = self._asking.get(place)
-            if asking is not None:
-                await asking.wait()
+        # The id stays valid: the chain references the model, and the model its provider.
+        key = id(provider)
+        while key not in self._listings:
+            pending_key = (key, current_token())
+            pending = self._pending_listings.get(pending_key)
+            if pending is not None:
+                await pending.wait()
                 continue
-            self._asking[place] = anyio.Event()
+            self._pending_listings[pending_key] = anyio.Event()
             try:
-                self._listed[key] = await _listed(provider)
-            finally:  # who is cancelled leaves the question to the next
-                self._asking.pop(place).set()
-        found = self._listed[key]
-        # Ollama lists "gemma3:latest" for what everybody calls "gemma3"
-        return found.get(model.id) or found.get(f"{model.id}:latest") or frozenset()
+                self._listings[key] = await _list_capabilities(provider)
+            finally:
+                # After a cancellation the next waiting task repeats the request.
+                self._pending_listings.pop(pending_key).set()
+        listing = self._listings[key]
+        # Ollama lists "gemma3:latest" for the model that is commonly called "gemma3".
+        return listing.get(model.id) or listing.get(f"{model.id}:latest") or frozenset()
 
 
-async def _listed(provider: llm.Provider | imagegen.Provider) -> dict[str, Known]:
+async def _list_capabilities(
+    provider: llm.Provider | imagegen.Provider,
+) -> dict[str, CapabilitySet]:
+    """Return the capabilities by model id; empty when the list cannot be read in time."""
     try:
-        with anyio.move_on_after(PATIENCE):
+        with anyio.move_on_after(LISTING_TIMEOUT_SECONDS):
             return {info.id: info.capabilities for info in await provider.models()}
     except Exception:
         return {}

@@ -1,7 +1,8 @@
-"""What a chain asks its members: one request, and the fields that were put back to their default on purpose.
+"""What a chain sends to its members: one request, and the fields that were reset on purpose.
 
-A member's own options lie below the chain's, and a request cannot say "not set, and mean it". So what the chain's options, the call's
-options and its keywords unset goes along as keywords of None, which beat a member's own options.
+A member's own options have a lower precedence than the chain's, and a request cannot express "unset
+on purpose". So a field that the chain's options, the call's options or the call's keywords reset to
+its default is also passed as the keyword `field=None`, which overrides the member's own options.
 """
 
 from __future__ import annotations
@@ -13,85 +14,98 @@ from typing import Any, Generic, TypeVar
 from majordomo import imagegen, llm
 
 R = TypeVar("R")
-N = TypeVar("N", "_NotedChat", "_NotedImage")
+N = TypeVar("N", "_TrackedChatRequest", "_TrackedImageRequest")
 
 
 @dataclass(frozen=True, slots=True)
 class ChainRequest(Generic[R]):
-    """`model.generate(asking.request, **asking.unset)`."""
+    """A request for a member: `model.generate(chain_request.request, **chain_request.unset)`."""
 
     request: R
+    """The request with the options of the chain and of the call applied."""
     unset: Mapping[str, Any]
+    """Keywords with the value None, for the fields that were reset to their default on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
-class _NotedChat(llm.Request):
-    """A request that remembers which of its fields were set, to whatever."""
+class _TrackedChatRequest(llm.Request):
+    """A chat request that remembers which of its fields were set, to whatever value."""
 
-    noted: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
 
     def override(self, **changes: Any) -> llm.Request:
-        return _note(self, llm.Request.override(self, **changes), changes)
+        return _track_changes(self, llm.Request.override(self, **changes), changes)
 
 
 @dataclass(frozen=True, slots=True)
-class _NotedImage(imagegen.Request):
-    """The same for images."""
+class _TrackedImageRequest(imagegen.Request):
+    """An image request that remembers which of its fields were set, to whatever value."""
 
-    noted: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
 
     def override(self, **changes: Any) -> imagegen.Request:
-        return _note(self, imagegen.Request.override(self, **changes), changes)
+        return _track_changes(self, imagegen.Request.override(self, **changes), changes)
 
 
 def chat_chain_request(
-    given: llm.Request,
-    below: Sequence[llm.Option],
+    request: llm.Request,
+    defaults: Sequence[llm.Option],
     options: Sequence[llm.Option],
     overrides: Mapping[str, Any],
 ) -> ChainRequest[llm.Request]:
-    """`below` are the chain's own options, under the fields of the request given; `options` and `overrides` are those of the call."""
-    return _asking(given, _NotedChat, llm.Request(), below, options, overrides)
+    """Combine a chat request with the options of the chain and of the call.
+
+    Args:
+        request: The request of the call. Its fields override `defaults`.
+        defaults: The chain's own options.
+        options: The options of the call; they override the request.
+        overrides: The keywords of the call; they override the options.
+    """
+    return _combine(request, _TrackedChatRequest, llm.Request(), defaults, options, overrides)
 
 
 def image_chain_request(
-    given: imagegen.Request,
-    below: Sequence[imagegen.Option],
+    request: imagegen.Request,
+    defaults: Sequence[imagegen.Option],
     options: Sequence[imagegen.Option],
     overrides: Mapping[str, Any],
 ) -> ChainRequest[imagegen.Request]:
-    """The same for images."""
-    return _asking(given, _NotedImage, imagegen.Request(""), below, options, overrides)
+    """Combine an image request with the options of the chain and of the call.
+
+    The precedence is that of `chat_chain_request`.
+    """
+    return _combine(
+        request, _TrackedImageRequest, imagegen.Request(""), defaults, options, overrides
+    )
 
 
-def _asking(
-    given: Any,
-    noting: type[Any],
+def _combine(
+    request: Any,
+    tracked_type: type[Any],
     blank: Any,
-    below: Sequence[Callable[[Any], Any]],
+    defaults: Sequence[Callable[[Any], Any]],
     options: Sequence[Callable[[Any], Any]],
     overrides: Mapping[str, Any],
 ) -> ChainRequest[Any]:
     names = [item.name for item in fields(type(blank))]
-    if "noted" in overrides:
-        raise TypeError("a request has no field 'noted'")
+    if "touched" in overrides:
+        raise TypeError("a request has no field 'touched'")
 
-    def note(request: Any) -> Any:
-        return noting(**{name: getattr(request, name) for name in names})
+    def track(request: Any) -> Any:
+        return tracked_type(**{name: getattr(request, name) for name in names})
 
-    noted = given.with_defaults((note, *below)).apply(*options).override(**overrides)
-    request = type(blank)(**{name: getattr(noted, name) for name in names})
-    touched: frozenset[str] = getattr(
-        noted, "noted", frozenset()
-    )  # an option may have made a request of its own
+    tracked = request.with_defaults((track, *defaults)).apply(*options).override(**overrides)
+    combined = type(blank)(**{name: getattr(tracked, name) for name in names})
+    # An option may have returned a new plain request, which tracks nothing.
+    touched: frozenset[str] = getattr(tracked, "touched", frozenset())
     unset = {
         name: None
         for name in names
-        if name in touched and getattr(request, name) == getattr(blank, name)
+        if name in touched and getattr(combined, name) == getattr(blank, name)
     }
-    return ChainRequest(request, unset)
+    return ChainRequest(combined, unset)
 
 
-def _note(before: N, after: Any, changes: Mapping[str, Any]) -> N:
-    noted: N = replace(after, noted=before.noted | changes.keys()) if changes else after
-    return noted
+def _track_changes(before: N, after: Any, changes: Mapping[str, Any]) -> N:
+    tracked: N = replace(after, touched=before.touched | changes.keys()) if changes else after
+    return tracked

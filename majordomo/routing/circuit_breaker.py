@@ -1,11 +1,42 @@
-"""Whether one backend may be asked: a state machine that is told the time.
+"""Circuit breaker: a state machine that decides whether one backend may be called.
 
-    closed --failures in a row--> open --its rest is over--> half_open --one call that went well--> closed
-                                   ^                             |
-                                   '------- that call failed ----'
+Theory of operation
+-------------------
+The time is an argument of every method, so the machine has no clock, does no I/O and can be tested
+without waiting. It is not thread-safe; `ChainHealth` calls it under a lock.
 
-Every question carries the epoch in which it was allowed. An outcome counts only while that epoch lasts: what was asked before the last
-change says nothing about now.
+                failures in a row                 cooldown is over, or a last resort
+                or a failed health check          (admit, admit_probe)
+    +--------+                         +------+                         +-----------+
+    | closed | ----------------------> | open | ----------------------> | half_open |
+    +--------+                         +------+                         +-----------+
+        ^                                  ^                               |     |
+        |                                  |   the probe failed, or was    |     |
+        |                                  |   a last resort of no use     |     |
+        |                                  +-------------------------------+     |
+        |   the probe began to answer (on_first_event) or answered (record)      |
+        +------------------------------------------------------------------------+
+
+* closed: every call is admitted.
+* open: no call is admitted until `until`. A rate limit that names a time opens the breaker too
+  (`limited`). A successful health check moves it to half_open early, unless it is rate limited.
+* half_open: one call, the probe, is admitted at a time. A probe that runs longer than
+  `MAX_PROBE_SECONDS` no longer blocks a second one.
+
+A last resort (`admit_probe`) is a probe before the cooldown is over. When it fails, the breaker
+returns to open and the cooldown starts again, but does not grow.
+
+Epochs: every admitted call carries the epoch in which it was admitted. Opening the breaker,
+admitting a probe, recording the outcome of a probe, and a health check that changes the state start
+a new epoch. An outcome counts only while its epoch lasts, because a call that started before the
+last change says nothing about the present. `on_first_event` closes the breaker within the same
+epoch, so the outcome of that call still counts.
+
+Invariants:
+* `failures` counts consecutive failures; a complete answer or a rate limit resets it to 0.
+* `openings` counts the openings since the last complete answer; the cooldown doubles with it.
+* `_probe_started` and `_early_probe` are set only while the state is half_open.
+* `remaining` is at most the cooldown, also when the clock was set back.
 """
 
 from __future__ import annotations
@@ -30,23 +61,26 @@ from majordomo.validation import check_seconds
 
 State = Literal["closed", "open", "half_open"]
 BreakerOutcome = Literal["answered", "failed", "limited", "nothing"]
-MAX_RATE_LIMIT_SECONDS = (
-    3600.0  # seconds that a Retry-After is believed: after it one call asks, and is told again
-)
-MAX_PROBE_SECONDS = (
-    300.0  # seconds after which a second call may try what the first is still trying
-)
-JITTER = 0.1  # of a rest, so that those who rest together do not come back together
+# A longer Retry-After is cut to this: one call then asks again and gets a new Retry-After.
+MAX_RATE_LIMIT_SECONDS = 3600.0
+# After this time a second call may probe although the first probe has not finished.
+MAX_PROBE_SECONDS = 300.0
+# Fraction of a cooldown that is added at random, so that clients do not return at the same moment.
+JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerConfig:
-    """How patient a health is: `failures` in a row open, the rests last `cooldown` x 2^k seconds up to `longest`, and a random tenth."""
+    """The thresholds and cooldown times of a circuit breaker."""
 
     cooldown: float = 30.0
+    """Seconds of the first cooldown. It doubles with every further opening."""
     failures: int = 5
+    """Number of consecutive failures that open the breaker, 1 or more."""
     max_cooldown: float = 900.0
+    """Upper limit of the doubled cooldown in seconds, before the jitter of up to one tenth."""
     fraction: Callable[[], float] = random.random
+    """Returns a number from 0 to 1, the random part of the jitter."""
 
     def __post_init__(self) -> None:
         for name in ("cooldown", "max_cooldown"):
@@ -57,32 +91,43 @@ class BreakerConfig:
             or self.failures < 1
         ):
             raise ConfigurationError(
-                "failures is a whole number above 0", details={"field": "failures"}
+                f"failures must be an integer from 1; got {self.failures!r}",
+                details={"field": "failures"},
             )
 
     def cooldown_seconds(self, openings: int) -> float:
-        """Seconds of the rest after this many openings (from 1) without a success between them."""
+        """Return the cooldown after `openings` openings (from 1) without an answer in between."""
         doubled = self.cooldown * float(1 << min(max(openings, 1) - 1, 40))
         return min(doubled, max(self.max_cooldown, self.cooldown)) * (1 + JITTER * self.fraction())
 
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """One target and operation. `failures` are those in a row, `until` and `since` moments of the caller's clock."""
+    """The circuit breaker of one target and operation. All times are on the caller's clock."""
 
     config: BreakerConfig
     state: State = "closed"
     failures: int = 0
+    """Number of consecutive failures."""
     openings: int = 0
+    """Number of openings since the last complete answer."""
     until: float = 0.0
+    """End of the cooldown; meaningful while the state is open."""
     epoch: int = 0
-    limited: bool = False  # it rests because it asked for that, not because it failed
+    """Increases when the outcomes of earlier calls no longer count."""
+    limited: bool = False
+    """Whether the breaker is open because the server asked to wait, not because calls failed."""
     _cooldown: float = 0.0
-    _probe_started: float | None = None  # when the call began that tries a half-open one
-    _early_probe: bool = False  # that call began before the rest was over
+    # When the probe of a half-open breaker started.
+    _probe_started: float | None = None
+    # Whether that probe started before the cooldown was over.
+    _early_probe: bool = False
 
     def remaining(self, now: float) -> float:
-        """Seconds of rest left. A clock that was put back makes no rest longer than it was."""
+        """Return the seconds of cooldown left.
+
+        A clock that was set back does not make a cooldown longer than it was.
+        """
         if self.state != "open":
             return 0.0
         if self.until - now > self._cooldown:
@@ -90,7 +135,7 @@ class CircuitBreaker:
         return min(max(0.0, self.until - now), self._cooldown)
 
     def is_probing(self, now: float) -> bool:
-        """Whether a call is trying it just now."""
+        """Return whether a probe is running."""
         if self._probe_started is None:
             return False
         if now < self._probe_started:
@@ -98,7 +143,10 @@ class CircuitBreaker:
         return now - self._probe_started < MAX_PROBE_SECONDS
 
     def admit(self, now: float) -> int | None:
-        """The epoch of a question that may be asked now; None while it rests or another call tries it."""
+        """Return the epoch of a call that may start now.
+
+        None means that the backend is cooling down or that another call probes it.
+        """
         if self.state == "closed":
             return self.epoch
         if self.remaining(now) > 0 or self.is_probing(now):
@@ -106,20 +154,33 @@ class CircuitBreaker:
         return self._probe(now, early=False)
 
     def admit_probe(self, now: float) -> int | None:
-        """The same for a last resort: before the rest is over, but still one call at a time."""
+        """Return the epoch of a last-resort call, admitted even before the cooldown is over.
+
+        None means that another call probes the backend.
+        """
         if self.state == "open" and self.remaining(now) > 0:
             return self._probe(now, early=True)
         return self.admit(now)
 
     def on_first_event(self, epoch: int) -> None:
-        """The answer began. One that was being tried is open to all again, and one failure from resting until an answer was whole."""
+        """Close the breaker when a probe begins to answer.
+
+        Until that answer is complete, one more failure opens the breaker again.
+        """
         if epoch == self.epoch and self.state == "half_open":
             if not self.limited:
                 self.failures = self.config.failures - 1
             self._transition("closed", epoch)
 
     def record(self, epoch: int, outcome: BreakerOutcome, now: float, wait: float = 0.0) -> None:
-        """What became of a question; `wait` is the seconds its error asked for."""
+        """Record the outcome of a call.
+
+        Args:
+            epoch: The epoch in which the call was admitted; an outdated one is ignored.
+            outcome: What the call says about the backend, as `outcome_of` returns it.
+            now: The current time.
+            wait: The seconds that the error asked to wait; 0 when it named no time.
+        """
         if epoch != self.epoch:
             return
         if outcome == "answered" or (outcome == "limited" and wait <= 0):
@@ -129,7 +190,7 @@ class CircuitBreaker:
             self.failures = 0
             self._open(now, min(wait, MAX_RATE_LIMIT_SECONDS), limited=True)
         elif self._early_probe:
-            self._resume(now, failed=outcome == "failed")
+            self._resume_cooldown(now, failed=outcome == "failed")
         elif outcome == "failed":
             self._record_failure(now, wait)
         elif self.state == "half_open":
@@ -137,7 +198,11 @@ class CircuitBreaker:
             self.epoch += 1
 
     def record_health(self, ok: bool, now: float) -> None:
-        """What a free question said: good news ends a rest, so that the next call tries it; bad news begins one."""
+        """Record the result of a health check.
+
+        A good result ends a cooldown early, so that the next call probes the backend. A bad one
+        starts a cooldown.
+        """
         if ok:
             if self.state == "open" and not self.limited:
                 self._transition("half_open", self.epoch + 1)
@@ -155,22 +220,21 @@ class CircuitBreaker:
                 now,
                 max(self.config.cooldown_seconds(self.openings), min(wait, MAX_RATE_LIMIT_SECONDS)),
             )
-        elif (
-            self.state == "half_open"
-        ):  # it had only been asked to slow down: one failure is one failure
+        elif self.state == "half_open":
+            # The backend was only rate limited, so one failure counts as one failure.
             self._transition("closed", self.epoch + 1)
 
-    def _resume(self, now: float, *, failed: bool) -> None:
-        """A last resort that did not help. The rest does not grow by it: it was not over."""
+    def _resume_cooldown(self, now: float, *, failed: bool) -> None:
+        """Return to open after a last resort without success; the cooldown does not grow."""
         if failed and not self.limited:
             self.failures += 1
             self.until = now + self._cooldown
         self.state, self._probe_started, self._early_probe = "open", None, False
         self.epoch += 1
 
-    def _open(self, now: float, rest: float, *, limited: bool = False) -> None:
+    def _open(self, now: float, seconds: float, *, limited: bool = False) -> None:
         self._transition("open", self.epoch + 1)
-        self._cooldown, self.until, self.limited = rest, now + rest, limited
+        self._cooldown, self.until, self.limited = seconds, now + seconds, limited
 
     def _probe(self, now: float, *, early: bool) -> int:
         self.state, self._probe_started, self._early_probe = "half_open", now, early
@@ -183,15 +247,20 @@ class CircuitBreaker:
 
 
 def outcome_of(error: BaseException) -> BreakerOutcome:
-    """What an error tells of the backend's health: that it failed, that it answered, or nothing at all."""
+    """Return what an error says about the backend's health.
+
+    "failed": the backend does not work. "answered": it works, whatever it answered. "limited": it
+    asked to slow down. "nothing": the error has another cause.
+    """
     if not isinstance(error, MajordomoError):
         return "nothing"
     if error.status is None and error.code in ("QUEUE_FULL", "LOCAL_RATE_LIMIT"):
-        return "nothing"  # our own line being full, our own rate being used up, is no news of the backend
+        # Our own queue is full or our own rate limit is used up.
+        return "nothing"
     if isinstance(error, RateLimitError):
         return "limited"
     if error.status is not None and 400 <= error.status < 500:
-        return "answered"  # whatever it said, it is there
+        return "answered"
     match error:
         case OverloadedError():
             return "failed"
@@ -201,6 +270,8 @@ def outcome_of(error: BaseException) -> BreakerOutcome:
             return "failed"
         case ContentRefusedError():
             return "answered"
-        case BackendError():  # a gateway's word that nobody is behind it; other 5xx may be this request's own doing
+        case BackendError():
+            # 502 and 504 mean that a gateway has no upstream; other 5xx may be caused by this
+            # request.
             return "failed" if error.status in (502, 504) else "nothing"
     return "nothing"

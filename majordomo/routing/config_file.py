@@ -1,4 +1,7 @@
-"""A configuration as it was read: found, of bounded size, its secrets sealed, and able to say where a key stands."""
+"""The configuration file: where it is searched for, how it is read, and on which line a key is.
+
+Its size and depth are bounded and its secrets are wrapped, so that they never appear in a message.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,41 @@ from typing import Any
 from majordomo import env
 from majordomo.errors import ConfigurationError
 from majordomo.redaction import Secret
-from majordomo.routing.toml_positions import lines_of
+from majordomo.routing.toml_positions import key_lines
 
-NAME = "majordomo.toml"
-VARIABLE = "MAJORDOMO_CONFIG"
-MAX_BYTES = 1 << 20  # bytes of a file
+CONFIG_FILENAME = "majordomo.toml"
+CONFIG_VARIABLE = "MAJORDOMO_CONFIG"
+MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WITH_KEY = re.compile(r"://[^/]*@")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_URL_WITH_KEY = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """`source` is the file, "" when there is none; `tables` what it says; `lines` where."""
+    """A configuration as it was read, before it is checked."""
 
     source: str = ""
+    """The path of the file; "" when there is none."""
     tables: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The content, with secrets wrapped in `Secret`."""
     lines: Mapping[tuple[str, ...], int] = field(default_factory=dict, repr=False)
+    """Line numbers, from 1, by the path of a table or key."""
 
     def error(
         self, path: tuple[str, ...], message: str, code: str | None = None
     ) -> ConfigurationError:
-        """The error about what stands at `path`; it names the file, the line where one is known, and the key."""
+        """Return the error about the value at `path`.
+
+        The message names the file, the line where it is known, and the key.
+        """
         line = next(
             (self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None
         )
-        key = ".".join(name if _BARE.fullmatch(name) else repr(name) for name in path)
-        where = f"{self.source or 'the configuration'}{f', line {line}' if line else ''}"
+        key = ".".join(name if _BARE_KEY.fullmatch(name) else repr(name) for name in path)
+        location = f"{self.source or 'the configuration'}{f', line {line}' if line else ''}"
         details: dict[str, Any] = {
             "file": self.source,
             "key": key,
@@ -48,32 +58,40 @@ class ConfigFile:
         if line:
             details["line"] = line
         return ConfigurationError(
-            f"{where}: {f'{key}: ' if key else ''}{message}", code=code, details=details
+            f"{location}: {f'{key}: ' if key else ''}{message}", code=code, details=details
         )
 
     def text(self, path: tuple[str, ...], value: str | Secret) -> str:
-        """A text with each `${VARIABLE}` replaced; `$${` is a plain `${`. Raises ConfigurationError naming a variable that is not set."""
-        given = value.reveal() if isinstance(value, Secret) else value
-        found = [match for match in _REFERENCE.finditer(given) if match[1] is not None]
-        for match in found:
-            if not match[2] or not _NAME.fullmatch(match[1]):
-                raise self.error(path, "a variable is written ${NAME}; a plain ${ is written $${")
+        """Return a text with each `${VARIABLE}` replaced; `$${` becomes a plain `${`.
+
+        Raises ConfigurationError naming a variable that is not set.
+        """
+        template = value.reveal() if isinstance(value, Secret) else value
+        references = [match for match in _REFERENCE.finditer(template) if match[1] is not None]
+        for match in references:
+            if not match[2] or not _VARIABLE_NAME.fullmatch(match[1]):
+                raise self.error(
+                    path, "a variable must be written ${NAME}; write $${ for a plain ${"
+                )
             if env.variable(match[1]) is None:
                 raise self.error(
                     path, f"the variable {match[1]} is not set, or empty", "MISSING_VARIABLE"
                 )
         return _REFERENCE.sub(
-            lambda match: "${" if match[1] is None else env.variable(match[1]) or "", given
+            lambda match: "${" if match[1] is None else env.variable(match[1]) or "", template
         )
 
     def secrets(self, path: tuple[str, ...], value: Any) -> Iterator[Secret]:
-        """Every text that must not be shown in what is said about `value`: sealed ones, and what came out of variables."""
+        """Yield every text that messages about `value` must not show.
+
+        These are the wrapped secrets and the contents of variables.
+        """
         if isinstance(value, Mapping):
-            for name, inner in value.items():
-                yield from self.secrets((*path, name), inner)
+            for name, item in value.items():
+                yield from self.secrets((*path, name), item)
         elif isinstance(value, (list, tuple)):
-            for inner in value:
-                yield from self.secrets(path, inner)
+            for item in value:
+                yield from self.secrets(path, item)
         elif isinstance(value, Secret):
             yield Secret(self.text(path, value))
         elif isinstance(value, str):
@@ -84,106 +102,122 @@ class ConfigFile:
             )
 
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
 def has_variable(value: str | Secret) -> bool:
+    """Return whether a text contains a `${VARIABLE}`."""
     return "${" in (value.reveal() if isinstance(value, Secret) else value)
 
 
 def search_paths() -> list[Path]:
-    """Where a configuration is looked for, in this order: the first file there is counts, alone."""
-    if named := env.variable(VARIABLE):
-        return [below_home(named)]
-    home = env.variable("XDG_CONFIG_HOME")
-    # "All paths set in these environment variables must be absolute [...] consider the path invalid and ignore it" (XDG base directories)
-    folder = Path(home) if home and Path(home).is_absolute() else below_home("~/.config")
-    return [Path(NAME), folder / "majordomo" / NAME]
+    """Return where a configuration is searched for. Only the first existing file is read."""
+    if configured := env.variable(CONFIG_VARIABLE):
+        return [expand_home(configured)]
+    config_home = env.variable("XDG_CONFIG_HOME")
+    # "All paths set in these environment variables must be absolute [...] consider the path invalid
+    # and ignore it" (XDG base directories)
+    folder = (
+        Path(config_home)
+        if config_home and Path(config_home).is_absolute()
+        else expand_home("~/.config")
+    )
+    return [Path(CONFIG_FILENAME), folder / "majordomo" / CONFIG_FILENAME]
 
 
-def below_home(path: str | os.PathLike[str]) -> Path:
-    """`path` with its "~" replaced; as it is where nobody's home is known, as in a container. (Path.expanduser raises there.)"""
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return `path` with "~" replaced; unchanged where no home directory is known.
+
+    That happens in containers, and Path.expanduser raises there.
+    """
     return Path(os.path.expanduser(path))
 
 
 def find() -> Path | None:
-    """The file that counts; None when there is none. Raises ConfigurationError when MAJORDOMO_CONFIG names one that is not there."""
+    """Return the configuration file; None when there is none.
+
+    Raises ConfigurationError when MAJORDOMO_CONFIG names a file that does not exist.
+    """
     for path in search_paths():
-        if os.path.isfile(
-            path
-        ):  # Path.is_file raises, until Python 3.14, where a folder may not be looked into
+        # Until Python 3.14, Path.is_file raises for a directory that may not be searched.
+        if os.path.isfile(path):
             return path
-        if env.variable(VARIABLE):
+        if env.variable(CONFIG_VARIABLE):
             raise ConfigurationError(
-                f"{VARIABLE} names {path}, and there is no such file",
-                details={"file": str(path), "field": VARIABLE},
+                f"{CONFIG_VARIABLE} must name an existing file; {path} does not exist",
+                details={"file": str(path), "field": CONFIG_VARIABLE},
             )
     return None
 
 
 def read(path: Path) -> ConfigFile:
-    """Raises ConfigurationError, with the line where there is one, for a file that cannot be read, is too large, or is no TOML."""
+    """Read a configuration file.
+
+    Raises ConfigurationError, with the line where there is one, for a file that cannot be read, is
+    too large, or is not valid TOML.
+    """
     document = _read(path)
     if isinstance(document, ConfigurationError):
-        raise document  # made elsewhere: the text, which may hold a key, is no local of a frame in the traceback
+        # Created in another function, so that no frame of the traceback holds the text of the file,
+        # which may contain a key.
+        raise document
     return document
 
 
 def _read(path: Path) -> ConfigFile | ConfigurationError:
-    import tomllib  # not before there is a file
+    # Imported only when there is a file.
+    import tomllib
 
     source = ConfigFile(str(path))
     try:
         with path.open("rb") as file:
-            held = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         return source.error((), f"cannot be read: {error.strerror or type(error).__name__}")
-    if len(held) > MAX_BYTES:
+    if len(content) > MAX_BYTES:
         return source.error((), f"is larger than the limit of {MAX_BYTES:,} bytes")
     try:
-        text = held.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
         tables = tomllib.loads(text)
-        return ConfigFile(source.source, with_secrets(tables), lines_of(text))
+        return ConfigFile(source.source, seal_secrets(tables), key_lines(text))
     except UnicodeDecodeError:
-        return source.error((), "is no UTF-8 text")
+        return source.error((), "is not valid UTF-8")
     except RecursionError:
         return source.error((), "is nested too deeply")
     except ConfigurationError as error:
         return source.error((), error.message)
     except ValueError as error:
-        return _no_toml(source, str(error), text)
+        return _syntax_error(source, str(error), text)
 
 
-def _no_toml(source: ConfigFile, message: str, text: str) -> ConfigurationError:
-    """What tomllib says, without what it quotes: that may be a part of a key."""
-    message, _, where = re.sub(r"(['\"]).{4,}\1", "...", message).partition(" (at ")
+def _syntax_error(source: ConfigFile, message: str, text: str) -> ConfigurationError:
+    """Return tomllib's error without the text that it quotes, which may be part of a key."""
+    message, _, position = re.sub(r"(['\"]).{4,}\1", "...", message).partition(" (at ")
     line = (
-        int(found[1])
-        if (found := re.match(r"line (\d+)", where))
+        int(match[1])
+        if (match := re.match(r"line (\d+)", position))
         else text.count("\n") + 1
-        if "end of document" in where
+        if "end of document" in position
         else 0
     )
-    return replace(source, lines={(): line}).error((), f"is no TOML: {message}")
+    return replace(source, lines={(): line}).error((), f"is not valid TOML: {message}")
 
 
-def with_secrets(value: Any, name: str = "", parent: str = "", depth: int = 0) -> Any:
-    """The same tables with keys sealed: `api_key`, the values of `headers`, and addresses that hold one. A copy.
+def seal_secrets(value: Any, name: str = "", parent: str = "", depth: int = 0) -> Any:
+    """Return a copy of the tables with keys wrapped in `Secret`.
 
-    Raises ConfigurationError for tables nested too deeply, or with a key that is no text.
+    Wrapped are `api_key`, the values of `headers`, and URLs that contain a key. Raises
+    ConfigurationError for tables that are nested too deeply or have a key that is not text.
     """
     if depth > MAX_DEPTH:
         raise ConfigurationError("is nested too deeply")
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise ConfigurationError("the name of a setting is text")
-        if any(_WITH_KEY.search(key) for key in value):
-            raise ConfigurationError("an address with a key stands where a name belongs")
-        return {key: with_secrets(inner, key, name, depth + 1) for key, inner in value.items()}
+            raise ConfigurationError("the name of a setting must be text")
+        if any(_URL_WITH_KEY.search(key) for key in value):
+            raise ConfigurationError("the name of a setting must not be a URL with a key")
+        return {key: seal_secrets(item, key, name, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [with_secrets(inner, name, parent, depth + 1) for inner in value]
+        return [seal_secrets(item, name, parent, depth + 1) for item in value]
     if isinstance(value, str) and (
-        name == "api_key" or parent == "headers" or _WITH_KEY.search(value)
+        name == "api_key" or parent == "headers" or _URL_WITH_KEY.search(value)
     ):
         return Secret(value)
     return value

@@ -1,4 +1,7 @@
-"""From what a model string means to a model: providers are made out of their tables, models out of providers, chains out of models."""
+"""From a resolved model string to a model.
+
+Providers are constructed from their tables, models from providers, and chains from models.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,20 @@ from majordomo.routing.config import Config
 from majordomo.routing.health import ChainHealth
 from majordomo.routing.model_string import ModelName, canonical
 from majordomo.routing.plugins import provider_class
-from majordomo.routing.provider_options import construct, keywords
+from majordomo.routing.provider_options import construct, constructor_keywords
 from majordomo.routing.resolve import ChainName, Target
 
 
 class ModelFactory:
-    """The providers of one configuration, each made when it is first wanted, and models of them. Safe to use from threads.
+    """Creates the providers of one configuration, each when it is first needed, and their models.
 
-    `owned`: models close their providers, which are this assembly's own. `observers` are told of the calls of all providers. Chains of one
-    name share what they know of their members' health.
+    Chains of one name share the health records of their members. The factory can be used from
+    several threads.
+
+    Args:
+        config: The configuration.
+        owned: Whether closing a model closes its provider, because no other model shares it.
+        observers: Observers for the calls of all providers.
     """
 
     def __init__(self, config: Config, *, owned: bool, observers: Sequence[Observer] = ()) -> None:
@@ -34,11 +42,12 @@ class ModelFactory:
         self._owned = owned
         self._observers = tuple(observers)
         self._health: dict[str, ChainHealth] = {}
-        self._made: dict[tuple[Any, ...], BaseProvider] = {}
+        self._providers: dict[tuple[Any, ...], BaseProvider] = {}
         self._lock = Lock()
         self._closed = False
 
     def provider(self, name: ModelName) -> BaseProvider:
+        """Return the provider of a model name, constructed at the first call."""
         key = (
             name.table,
             name.provider,
@@ -48,39 +57,40 @@ class ModelFactory:
         with self._lock:
             if self._closed:
                 raise ConfigurationError("the registry is closed", code="CLOSED")
-            if key not in self._made:
-                more = {"observers": self._observers} if self._observers else {}
-                self._made[key] = make_provider(self._config, name, **more)
-            return self._made[key]
+            if key not in self._providers:
+                keywords = {"observers": self._observers} if self._observers else {}
+                self._providers[key] = make_provider(self._config, name, **keywords)
+            return self._providers[key]
 
     def model(self, target: Target, kind: str, options: Sequence[Any]) -> Any:
-        """The model that a target means; `kind` is chat, image or embedding."""
+        """Return the model of a target; `kind` is "chat", "image" or "embedding"."""
         if isinstance(target, ChainName):
-            found = [self.model(member, kind, ()) for member in target.models]
-            return self._chain(kind, found, options, target)
-        owner = self.provider(target)
-        made = _single(owner, kind, target, options)
+            models = [self.model(member, kind, ()) for member in target.models]
+            return self._chain(kind, models, options, target)
+        provider = self.provider(target)
+        model = _model_of(provider, kind, target, options)
         if self._owned:
-            made._owned_provider = owner
-        return made
+            model._owned_provider = provider
+        return model
 
-    def end(self) -> list[BaseProvider]:
-        """Make no more; all that were made, to be closed."""
+    def shut_down(self) -> list[BaseProvider]:
+        """Refuse to create more, and return all providers so that the caller can close them."""
         with self._lock:
             self._closed = True
-            return list(self._made.values())
+            return list(self._providers.values())
 
-    def _chain(self, kind: str, found: list[Any], options: Sequence[Any], name: ChainName) -> Any:
-        from majordomo.routing import (
-            chain,  # it makes members from strings, by what stands on this file
-        )
+    def _chain(self, kind: str, models: list[Any], options: Sequence[Any], name: ChainName) -> Any:
+        # Imported here because chains resolve model strings with the registry, which imports this
+        # module.
+        from majordomo.routing import chain
 
         if kind == "embedding":
             raise ConfigurationError(
-                "there are no chains of embedding models: their vectors differ",
+                "a chain of embedding models is not supported because their vectors differ; "
+                "name one model",
                 details={"field": "model"},
             )
-        made: Callable[..., Any] = chain.ImageChain if kind == "image" else chain.Chain
+        chain_class: Callable[..., Any] = chain.ImageChain if kind == "image" else chain.Chain
         settings = dict(name.settings)
         cooldown = settings.pop("cooldown", None)
         try:
@@ -89,18 +99,22 @@ class ModelFactory:
                     self._health[name.table] = (
                         ChainHealth() if cooldown is None else ChainHealth(cooldown)
                     )
-            whole = made(found, *options, health=self._health[name.table], **settings)
+            created = chain_class(models, *options, health=self._health[name.table], **settings)
         except (ConfigurationError, TypeError) as error:
             if not name.table:
                 raise
             raise self._config.document.error(("chains", name.table), str(error)) from None
-        if self._owned:  # a chain leaves alone what it did not make; these were made for it
-            whole.aclose = lambda: close_all(found)
-        return whole
+        if self._owned:
+            # A chain does not close models that it was given, but these were created for it.
+            created.aclose = lambda: close_all(models)
+        return created
 
 
 def configured_class(config: Config, table: str) -> type[BaseProvider]:
-    """The class that `[providers.TABLE]` is about. Raises ConfigurationError when there is none such."""
+    """Return the provider class of `[providers.TABLE]`.
+
+    Raises ConfigurationError when there is no such kind of provider.
+    """
     path = ("providers", table, "type")
     text = config.providers[table].type
     try:
@@ -112,66 +126,93 @@ def configured_class(config: Config, table: str) -> type[BaseProvider]:
             path, Redactor(config.document.secrets(path, text))(error.message), error.code
         ) from None
     if kind is None:
-        raise config.document.error(path, "names no kind of provider", "UNKNOWN_PROVIDER")
+        raise config.document.error(path, "must name a kind of provider", "UNKNOWN_PROVIDER")
     return kind
 
 
-def make_provider(config: Config, name: ModelName, **more: Any) -> BaseProvider:
-    """The provider a name means, with its table's keywords, its defaults, or the DSN's address and key. `more` are keywords for
-    constructors that take them, whatever the table says. Raises ConfigurationError."""
+def make_provider(config: Config, name: ModelName, **overrides: Any) -> BaseProvider:
+    """Construct the provider of a model name.
+
+    It gets the keywords of its table, or the URL and key of the DSN, or only its defaults.
+
+    Args:
+        config: The configuration.
+        name: The model name.
+        **overrides: Further keywords, passed to constructors that accept them. They override the
+            table.
+
+    Raises:
+        ConfigurationError: There is no such provider, or its settings are invalid.
+    """
     if name.table:
         table = dict(config.providers[name.table].keywords)
         path = ("providers", name.table)
         if isinstance(table.get("gpu"), str):
             gpu = config.document.text((*path, "gpu"), table["gpu"])
             table["gpu"] = named_group(gpu, **config.gpus.get(gpu, {}))
-        return construct(configured_class(config, name.table), table, config.document, path, **more)
-    kind: Any = provider_class(name.provider)
-    if kind is None:
+        kind = configured_class(config, name.table)
+        return construct(kind, table, config.document, path, **overrides)
+    provider_type: Any = provider_class(name.provider)
+    if provider_type is None:
         raise ConfigurationError(
             f"there is no provider {name.provider!r}",
             code="UNKNOWN_PROVIDER",
             details={"field": "model"},
         )
-    if more:
-        more = {keyword: value for keyword, value in more.items() if keyword in keywords(kind)}
+    if overrides:
+        accepted = constructor_keywords(provider_type)
+        overrides = {keyword: value for keyword, value in overrides.items() if keyword in accepted}
     if not name.base_url:
-        return cast("BaseProvider", kind(**more))
-    if not hasattr(kind, "local"):
-        raise ConfigurationError(f"{name.provider} has no address", details={"field": "model"})
-    if name.with_user and not getattr(kind, "basic_auth", False):
+        return cast("BaseProvider", provider_type(**overrides))
+    if not hasattr(provider_type, "local"):
         raise ConfigurationError(
-            f"{name.provider} takes a key alone before the @ of a model string, no user; a colon of the key is written %3A",
+            f"provider {name.provider} takes no URL; write {name.provider}/MODEL",
             details={"field": "model"},
         )
-    base_url = name.base_url + (kind.version_path if name.base_url.count("/") == 2 else "")
-    return cast("BaseProvider", kind(base_url=base_url, api_key=name.key, **more))
+    if name.with_user and not getattr(provider_type, "basic_auth", False):
+        raise ConfigurationError(
+            f"provider {name.provider} takes a key before the @ of a model string, not "
+            "user:password; write a colon in the key as %3A",
+            details={"field": "model"},
+        )
+    version_path = provider_type.version_path if name.base_url.count("/") == 2 else ""
+    return cast(
+        "BaseProvider",
+        provider_type(base_url=name.base_url + version_path, api_key=name.key, **overrides),
+    )
 
 
-def _single(owner: BaseProvider, kind: str, name: ModelName, options: Sequence[Any]) -> Any:
-    chosen = name.model or _default(owner, kind, name)
+def _model_of(provider: BaseProvider, kind: str, name: ModelName, options: Sequence[Any]) -> Any:
+    model_id = name.model or _default_model(provider, kind, name)
     if kind == "chat":
-        return owner.model(chosen, *_preset(llm.Request(), name.options), *options)
+        preset = _preset(llm.Request(), name.options)
+        return provider.model(model_id, *preset, *options)
     if kind == "image":
-        return owner.image_model(chosen, *_preset(imagegen.Request(""), name.options), *options)
+        preset = _preset(imagegen.Request(""), name.options)
+        return provider.image_model(model_id, *preset, *options)
     if name.options:
         raise ConfigurationError(
-            "an embedding model takes no options in its string", details={"field": "model"}
+            "the model string of an embedding model must not have options; "
+            f"got {', '.join(name.options)}",
+            details={"field": "model"},
         )
-    return owner.embedding_model(chosen)
+    return provider.embedding_model(model_id)
 
 
-def _default(owner: BaseProvider, kind: str, name: ModelName) -> str:
-    chosen = getattr(owner, "default_models", {}).get(kind)
-    if chosen is None:
+def _default_model(provider: BaseProvider, kind: str, name: ModelName) -> str:
+    model_id = getattr(provider, "default_models", {}).get(kind)
+    if model_id is None:
         raise ConfigurationError(
-            f"which model of {name}? Say {name}/MODEL", details={"field": "model"}
+            f"{name} has no default {kind} model; write {name}/MODEL", details={"field": "model"}
         )
-    return str(chosen)
+    return str(model_id)
 
 
 def _preset(blank: Any, options: Mapping[str, Any]) -> list[Any]:
-    """The string's options as an option of the model, tried on an empty request so that a misspelled one is said at once."""
+    """Return the string's options as an option of the model.
+
+    They are applied to an empty request first, so that a misspelled one is reported at once.
+    """
     if not options:
         return []
     try:

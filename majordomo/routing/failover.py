@@ -1,4 +1,28 @@
-"""What both kinds of chain do: walk along the members, judge what went wrong, and say so in the end."""
+"""Failover: call the members of a chain in order until one answers. Shared by both chain classes.
+
+Theory of operation
+-------------------
+`_failover` runs once per call of the chain:
+
+1. `_admitted_members` yields the members that may be called, in order. A member with a circuit
+   breaker needs a `MemberPermit`; a nested chain has no breaker of its own, because it has those of
+   its members. A member that is cooling down is skipped, with an error of code COOLING_DOWN.
+2. `_attempt` checks the known capabilities, calls the member, and records the outcome with the
+   permit, whatever happens.
+3. An answer ends the failover. So does an error after a part of the answer was delivered
+   (StreamBrokenError), and an error that another member would not avoid (`should_fail_over`).
+   Otherwise the error is kept and the next member is called.
+4. When every member was skipped, the one whose cooldown ends first is called as a last resort,
+   unless another call already probes it.
+5. When no member is left, ChainExhaustedError is raised with the errors in member order.
+
+Invariants:
+* Every permit is used for one attempt and is settled by it.
+* `failures` maps the index of a member to its error; a member has at most one.
+* The attempts of one call never overlap, and a member's stream is closed before the next is called.
+
+Ownership: the chain closes only the members that it made from model strings.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +59,23 @@ Emit = Callable[[Any], None]
 
 
 class MemberEvents:
-    """Hands a member's events on, and knows whether a part of the answer was among them.
-
-    `partial` is what of the answer had come when it broke off.
-    """
+    """Passes a member's events on and notes whether a part of the answer was among them."""
 
     def __init__(self, emit: Emit | None, permit: MemberPermit | None) -> None:
         self._emit = emit
         self._permit = permit
         self.delivered: bool = False
+        """Whether a part of the answer was passed on. Loading and Queued events are none."""
         self.partial: Any = None
+        """The reply or result so far, when the answer was interrupted."""
 
     @property
     def wants_events(self) -> bool:
+        """Whether the caller of the chain listens to events."""
         return self._emit is not None
 
     def __call__(self, event: Any) -> None:
+        """Pass one event on."""
         if not self.delivered and not isinstance(event, (Loading, Queued)):
             self.delivered = True
             if self._permit is not None:
@@ -60,9 +85,10 @@ class MemberEvents:
 
 
 class ChainBase(ABC, Generic[M, Option]):
-    """Models in order, asked until one answers. A kind of chain says of which kind they are."""
+    """Models in order, called until one answers. Subclasses define the kind of model."""
 
-    operation: str  # "chat" or "image"
+    operation: str
+    """The kind of call, "chat" or "image"."""
     _kind: type[M]
     provider = "chain"
 
@@ -78,12 +104,13 @@ class ChainBase(ABC, Generic[M, Option]):
     ) -> None:
         if cooldown is not None and health is not None:
             raise ConfigurationError(
-                "a health has a cooldown of its own: give one of the two",
+                "cooldown and health must not both be given; set the cooldown of the ChainHealth",
                 details={"field": "cooldown"},
             )
         if isinstance(models, (str, bytes)) or not isinstance(models, Iterable):
             raise ConfigurationError(
-                "models is a list of models or model strings", details={"field": "models"}
+                f"models must be a list of models or model strings; got {type(models).__name__}",
+                details={"field": "models"},
             )
         self._options = options
         self._fallback_on = as_reasons(fallback_on)
@@ -92,7 +119,7 @@ class ChainBase(ABC, Generic[M, Option]):
         )
         self._limits = limits or Limits()
         self._owned: list[M] = []
-        held: list[M] = []
+        members: list[M] = []
         for member in models:
             if isinstance(member, str):
                 model = self._resolve_model(member)
@@ -101,17 +128,20 @@ class ChainBase(ABC, Generic[M, Option]):
                 model = member
             else:
                 raise ConfigurationError(
-                    f"this chain is made of {self.operation} models and model strings, not of {type(member).__name__}",
+                    f"models must be {self.operation} models or model strings; "
+                    f"got {type(member).__name__}",
                     details={"field": "models"},
                 )
             if _contains(model, self):
                 raise ConfigurationError(
-                    "a chain cannot be within itself", details={"field": "models"}
+                    "a chain must not contain itself", details={"field": "models"}
                 )
-            held.append(model)
-        if not held:
-            raise ConfigurationError("a chain needs models", details={"field": "models"})
-        self._members = tuple(held)
+            members.append(model)
+        if not members:
+            raise ConfigurationError(
+                "models must have at least one model; got none", details={"field": "models"}
+            )
+        self._members = tuple(members)
         self._targets = _targets(self._members)
         names = [f"{model.provider}/{model.id}" for model in self._members]
         self._capabilities = Capabilities(capabilities or {}, names)
@@ -119,29 +149,37 @@ class ChainBase(ABC, Generic[M, Option]):
 
     @abstractmethod
     def _resolve_model(self, model_string: str) -> M:
-        """The model of a model string; it is closed with the chain."""
+        """Return the model of a model string. It is closed with the chain."""
 
     @property
     def members(self) -> tuple[M, ...]:
+        """The models of the chain, in order."""
         return self._members
 
     def status(self) -> tuple[MemberStatus, ...]:
-        """How the members are, as calls have found them; those of a chain within in its place."""
-        found: list[MemberStatus] = []
+        """Return the health of the members as calls have found it.
+
+        A nested chain is replaced by the status of its members.
+        """
+        statuses: list[MemberStatus] = []
         for model, target in zip(self._members, self._targets, strict=True):
             if isinstance(model, ChainBase):
-                found += model.status()
+                statuses += model.status()
             else:
-                found.append(self.health.status(target, self.operation, model.provider, model.id))
-        return tuple(found)
+                statuses.append(
+                    self.health.status(target, self.operation, model.provider, model.id)
+                )
+        return tuple(statuses)
 
     async def probe(self) -> tuple[MemberStatus, ...]:
-        """Ask the members' providers whether they answer. It is free: nothing is generated and no model loaded.
+        """Run the health checks of the members' providers, and return the status after them.
 
-        Who answers need rest no longer, so that the next call tries it; who is out of reach begins to rest. Who asked to be left alone for
-        a time is left alone, and a member whose provider is not known stays as it is. Returns the status after it.
+        This is free: nothing is generated and no model is loaded. The cooldown of a member that
+        answers ends, so that the next call tries it; a member that cannot be reached starts to cool
+        down. A member that asked to wait for a time is left alone until then, and one without a
+        known provider keeps its status.
         """
-        found: dict[int, Health] = {}
+        results: dict[int, Health] = {}
         chains = [
             cast("ChainBase[Any, Any]", model)
             for model in self._members
@@ -153,25 +191,26 @@ class ChainBase(ABC, Generic[M, Option]):
             if model.provider_instance is not None
         }
 
-        async def ask(key: int, provider: Any) -> None:
-            found[key] = await _check_health(provider)
+        async def check(key: int, provider: Any) -> None:
+            results[key] = await _check_health(provider)
 
-        async with create_task_group() as group:  # no exception leaves `ask`, nor a probe
+        # Neither `check` nor the probe of a nested chain raises an exception.
+        async with create_task_group() as group:
             for key, provider in providers.items():
-                group.start_soon(ask, key, provider)
+                group.start_soon(check, key, provider)
             for chain in chains:
                 group.start_soon(chain.probe)
         for model, target in zip(self._members, self._targets, strict=True):
-            if (health := found.get(id(model.provider_instance))) is not None:
+            if (health := results.get(id(model.provider_instance))) is not None:
                 self.health.record_health(target, self.operation, health)
         return self.status()
 
     def probe_sync(self) -> tuple[MemberStatus, ...]:
-        """The same, blocking."""
+        """Blocking version of `probe`."""
         return portal.run(self.probe)
 
     async def aclose(self) -> None:
-        """Close the members that were made from strings. The others belong to whoever made them."""
+        """Close the members that were made from model strings. The others are left open."""
         await close_all(self._owned)
 
     def __repr__(self) -> str:
@@ -180,60 +219,62 @@ class ChainBase(ABC, Generic[M, Option]):
     async def _failover(
         self,
         need: Capability | None,
-        ask: Callable[[M, MemberEvents], Awaitable[A]],
+        call_member: Callable[[M, MemberEvents], Awaitable[A]],
         emit: Emit | None,
     ) -> tuple[A, M, tuple[FailedAttempt, ...]]:
-        """The first answer, who gave it, and who was tried before."""
-        missed: dict[int, MajordomoError] = {}
-        for place, permit in self._admitted_members(missed):
-            hearing = MemberEvents(emit, permit)
-            model = self._members[place]
+        """Return the first answer, the member that gave it, and the attempts that failed before."""
+        failures: dict[int, MajordomoError] = {}
+        for index, permit in self._admitted_members(failures):
+            events = MemberEvents(emit, permit)
+            model = self._members[index]
             try:
-                answer = await self._attempt(model, permit, need, ask, hearing)
+                answer = await self._attempt(model, permit, need, call_member, events)
             except MajordomoError as error:
-                if hearing.delivered:
-                    told = broken_stream_error(
-                        error, hearing.partial, failed_attempts(self._failures_in_order(missed))
+                if events.delivered:
+                    broken = broken_stream_error(
+                        error, events.partial, failed_attempts(_in_member_order(failures))
                     )
-                    raise told from (error.__cause__ if told is error else error)
+                    raise broken from (error.__cause__ if broken is error else error)
                 if not should_fail_over(error, self._fallback_on):
                     raise
-                missed[place] = error
+                failures[index] = error
             else:
-                return answer, model, failed_attempts(self._failures_in_order(missed))
-        raise exhausted_error(self._failures_in_order(missed), self.id)
-
-    def _failures_in_order(self, missed: Mapping[int, MajordomoError]) -> list[MajordomoError]:
-        return [missed[place] for place in sorted(missed)]
+                return answer, model, failed_attempts(_in_member_order(failures))
+        raise exhausted_error(_in_member_order(failures), self.id)
 
     def _admitted_members(
-        self, missed: dict[int, MajordomoError]
+        self, failures: dict[int, MajordomoError]
     ) -> Iterator[tuple[int, MemberPermit | None]]:
-        """Places in order with the leave to ask there. Who rests is missed; if nobody could be asked, the one whose rest ends first is."""
-        resting: dict[str, int] = {}
-        for place, target in enumerate(self._targets):
-            if isinstance(self._members[place], ChainBase):  # a chain has the health of its members
-                yield place, None
-            elif (permit := self.health.admit(target, self.operation)) is not None:
-                yield place, permit
-            else:
-                resting.setdefault(target, place)
-                missed[place] = self._cooling_down_error(place)
-        if resting and all(was_skipped(error) for error in missed.values()):
-            permit = self.health.admit_probe(list(resting), self.operation)
-            if permit is not None:
-                del missed[resting[permit.target]]
-                yield resting[permit.target], permit
+        """Yield the index and the permit of each member that may be called.
 
-    def _cooling_down_error(self, place: int) -> MajordomoError:
-        model = self._members[place]
-        status = self.health.status(self._targets[place], self.operation)
-        what = f"{model.provider}/{model.id}"
+        A member that is cooling down is added to `failures`. When all members were skipped, the one
+        whose cooldown ends first is yielded as a last resort.
+        """
+        cooling_down: dict[str, int] = {}
+        for index, target in enumerate(self._targets):
+            if isinstance(self._members[index], ChainBase):
+                yield index, None
+            elif (permit := self.health.admit(target, self.operation)) is not None:
+                yield index, permit
+            else:
+                cooling_down.setdefault(target, index)
+                failures[index] = self._cooling_down_error(index)
+        if cooling_down and all(was_skipped(error) for error in failures.values()):
+            permit = self.health.admit_probe(list(cooling_down), self.operation)
+            if permit is not None:
+                index = cooling_down[permit.target]
+                del failures[index]
+                yield index, permit
+
+    def _cooling_down_error(self, index: int) -> MajordomoError:
+        model = self._members[index]
+        status = self.health.status(self._targets[index], self.operation)
+        name = f"{model.provider}/{model.id}"
         after = f" after {status.code}" if status.code else ""
         return OverloadedError(
-            f"{what} is cooling down for another {status.remaining:.1f} s{after}"
+            f"{name} is cooling down for another {status.remaining:.1f} s{after}"
             if status.remaining
-            else f"another call is just trying {what}{after}",
+            else f"another call is already probing {name}{after}",
             code=COOLING_DOWN,
             provider=model.provider,
             model=model.id,
@@ -246,13 +287,14 @@ class ChainBase(ABC, Generic[M, Option]):
         model: M,
         permit: MemberPermit | None,
         need: Capability | None,
-        ask: Callable[[M, MemberEvents], Awaitable[A]],
-        hearing: MemberEvents,
+        call_member: Callable[[M, MemberEvents], Awaitable[A]],
+        events: MemberEvents,
     ) -> A:
+        """Call one member and record the outcome."""
         try:
             if need is not None:
                 await self._capabilities.check(model, need)
-            answer = await ask(model, hearing)
+            answer = await call_member(model, events)
         except BaseException as error:
             if isinstance(error, MajordomoError):
                 error.with_context(model.provider, model.id)
@@ -264,6 +306,10 @@ class ChainBase(ABC, Generic[M, Option]):
         return answer
 
 
+def _in_member_order(failures: Mapping[int, MajordomoError]) -> list[MajordomoError]:
+    return [failures[index] for index in sorted(failures)]
+
+
 def _contains(model: object, chain: object) -> bool:
     return model is chain or (
         isinstance(model, ChainBase) and any(_contains(member, chain) for member in model.members)
@@ -271,24 +317,25 @@ def _contains(model: object, chain: object) -> bool:
 
 
 def _targets(models: Iterable[llm.Model | imagegen.Model]) -> tuple[str, ...]:
-    """A name for each member, the same in every chain of the same members: provider, model, address; alike ones are numbered.
+    """Return the target of each member: provider, model and URL, with a number if not unique.
 
-    Two accounts at one address are two targets, and the same model twice is one.
+    Chains of the same members have the same targets. Two accounts at one URL are two targets; the
+    same model twice is one.
     """
-    seen: dict[str, list[int]] = {}
-    found = []
+    providers_by_name: dict[str, list[int]] = {}
+    targets = []
     for model in models:
         address = getattr(model.provider_instance, "address", None)
         name = f"{model.provider}/{model.id}"
         if isinstance(address, BaseURL):
             name += f" at {address.origin}{address.path}"
-        owners = seen.setdefault(name, [])
-        owner = id(model if model.provider_instance is None else model.provider_instance)
-        if owner not in owners:
-            owners.append(owner)
-        number = owners.index(owner) + 1
-        found.append(name if number == 1 else f"{name} #{number}")
-    return tuple(found)
+        providers = providers_by_name.setdefault(name, [])
+        provider = id(model if model.provider_instance is None else model.provider_instance)
+        if provider not in providers:
+            providers.append(provider)
+        number = providers.index(provider) + 1
+        targets.append(name if number == 1 else f"{name} #{number}")
+    return tuple(targets)
 
 
 async def _check_health(provider: llm.Provider | imagegen.Provider) -> Health:
@@ -296,5 +343,5 @@ async def _check_health(provider: llm.Provider | imagegen.Provider) -> Health:
         return await provider.health()
     except MajordomoError as error:
         return Health(False, error.message, error=error)
-    except Exception as error:  # a program's own provider; the group would wrap it
+    except Exception as error:  # a custom provider may raise anything; the group would wrap it
         return Health(False, f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What a member's error means for the chain: ask the next, or tell the caller."""
+"""What the error of a member means for a chain: call the next member, or raise it."""
 
 from __future__ import annotations
 
@@ -30,58 +30,67 @@ NEVER_FAIL_OVER = (
     InvalidRequestError,
     PermissionDeniedError,
 )
-MAX_SHOWN_FAILURES = 8  # failures in a message; `failures` has them all
+# Failures shown in the message; `failures` of the error has them all.
+MAX_SHOWN_FAILURES = 8
 
 
-def as_reasons(on: object) -> tuple[Reason, ...]:
-    """`on` as a tuple. Raises ConfigurationError for what is neither a class of the error tree nor a code."""
-    given = (on,) if isinstance(on, (str, type)) or not isinstance(on, Iterable) else tuple(on)
-    for reason in given:
+def as_reasons(fallback_on: object) -> tuple[Reason, ...]:
+    """Return `fallback_on` as a tuple.
+
+    Raises ConfigurationError for an item that is neither a class of the error tree nor a code.
+    """
+    reasons = (
+        (fallback_on,)
+        if isinstance(fallback_on, (str, type)) or not isinstance(fallback_on, Iterable)
+        else tuple(fallback_on)
+    )
+    for reason in reasons:
         if not (isinstance(reason, str) and reason) and not (
             isinstance(reason, type) and issubclass(reason, MajordomoError)
         ):
             raise ConfigurationError(
-                "fallback_on names classes of errors, or their codes",
+                f"fallback_on must contain error classes or error codes; got {reason!r}",
                 details={"field": "fallback_on"},
             )
-    return given
+    return reasons
 
 
-def should_fail_over(error: MajordomoError, on: Sequence[Reason]) -> bool:
-    """Whether the next member is asked."""
+def should_fail_over(error: MajordomoError, fallback_on: Sequence[Reason]) -> bool:
+    """Return whether the next member is called after this error."""
     if any(
         error.code == reason if isinstance(reason, str) else isinstance(error, reason)
-        for reason in on
+        for reason in fallback_on
     ):
         return True
     if isinstance(error, ChainExhaustedError) and error.failures:
-        return all(should_fail_over(failure, on) for failure in error.failures)
+        return all(should_fail_over(failure, fallback_on) for failure in error.failures)
     if is_unsupported(error):
         return True
-    # A server's word that a refusal may be asked again is about that server, and a stranger's
+    # A server may mark a refusal as retryable. That concerns this server only, and its response is
+    # untrusted input.
     return error.retryable and not isinstance(error, NEVER_FAIL_OVER)
 
 
 def is_unsupported(error: MajordomoError) -> bool:
-    """Whether it was known before anything was sent that the member cannot do this."""
+    """Return whether it was known before anything was sent that the member cannot do this."""
     return isinstance(error, UnsupportedError) and error.status is None
 
 
 def was_skipped(error: MajordomoError) -> bool:
-    """Whether the member was not asked at all; of a chain within, nobody."""
+    """Return whether nothing was sent to the member; to no member in a nested chain."""
     if isinstance(error, ChainExhaustedError) and error.failures:
         return all(was_skipped(failure) for failure in error.failures)
     return error.code == COOLING_DOWN or is_unsupported(error)
 
 
 def failed_attempts(errors: Iterable[MajordomoError]) -> tuple[FailedAttempt, ...]:
-    """Who failed, the members of chains within in their place."""
-    found: list[FailedAttempt] = []
+    """Return the failed attempts, those of nested chains in their place."""
+    attempts: list[FailedAttempt] = []
     for error in errors:
         if isinstance(error, ChainExhaustedError) and error.failures:
-            found += failed_attempts(error.failures)
+            attempts += failed_attempts(error.failures)
         else:
-            found.append(
+            attempts.append(
                 FailedAttempt(
                     error.provider or "",
                     error.model or "",
@@ -90,20 +99,23 @@ def failed_attempts(errors: Iterable[MajordomoError]) -> tuple[FailedAttempt, ..
                     was_skipped(error),
                 )
             )
-    return tuple(found)
+    return tuple(attempts)
 
 
 def exhausted_error(failures: Sequence[MajordomoError], chain: str) -> ChainExhaustedError:
-    """Nobody answered. It may be tried again if any member's failure may."""
-    words = [
+    """Return the error for a chain in which no member answered.
+
+    It is retryable if any member's error is.
+    """
+    messages = [
         f"{error.provider}/{error.model}: {plain_text(error.message, 200)}"
         for error in failures[:MAX_SHOWN_FAILURES]
     ]
     if len(failures) > MAX_SHOWN_FAILURES:
-        words.append(f"and {len(failures) - MAX_SHOWN_FAILURES} more")
+        messages.append(f"and {len(failures) - MAX_SHOWN_FAILURES} more")
     waits = [error.retry_after for error in failures if error.retry_after is not None]
     return ChainExhaustedError(
-        f"no member answered: {'; '.join(words)}",
+        f"no member answered: {'; '.join(messages)}",
         failures=failures,
         provider="chain",
         model=chain,
@@ -121,7 +133,10 @@ def exhausted_error(failures: Sequence[MajordomoError], chain: str) -> ChainExha
 def broken_stream_error(
     error: MajordomoError, partial: Any, before: tuple[FailedAttempt, ...]
 ) -> StreamBrokenError:
-    """The error of an answer of which the caller has had a part. `partial` is that part, a reply, a result or None."""
+    """Return the error for an answer that was interrupted after a part of it was delivered.
+
+    `partial` is that part, a reply, a result or None; `before` are the attempts that failed before.
+    """
     if isinstance(error, StreamBrokenError) and error.partial is not None:
         partial = error.partial
     if isinstance(partial, (llm.Reply, imagegen.Result)):
@@ -139,7 +154,7 @@ def broken_stream_error(
         error.partial = partial
         return error
     return StreamBrokenError(
-        f"the answer broke off: {error.message}",
+        f"the answer was interrupted: {error.message}",
         partial=partial,
         provider=error.provider,
         model=error.model,

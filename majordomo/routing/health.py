@@ -1,4 +1,4 @@
-"""The health of everything that chains ask: who rests, who is tried again, and who wants to hear of it."""
+"""The health records of the targets that chains call, and the listeners to their changes."""
 
 from __future__ import annotations
 
@@ -25,41 +25,61 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """A target has changed its state; `left` is the seconds of its rest, `code` that of its last error ("" when it had none)."""
+    """The circuit breaker of a target changed its state."""
 
     target: str
+    """The target: provider, model and URL."""
     operation: str
+    """The kind of call, "chat" or "image"."""
     before: State
+    """The state before the change."""
     after: State
+    """The state after the change."""
     remaining: float = 0.0
+    """Seconds of the cooldown left; 0 unless `after` is "open"."""
     code: str = ""
+    """The code of the last error; "" when there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """How a member of a chain is, as calls have found it.
-
-    `state`: "closed" is asked as usual, "open" rests, "half_open" has rested and is tried by one call at a time. `failures` are those in
-    a row that count, `left` the seconds of rest left and `until` its end on the health's clock (None when it does not rest), `code` that
-    of the last error. Since the beginning it was `asked` so often, `answered` and `failed`; the others are under way or were given up.
-    """
+    """The health of one member of a chain, as calls have found it."""
 
     provider: str
+    """The name of its provider."""
     model: str
+    """The id of the model."""
     target: str
+    """The target: provider, model and URL."""
     operation: str
+    """The kind of call, "chat" or "image"."""
     state: State = "closed"
+    """The state of its circuit breaker.
+
+    "closed": it is called as usual. "open": it is cooling down. "half_open": the cooldown is over,
+    and one call at a time probes it.
+    """
     failures: int = 0
+    """Number of consecutive failures that count."""
     remaining: float = 0.0
+    """Seconds of the cooldown left; 0 when it is not cooling down."""
     until: float | None = None
+    """End of the cooldown on the clock of the `ChainHealth`; None when it is not cooling down."""
     code: str = ""
+    """The code of the last error; "" when there was none."""
     attempts: int = 0
+    """Number of calls since the start. Calls beyond `successes` and `errors` are still running or
+    were canceled."""
     successes: int = 0
+    """Number of calls that were answered."""
     errors: int = 0
+    """Number of calls that failed."""
 
 
 @dataclass(slots=True)
 class _TargetRecord:
+    """The circuit breaker and the counters of one target and operation."""
+
     breaker: CircuitBreaker
     code: str = ""
     attempts: int = 0
@@ -68,12 +88,27 @@ class _TargetRecord:
 
 
 class ChainHealth:
-    """A target (a model at an address) that failed `failures` times in a row, overloaded, out of reach or out of time, rests: `cooldown`
-    seconds at first, twice as long each further time, at most `longest`, and up to a tenth more. Then one call at a time tries it, and
-    the first that goes well ends it. An answer with a status of 400 to 499 is an answer; a rate limit that names a time rests that long.
+    """The health records of targets (a model at a URL), one circuit breaker for each.
 
-    Chains may share one: it is safe across threads and event loops. `listeners` hear each HealthChanged, in the thread where it happens;
-    what they raise is ignored. `clock` gives seconds and may jump. Raises ConfigurationError for figures that cannot be.
+    A target that fails `failures` times in a row (overloaded, unreachable or timed out) is skipped
+    during a cooldown. The cooldown doubles each time, up to `max_cooldown`, plus a random part of
+    up to one tenth. Afterwards one call at a time probes the target, and the first successful call
+    ends the failure. A response with a status from 400 to 499 counts as an answer. A rate limit
+    that names a time skips the target for that time.
+
+    Chains may share one: it can be used from several threads and event loops.
+
+    Args:
+        cooldown: Seconds of the first cooldown.
+        failures: Number of consecutive failures that start a cooldown, 1 or more.
+        max_cooldown: Upper limit of the doubled cooldown in seconds.
+        listeners: Functions that are called with each HealthChanged, in the thread in which it
+            happens. An exception that a listener raises is ignored.
+        clock: Returns the current time in seconds. It may jump.
+        fraction: Returns a number from 0 to 1, the random part of the cooldown.
+
+    Raises:
+        ConfigurationError: A number is out of range.
     """
 
     def __init__(
@@ -93,54 +128,65 @@ class ChainHealth:
         self._records: dict[tuple[str, str], _TargetRecord] = {}
 
     def admit(self, target: str, operation: str) -> MemberPermit | None:
-        """Leave to ask now, which must be given back; None while the target rests or another call tries it."""
+        """Return a permit to call the target now.
 
-        def ask(record: _TargetRecord, now: float) -> int | None:
+        The permit must be settled with its `succeeded` or `failed`. None means that the target is
+        cooling down or that another call probes it.
+        """
+
+        def change(record: _TargetRecord, now: float) -> int | None:
             return _count_attempt(record, record.breaker.admit(now))
 
-        epoch = self._change(target, operation, ask)
-        return None if epoch is None else MemberPermit(self, target, operation, epoch)
+        return self._permit(target, operation, change)
 
     def admit_probe(self, targets: Sequence[str], operation: str) -> MemberPermit | None:
-        """Leave to ask the one whose rest ends first, when all rest; None while a call tries any of them."""
+        """Return a permit for the target whose cooldown ends first, although all are cooling down.
+
+        None means that another call probes that target.
+        """
         now = self._clock()
         with self._lock:
-            # One that is tried just now has no rest left: it comes first, and keeps the others out
+            # A target that is being probed has no cooldown left, so it is chosen first and keeps
+            # the others from being probed as well.
             target = min(
                 targets, key=lambda name: self._record(name, operation).breaker.remaining(now)
             )
 
-        def ask(record: _TargetRecord, now: float) -> int | None:
+        def change(record: _TargetRecord, now: float) -> int | None:
             return _count_attempt(record, record.breaker.admit_probe(now))
 
-        epoch = self._change(target, operation, ask)
-        return None if epoch is None else MemberPermit(self, target, operation, epoch)
+        return self._permit(target, operation, change)
 
-    def record_health(self, target: str, operation: str, found: Health) -> None:
-        """What the provider's own `health()` said."""
-        if not found.ok and found.error is not None and outcome_of(found.error) != "failed":
-            return  # it answered, if only to say that it does not know the question
+    def record_health(self, target: str, operation: str, health: Health) -> None:
+        """Record the result of the provider's own `health()`."""
+        if not health.ok and health.error is not None and outcome_of(health.error) != "failed":
+            # The server answered, even if it does not support the health check.
+            return
 
-        def note(record: _TargetRecord, now: float) -> None:
-            record.breaker.record_health(found.ok, now)
-            if found.error is not None:
-                record.code = found.error.code
+        def change(record: _TargetRecord, now: float) -> None:
+            record.breaker.record_health(health.ok, now)
+            if health.error is not None:
+                record.code = health.error.code
 
-        self._change(target, operation, note)
+        self._change(target, operation, change)
 
     def status(
         self, target: str, operation: str, provider: str = "", model: str = ""
     ) -> MemberStatus:
-        """How a target is now. Asking changes nothing."""
+        """Return the status of a target, without changing it.
+
+        `provider` and `model` are copied to the status.
+        """
         now = self._clock()
         with self._lock:
             record = self._records.get((target, operation))
             if record is None:
                 return MemberStatus(provider, model, target, operation)
-            condition = record.breaker
-            left = condition.remaining(now)
+            breaker = record.breaker
+            remaining = breaker.remaining(now)
+            # The breaker changes its state only when the next call is admitted.
             state: State = (
-                "half_open" if condition.state == "open" and not left else condition.state
+                "half_open" if breaker.state == "open" and not remaining else breaker.state
             )
             return MemberStatus(
                 provider,
@@ -148,14 +194,23 @@ class ChainHealth:
                 target,
                 operation,
                 state,
-                condition.failures,
-                left,
-                condition.until if left else None,
+                breaker.failures,
+                remaining,
+                breaker.until if remaining else None,
                 record.code,
                 record.attempts,
                 record.successes,
                 record.errors,
             )
+
+    def _permit(
+        self,
+        target: str,
+        operation: str,
+        change: Callable[[_TargetRecord, float], int | None],
+    ) -> MemberPermit | None:
+        epoch = self._change(target, operation, change)
+        return None if epoch is None else MemberPermit(self, target, operation, epoch)
 
     def _record(self, target: str, operation: str) -> _TargetRecord:
         return self._records.setdefault(
@@ -165,35 +220,41 @@ class ChainHealth:
     def _change(
         self, target: str, operation: str, change: Callable[[_TargetRecord, float], T]
     ) -> T:
+        """Change a record under the lock, then notify the listeners of a new state."""
         now = self._clock()
         with self._lock:
             record = self._record(target, operation)
-            condition = record.breaker
-            before = condition.state
-            given = change(record, now)
-            if condition.state == before:
-                return given
-            news = HealthChanged(
-                target, operation, before, condition.state, condition.remaining(now), record.code
+            breaker = record.breaker
+            before = breaker.state
+            result = change(record, now)
+            if breaker.state == before:
+                return result
+            event = HealthChanged(
+                target, operation, before, breaker.state, breaker.remaining(now), record.code
             )
         for listener in self._listeners:
-            with suppress(Exception):  # whoever listens never breaks a call
-                listener(news)
-        return given
+            # An error of a listener must not break the call.
+            with suppress(Exception):
+                listener(event)
+        return result
 
 
 @dataclass(slots=True)
 class MemberPermit:
-    """Leave to ask a target once. It is given back by saying what became of it; saying it twice is fine, the first time counts."""
+    """The permit for one call of a target.
+
+    It is settled by `succeeded` or `failed`; only the first of them counts.
+    """
 
     health: ChainHealth
     target: str
     operation: str
     epoch: int
-    _given_back: bool = field(default=False, repr=False)
+    """The epoch of the circuit breaker in which the call was admitted."""
+    _settled: bool = field(default=False, repr=False)
 
     def on_first_event(self) -> None:
-        """A part of the answer is there."""
+        """Record that the first part of the answer arrived."""
         self.health._change(
             self.target,
             self.operation,
@@ -201,29 +262,31 @@ class MemberPermit:
         )
 
     def succeeded(self) -> None:
-        self._record("answered")
+        """Settle the permit: the target answered."""
+        self._settle("answered")
 
     def failed(self, error: BaseException) -> None:
-        """An error, or a cancellation, which says nothing."""
-        self._record(outcome_of(error), error)
+        """Settle the permit after an error or a cancellation; a cancellation is no failure."""
+        self._settle(outcome_of(error), error)
 
-    def _record(self, what: BreakerOutcome, error: BaseException | None = None) -> None:
-        if self._given_back:
+    def _settle(self, outcome: BreakerOutcome, error: BaseException | None = None) -> None:
+        if self._settled:
             return
-        self._given_back = True
+        self._settled = True
         wait = error.retry_after or 0.0 if isinstance(error, MajordomoError) else 0.0
 
-        def note(record: _TargetRecord, now: float) -> None:
-            record.breaker.record(self.epoch, what, now, wait)
+        def change(record: _TargetRecord, now: float) -> None:
+            record.breaker.record(self.epoch, outcome, now, wait)
             if error is None:
                 record.successes += 1
             elif isinstance(error, UnsupportedError) and error.status is None:
-                record.attempts -= 1  # nothing was sent
+                # Nothing was sent, so this was no attempt.
+                record.attempts -= 1
             elif isinstance(error, MajordomoError):
                 record.errors += 1
                 record.code = error.code
 
-        self.health._change(self.target, self.operation, note)
+        self.health._change(self.target, self.operation, change)
 
 
 def _count_attempt(record: _TargetRecord, epoch: int | None) -> int | None:

@@ -1,4 +1,7 @@
-"""What mends a backend, in plain words. Knows what the usual servers are called and how they are started; asks nobody."""
+"""Hints that say how to fix a backend, as `majordomo doctor` shows them.
+
+This module knows what the common servers are called and how they are started. It does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,22 @@ from majordomo.errors import (
 )
 from majordomo.routing.report import Hint, Status
 
-SHOWN = 8  # names of models in a sentence
+MAX_LISTED_MODELS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultServer:
-    """A server that many have on their own machine, at its default address."""
+    """A common local server at its default address."""
 
     label: str
+    """The name to show."""
     kind: str
+    """The kind of provider."""
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the provider's constructor."""
 
 
-START = {
+START_COMMANDS = {
     "llamaswap": "llama-swap --config config.yaml",
     "ollama": "ollama serve",
     "stablediffusion": "sd-server --model model.safetensors",
@@ -45,7 +51,7 @@ START = {
     "vllm": "vllm serve MODEL",
 }
 LABELS = {"llamacpp": "llama.cpp", "lmstudio": "LM Studio", "vllm": "vLLM"}
-# Of two at one address, the one that is told apart by routes of its own comes first
+# Of two servers with the same default address, the one that has its own routes comes first.
 DEFAULT_SERVERS = (
     DefaultServer("llama-swap", "llamaswap"),
     DefaultServer("Ollama", "ollama"),
@@ -58,31 +64,39 @@ DEFAULT_SERVERS = (
         if row.local
     ),
 )
-# Whose list holds every name that is answered. llama-swap does not list its aliases, llama.cpp answers any name, and so on
-COMPLETE = frozenset({"ollama", "openai", "anthropic", "gemini"})
-FITTING = {"chat": "chat", "image": "image", "embedding": "embed"}
-DOES = {"chat": "chat", "image": "draw", "embedding": "embed"}
+# Kinds that list every model name that they accept. For example, llama-swap does not list its
+# aliases, and llama.cpp accepts any name.
+KINDS_WITH_COMPLETE_LIST = frozenset({"ollama", "openai", "anthropic", "gemini"})
+REQUIRED_CAPABILITIES = {"chat": "chat", "image": "image", "embedding": "embed"}
+ABILITIES = {"chat": "chat", "image": "generate images", "embedding": "create embeddings"}
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSetup:
-    """How a backend is set up: `table` of the configuration ("" without one), `kind`, the `preset` of an OpenAI-compatible one, `address`
-    without a key, whether it `has_key` of its own, the `label` of what names it where there is no table, and whether it is only `usual`."""
+    """How a backend is configured."""
 
     kind: str
+    """The kind of provider."""
     table: str = ""
+    """The name of its table in the configuration; "" without one."""
     preset: str = ""
+    """The preset of an OpenAI-compatible server; "" without one."""
     address: str = ""
+    """The base URL, without a key."""
     has_key: bool = False
+    """Whether a key is configured."""
     label: str = ""
-    usual: bool = False
+    """The setting that names it, when it has no table."""
+    is_default_server: bool = False
+    """Whether it is not configured, only one of the default local servers."""
 
     def setting(self, keyword: str) -> str:
-        """Where this keyword is set, or can be."""
+        """Return the path of the setting of this keyword in the configuration."""
         return f"providers.{self.table or self.kind}.{keyword}"
 
 
 def status_of(error: MajordomoError) -> Status:
+    """Return the status of a backend whose check raised this error."""
     match error:
         case ConnectionFailedError() | DeadlineExceededError():
             return "unreachable"
@@ -98,111 +112,126 @@ def status_of(error: MajordomoError) -> Status:
             return "strange"
 
 
-def hint_for_error(error: MajordomoError, place: BackendSetup) -> str:
-    """What to change so that this does not happen again."""
+def hint_for_error(error: MajordomoError, setup: BackendSetup) -> str:
+    """Return what is wrong and what to change."""
     status = status_of(error)
     if status == "unreachable":
-        return _not_running(error, place)
+        return _unreachable_hint(error, setup)
     if status == "refused":
-        return _no_entry(error, place)
+        return _refused_hint(error, setup)
     if status == "loading":
-        return "a model is being loaded; calls wait for it"
+        return "a model is loading; calls wait for it"
     if status == "busy":
-        return f"it asks to slow down: {error.message}"
+        return f"the server asks to slow down: {error.message}"
     if status == "broken":
         return error.message
-    return _unknown_server(error, place)
+    return _unexpected_server_hint(error, setup)
 
 
-def _not_running(error: MajordomoError, place: BackendSetup) -> str:
-    start = START.get(place.preset or place.kind)
-    if place.usual:
-        return f"not there; `{start}` starts it" if start else "not there"
-    said = f"nothing answers at {place.address} ({error.message})"
-    where = (
-        f"mend the address in {place.label}" if place.label else f"set {place.setting('base_url')}"
-    )
+def _unreachable_hint(error: MajordomoError, setup: BackendSetup) -> str:
+    start = START_COMMANDS.get(setup.preset or setup.kind)
+    if setup.is_default_server:
+        return f"not running; start it with `{start}`" if start else "not running"
+    problem = f"no server answers at {setup.address} ({error.message})"
+    fix = f"correct the URL in {setup.label}" if setup.label else f"set {setup.setting('base_url')}"
     if start is None:
-        return f"{said}: check the network and any proxy, or {where}"
-    return f"{said}: start it with `{start}`, or {where}"
+        return f"{problem}; check the network and any proxy, or {fix}"
+    return f"{problem}; start it with `{start}`, or {fix}"
 
 
-def _no_entry(error: MajordomoError, place: BackendSetup) -> str:
-    said = f"{error.status or 'no entry'}: {error.message}"
-    name = (place.table or place.preset or place.kind).upper().replace("-", "_")
-    if place.has_key:
-        return f"{said}; the key in {place.setting('api_key')} is not taken"
-    return f'{said}; set api_key = "${{{name}_API_KEY}}" in [providers.{place.table or place.kind}]'
+def _refused_hint(error: MajordomoError, setup: BackendSetup) -> str:
+    problem = f"{error.status or 'access denied'}: {error.message}"
+    name = (setup.table or setup.preset or setup.kind).upper().replace("-", "_")
+    if setup.has_key:
+        return f"{problem}; the server does not accept the key in {setup.setting('api_key')}"
+    table = setup.table or setup.kind
+    return f'{problem}; set api_key = "${{{name}_API_KEY}}" in [providers.{table}]'
 
 
-def _unknown_server(error: MajordomoError, place: BackendSetup) -> str:
-    said = f"something answers at {place.address}, but not as {place.preset or place.kind} does ({error.message})"
-    if place.usual:
-        return said
-    if place.kind == "automatic1111" and isinstance(error, NotFoundError):
-        return f"{said}: start the web UI with --api"
+def _unexpected_server_hint(error: MajordomoError, setup: BackendSetup) -> str:
+    problem = (
+        f"a server answers at {setup.address}, but not like {setup.preset or setup.kind} "
+        f"({error.message})"
+    )
+    if setup.is_default_server:
+        return problem
+    if setup.kind == "automatic1111" and isinstance(error, NotFoundError):
+        return f"{problem}; start the web UI with --api"
     if (
-        place.kind == "openaicompatible"
+        setup.kind == "openaicompatible"
         and isinstance(error, NotFoundError)
-        and not place.address.endswith("/v1")
+        and not setup.address.endswith("/v1")
     ):
-        return f"{said}: most such servers want {place.setting('base_url')} to end in /v1"
-    return f"{said}: check {place.setting('type')} and {place.setting('base_url')}"
+        return f"{problem}; with such servers {setup.setting('base_url')} usually ends in /v1"
+    return f"{problem}; check {setup.setting('type')} and {setup.setting('base_url')}"
 
 
 def hint_for_model(
-    wanted: str, label: str, kind: str | None, models: Sequence[ModelInfo], place: BackendSetup
+    wanted: str, label: str, kind: str | None, models: Sequence[ModelInfo], setup: BackendSetup
 ) -> list[Hint]:
-    """What is to be said of a model that `label` names; nothing when the list has it and it can do what it is for."""
-    found = next((model for model in models if _same(wanted, model, place)), None)
-    if found is None:
-        return [_not_listed(wanted, label, models, place)]
-    told = []
-    need = FITTING.get(kind or "")
-    if need and kind and found.capabilities and need not in found.capabilities:
-        can = ", ".join(sorted(found.capabilities))
-        told.append(
+    """Return hints about a model that the configuration names.
+
+    Args:
+        wanted: The model id.
+        label: The setting that names it.
+        kind: What it is used for, "chat", "image" or "embedding"; None when that is not known.
+        models: The models that the backend lists.
+        setup: The backend.
+
+    Returns:
+        No hints when the model is listed with the capability that it needs.
+    """
+    model = next((model for model in models if _is_same_model(wanted, model, setup)), None)
+    if model is None:
+        return [_not_listed_hint(wanted, label, models, setup)]
+    hints = []
+    need = REQUIRED_CAPABILITIES.get(kind or "")
+    if need and kind and model.capabilities and need not in model.capabilities:
+        listed = ", ".join(sorted(model.capabilities))
+        hints.append(
             Hint(
-                f"model {wanted} of {label} does not {DOES[kind]}, by its list: it says {can}",
+                f"model {wanted} in {label} cannot {ABILITIES[kind]}: it is listed with {listed}",
                 kind != "embedding",
             )
         )
-    draws = kind == "image" or "image" in found.capabilities
-    if place.kind == "llamaswap" and draws and found.state != "ready":
-        told.append(Hint(f"{wanted} is not loaded. {CHECK_ENDPOINT}"))
-    return told
+    generates_images = kind == "image" or "image" in model.capabilities
+    if setup.kind == "llamaswap" and generates_images and model.state != "ready":
+        hints.append(Hint(f"{wanted} is not loaded. {CHECK_ENDPOINT_HINT}"))
+    return hints
 
 
-CHECK_ENDPOINT = "If llama-swap never gets it ready: sd-server has no /health, so its entry in llama-swap's configuration needs `checkEndpoint: /`"
+CHECK_ENDPOINT_HINT = (
+    "If llama-swap never reports it as ready: sd-server has no /health, so set "
+    "`checkEndpoint: /` for it in llama-swap's configuration"
+)
 
 
-def _not_listed(wanted: str, label: str, models: Sequence[ModelInfo], place: BackendSetup) -> Hint:
+def _not_listed_hint(
+    wanted: str, label: str, models: Sequence[ModelInfo], setup: BackendSetup
+) -> Hint:
     names = [model.id for model in models]
-    short = [name.removesuffix(":latest") for name in names] if place.kind == "ollama" else names
-    near = difflib.get_close_matches(wanted, short, 1)
-    has = (
-        ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        if names
-        else "nothing"
-    )
-    said = f"model {wanted} of {label} is not in its list: it has {has}"
-    if near:
-        said += f"; did you mean {near[0]}?"
-    elif place.kind == "ollama":
-        said += f"; fetch it with `ollama pull {wanted}`"
-    if place.kind == "llamaswap":
-        said += " (an alias in llama-swap's own configuration is not listed, and works)"
-    return Hint(said, place.kind in COMPLETE)
+    accepted = [name.removesuffix(":latest") for name in names] if setup.kind == "ollama" else names
+    close = difflib.get_close_matches(wanted, accepted, 1)
+    listed = ", ".join(names[:MAX_LISTED_MODELS]) or "no models"
+    if len(names) > MAX_LISTED_MODELS:
+        listed += f" and {len(names) - MAX_LISTED_MODELS} more"
+    message = f"model {wanted} in {label} is not listed; the server lists {listed}"
+    if close:
+        message += f"; did you mean {close[0]}?"
+    elif setup.kind == "ollama":
+        message += f"; download it with `ollama pull {wanted}`"
+    if setup.kind == "llamaswap":
+        message += " (llama-swap does not list the aliases of its own configuration; they work)"
+    return Hint(message, setup.kind in KINDS_WITH_COMPLETE_LIST)
 
 
-def _same(wanted: str, model: ModelInfo, place: BackendSetup) -> bool:
-    """Whether this listed model is meant, with the short forms its kind of server knows."""
+def _is_same_model(wanted: str, model: ModelInfo, setup: BackendSetup) -> bool:
+    """Return whether `wanted` means this model, with the short forms that the server accepts."""
     if wanted == model.id:
         return True
-    if place.kind == "ollama":
+    if setup.kind == "ollama":
         return f"{wanted}:latest" == model.id
-    if (
-        place.kind == "automatic1111"
-    ):  # a title is "name.safetensors [hash]", and parts of it will do
+    # A title is "name.safetensors [hash]", and AUTOMATIC1111 accepts any part of it.
+    if setup.kind == "automatic1111":
         return bool(wanted) and wanted in model.id
     return False

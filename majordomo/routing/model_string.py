@@ -1,16 +1,17 @@
-"""Model strings, read without touching anything.
+"""Parsing of model strings. No I/O and no look-ups.
 
     provider/model          ollama/gemma3
     provider:model          ollama:gemma3
     provider                offline
     ...?option=value        ollama/gemma3?temperature=0.2
     DSN                     provider[+https]://[key@]host[:port]/model[?option=value]
-    first,second            the next one is asked when one fails
+    first,second            a chain: the second is called when the first fails
 
-In a DSN the whole path after the host is the model id (it may hold `/` and `:`); `base_path` names the path of a server below one;
-every other option is a field of the request. The key is `user:password` for a backend that asks for both. Options are read as JSON where
-they are JSON, else as text. A comma inside brackets or quotes separates nothing; a model id that holds one, or a `?`, is written
-percent-encoded in a DSN.
+In a DSN the whole path after the host is the model id, which may contain `/` and `:`. The option
+`base_path` sets the path of a server that is not at the root of its host; every other option is a
+field of the request. The key is `user:password` for a backend that requires both. An option is read
+as JSON if it is valid JSON, otherwise as text. A comma inside brackets or quotes does not separate
+members. A model id that contains a comma or a `?` must be percent-encoded in a DSN.
 """
 
 from __future__ import annotations
@@ -25,97 +26,125 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from majordomo.errors import ConfigurationError
 from majordomo.redaction import HIDDEN, Secret, as_secret
 
-MAX_CHARACTERS = 2000  # characters of a string
+MAX_CHARACTERS = 2000
 _PROVIDER = re.compile(r"[a-z][a-z0-9_-]*")
 _DSN = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(\+https?)?://(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model string, taken apart. `base_url` is "" when the provider's own default is meant; `model` may be "" likewise.
-
-    `provider` is the canonical name of a kind of provider, `written` what the string has in its place, and `table` the configured
-    provider that is meant, "" for none. `with_user`: the key was written as user:password.
-    """
+    """A parsed model string."""
 
     provider: str
+    """The canonical name of a kind of provider."""
     model: str = ""
+    """The model id; "" for the provider's default."""
     base_url: str = ""
+    """The URL of a DSN; "" for the provider's default."""
     key: Secret | None = None
+    """The key of a DSN."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the request that the string sets."""
     written: str = field(default="", compare=False)
+    """The provider as written in the string."""
     table: str = ""
+    """The name of the configured provider; "" for none."""
     with_user: bool = field(default=False, compare=False)
+    """Whether the key was written as user:password."""
 
     def __str__(self) -> str:
-        """The string again, its key masked."""
+        """Return the model string with its key masked."""
         if not self.base_url:
             provider = self.table or self.provider
             return f"{provider}/{self.model}" if self.model else provider
         scheme, _, rest = self.base_url.partition("://")
         host = rest.partition("/")[0]
-        return f"{self.provider}{'+https' if scheme == 'https' else ''}://{HIDDEN + '@' if self.key else ''}{host}/{self.model}"
+        secure = "+https" if scheme == "https" else ""
+        key = f"{HIDDEN}@" if self.key else ""
+        return f"{self.provider}{secure}://{key}{host}/{self.model}"
 
 
 def split(name: str) -> tuple[str, ...]:
-    """The members of a chain written with commas; one for any other string. Raises ConfigurationError for what is no model string."""
+    """Return the members of a chain written with commas; one member for any other string.
+
+    Raises ConfigurationError for text that is not a model string.
+    """
     if (
         not isinstance(name, str)
         or not name.strip()
         or not name.isprintable()
         or len(name) > MAX_CHARACTERS
     ):
+        # The value is not shown: it may contain a key.
         raise ConfigurationError(
-            "a model string is text such as llamaswap/qwen3", details={"field": "model"}
+            f"a model string must be printable text of 1 to {MAX_CHARACTERS} characters, "
+            "for example llamaswap/qwen3",
+            details={"field": "model"},
         )
-    pieces, begin, depth, quoted = [], 0, 0, False
+    members, start, depth, quoted = [], 0, 0, False
     for index, character in enumerate(name):
         if character == '"':
             quoted = not quoted
         elif not quoted:
             depth += (character in "[{") - (character in "]}")
             if character == "," and depth <= 0:
-                pieces.append(name[begin:index].strip())
-                begin = index + 1
-    pieces.append(name[begin:].strip())
-    if not all(pieces):
+                members.append(name[start:index].strip())
+                start = index + 1
+    members.append(name[start:].strip())
+    if not all(members):
         raise ConfigurationError(
-            "a member between the commas of a model string is missing", details={"field": "model"}
+            "a model string must not have an empty member between commas",
+            details={"field": "model"},
         )
-    return tuple(pieces)
+    return tuple(members)
 
 
 def parse(name: str) -> ModelName:
-    """Raises ConfigurationError for a string that names no model, and for several. Never shows the string: it may hold a key."""
-    pieces = split(name)
-    if len(pieces) > 1:
+    """Parse the model string of one model.
+
+    Raises ConfigurationError for an invalid string and for a chain. The message never shows the
+    whole string, which may contain a key.
+    """
+    members = split(name)
+    if len(members) > 1:
         raise ConfigurationError(
-            "one model is wanted here, not a chain", details={"field": "model"}
+            f"the model string must name one model; got a chain of {len(members)}",
+            details={"field": "model"},
         )
-    name = pieces[0]
-    if found := _DSN.fullmatch(name):
-        return _dsn(found[1], found[2] == "+https", found[3])
+    name = members[0]
+    if dsn := _DSN.fullmatch(name):
+        return _parse_dsn(dsn[1], dsn[2] == "+https", dsn[3])
     name, mark, query = name.partition("?")
     options = parse_options(query) if mark else {}
-    cut = re.search(r"[/:]", name)
-    provider, model = (name[: cut.start()], name[cut.end() :]) if cut else (name, "")
-    if cut and not model:
-        raise ConfigurationError(f"{name!r} names no model", details={"field": "model"})
+    separator = re.search(r"[/:]", name)
+    provider, model = (
+        (name[: separator.start()], name[separator.end() :]) if separator else (name, "")
+    )
+    if separator and not model:
+        raise ConfigurationError(
+            f"a model string must name a model after the separator; got {name!r}",
+            details={"field": "model"},
+        )
     return ModelName(canonical(provider), model, options=options, written=provider)
 
 
 def canonical(provider: str) -> str:
-    """A provider's name as its file is called: `llama-swap` and `LlamaSwap` are `llamaswap`."""
-    word = provider.lower()
-    if not _PROVIDER.fullmatch(word):
+    """Return a provider's canonical name: `llama-swap` and `LlamaSwap` become `llamaswap`."""
+    name = provider.lower()
+    if not _PROVIDER.fullmatch(name):
+        # The value is not shown: it may contain a key.
         raise ConfigurationError(
-            "a provider's name is letters and digits", details={"field": "provider"}
+            "a provider name must begin with a letter and contain only letters, digits, - and _",
+            details={"field": "provider"},
         )
-    return word.replace("-", "").replace("_", "")
+    return name.replace("-", "").replace("_", "")
 
 
 def parse_options(query: str) -> dict[str, Any]:
-    """`steps=20&sampler=euler` as values. Raises ConfigurationError for what is not name=value, and for a name given twice."""
+    """Return the options in `steps=20&sampler=euler` as values.
+
+    Raises ConfigurationError for text that is not name=value, and for a name that is set twice.
+    """
     options: dict[str, Any] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
@@ -123,12 +152,13 @@ def parse_options(query: str) -> dict[str, Any]:
         pairs = []
     if not pairs:
         raise ConfigurationError(
-            "the options of a model string are name=value, joined by &", details={"field": "model"}
+            "the options of a model string must be name=value, joined by &",
+            details={"field": "model"},
         )
     for option, text in pairs:
         if option in options:
             raise ConfigurationError(
-                f"the model string sets {option!r} twice", details={"field": "model"}
+                f"the model string sets {option!r} twice; set it once", details={"field": "model"}
             )
         try:
             options[option] = json.loads(text)
@@ -137,7 +167,7 @@ def parse_options(query: str) -> dict[str, Any]:
     return options
 
 
-def _dsn(written: str, secure: bool, rest: str) -> ModelName:
+def _parse_dsn(written: str, secure: bool, rest: str) -> ModelName:
     provider = canonical(written)
     try:
         parts = urlsplit("//" + rest)
@@ -146,14 +176,18 @@ def _dsn(written: str, secure: bool, rest: str) -> ModelName:
     except ValueError:
         host = None
     if not host:
-        raise ConfigurationError(f"the {provider} DSN names no host", details={"field": "model"})
+        raise ConfigurationError(
+            f"the {provider} DSN must name a host, as in {provider}://localhost:8080/model",
+            details={"field": "model"},
+        )
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     with_user = bool(user and password)
     key = as_secret(f"{user}:{password}" if with_user else user or password)
     options = parse_options(parts.query) if parts.query else {}
     base_path = str(options.pop("base_path", "")).strip("/")
-    shown = f"[{host}]" if ":" in host else host
-    base_url = f"{'https' if secure else 'http'}://{shown}{f':{port}' if port else ''}{'/' + base_path if base_path else ''}"
+    scheme = "https" if secure else "http"
+    authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    base_url = f"{scheme}://{authority}{'/' + base_path if base_path else ''}"
     return ModelName(
         provider,
         unquote(parts.path.removeprefix("/")),

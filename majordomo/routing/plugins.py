@@ -1,4 +1,7 @@
-"""The class that a provider's name means: a file of ours, else a plug-in, loaded only when its name is asked for."""
+"""The provider class that a name means: a module of `majordomo.providers`, otherwise a plug-in.
+
+Either is imported only when its name is used.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ GROUP = "majordomo.providers"
 
 
 def provider_class(name: str) -> type[BaseProvider] | None:
-    """The class in `providers/<name>.py`, else of the plug-in of that name; None when there is neither.
+    """Return the class in `providers/<name>.py`, otherwise that of the plug-in of that name.
 
-    Raises ConfigurationError, naming it, for a plug-in that cannot be loaded, is no provider, or has another name.
+    None means that there is neither. Raises ConfigurationError, naming the plug-in, for one that
+    cannot be imported, is not a provider, or has another name.
     """
     if name not in provider_names():
         return _plugin_class(name)
@@ -25,20 +29,21 @@ def provider_class(name: str) -> type[BaseProvider] | None:
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, BaseProvider) and value.name == name:
             return value
-    raise ConfigurationError(f"the file of provider {name!r} holds no provider of that name")
+    raise ConfigurationError(f"the module of provider {name!r} has no provider class of that name")
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
-    """The plug-ins installed, by canonical name. Loads none of them."""
-    from importlib.metadata import entry_points  # rare, and slow to load
+    """Return the installed plug-ins by canonical name, without importing any of them."""
+    # Imported here because it is slow and rarely needed.
+    from importlib.metadata import entry_points
 
-    found: dict[str, list[EntryPoint]] = {}
+    entries: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        found.setdefault(_plain(entry.name), []).append(entry)
-    return found
+        entries.setdefault(_canonical_name(entry.name), []).append(entry)
+    return entries
 
 
-def _plain(name: str) -> str:
+def _canonical_name(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
@@ -47,25 +52,27 @@ def _plugin_class(name: str) -> type[BaseProvider] | None:
     if not entries:
         return None
     if len({entry.value for entry in entries}) > 1:
-        raise _broken(name, entries, "they have the same name; uninstall one")
+        raise _plugin_error(name, entries, "they have the same name; uninstall one")
     try:
         loaded = entries[0].load()
-    except Exception as error:  # whatever a stranger's module raises
-        raise _broken(
-            name, entries, f"it cannot be loaded: {type(error).__name__}: {error}"
+    except Exception as error:  # a plug-in may raise anything
+        raise _plugin_error(
+            name, entries, f"it cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(loaded, type) or not issubclass(loaded, BaseProvider):
-        raise _broken(
-            name, entries, f"{entries[0].value} is no subclass of majordomo.providers.base.Provider"
+        raise _plugin_error(
+            name,
+            entries,
+            f"{entries[0].value} must be a subclass of majordomo.providers.base.BaseProvider",
         )
     if loaded.name != name:
-        raise _broken(name, entries, f"its class calls itself {loaded.name!r}")
+        raise _plugin_error(name, entries, f"its class has the name {loaded.name!r}")
     return loaded
 
 
-def _broken(name: str, entries: list[EntryPoint], reason: str) -> ConfigurationError:
-    owners = sorted({entry.dist.name for entry in entries if entry.dist is not None})
-    who = f"provider plug-in {name!r}" + (f" of {', '.join(owners)}" if owners else "")
+def _plugin_error(name: str, entries: list[EntryPoint], reason: str) -> ConfigurationError:
+    packages = sorted({entry.dist.name for entry in entries if entry.dist is not None})
+    plugin = f"provider plug-in {name!r}" + (f" of {', '.join(packages)}" if packages else "")
     return ConfigurationError(
-        f"{who}: {reason}", code="BROKEN_PLUGIN", details={"field": "provider", "plugin": name}
+        f"{plugin}: {reason}", code="BROKEN_PLUGIN", details={"field": "provider", "plugin": name}
     )

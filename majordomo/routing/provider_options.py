@@ -1,4 +1,7 @@
-"""A provider's table as keywords for its constructor: which there are, and of what type, is read from the constructor itself."""
+"""From a provider's table to the arguments of its constructor.
+
+The keywords and their types are read from the signature of the constructor.
+"""
 
 from __future__ import annotations
 
@@ -14,183 +17,232 @@ from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_h
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import BaseProvider, CommonSettings
 from majordomo.redaction import Redactor, Secret
-from majordomo.routing.config import check_known, kind_of
-from majordomo.routing.config_file import ConfigFile, below_home, has_variable
+from majordomo.routing.config import check_known_keys, describe_type
+from majordomo.routing.config_file import ConfigFile, expand_home, has_variable
 
-NOT_HERE = frozenset({"transport", "observers"})  # objects of a program
-FILES = frozenset({"tls", "workflow"})  # a relative one is beside the configuration
-Where = tuple[str, ...]
+# Keywords that take Python objects, so a file cannot set them.
+PROGRAM_ONLY_KEYWORDS = frozenset({"transport", "observers"})
+# Keywords that may be paths; a relative path is relative to the configuration file.
+PATH_KEYWORDS = frozenset({"tls", "workflow"})
+KeyPath = tuple[str, ...]
 
 
 def construct(
     kind: type[BaseProvider],
     table: Mapping[str, Any],
     document: ConfigFile,
-    path: Where,
-    **more: Any,
+    path: KeyPath,
+    **overrides: Any,
 ) -> BaseProvider:
-    """The provider. `more` is given to constructors that take it, whatever the table says.
+    """Construct a provider from its table.
 
-    Raises ConfigurationError, naming file, line and key, for keywords it does not have and values it does not take. Shows no secret.
+    Args:
+        kind: The provider class.
+        table: The keywords, as written in the file.
+        document: The file, for variables and error messages.
+        path: The path of the table in the file.
+        **overrides: Further keywords, passed to constructors that accept them. They override the
+            table.
+
+    Raises:
+        ConfigurationError: A keyword is unknown or its value is not accepted. The message names
+            file, line and key, and shows no secret.
     """
-    made = _constructed(kind, table, document, path, more)
-    if isinstance(made, ConfigurationError):
-        raise made  # made elsewhere: no frame of its traceback holds what variables gave
-    return made
+    result = _construct(kind, table, document, path, overrides)
+    if isinstance(result, ConfigurationError):
+        # Created in another function, so that no frame of the traceback holds the contents of
+        # variables.
+        raise result
+    return result
 
 
-def _constructed(
+def _construct(
     kind: type[BaseProvider],
     table: Mapping[str, Any],
     document: ConfigFile,
-    path: Where,
-    more: Mapping[str, Any],
+    path: KeyPath,
+    overrides: Mapping[str, Any],
 ) -> BaseProvider | ConfigurationError:
-    known = accepted(kind)
+    known = configurable_keywords(kind)
     try:
-        check_known(document, path, table, known)
+        check_known_keys(document, path, table, known)
         redact = Redactor(document.secrets(path, table))
         arguments = {
-            name: _value(known[name], value, document, (*path, name))
+            name: _convert(known[name], value, document, (*path, name))
             for name, value in table.items()
         }
     except ConfigurationError as error:
         return error.with_traceback(None)
-    arguments |= {name: value for name, value in more.items() if name in keywords(kind)}
-    made = _made(kind, arguments)
-    if isinstance(made, ConfigurationError):
-        key = str(made.details.get("field") or "")
+    accepted = constructor_keywords(kind)
+    arguments |= {name: value for name, value in overrides.items() if name in accepted}
+    result = _call(kind, arguments)
+    if isinstance(result, ConfigurationError):
+        key = str(result.details.get("field") or "")
         return document.error(
-            (*path, key) if key in known else path, redact(made.message), _own_code(made)
+            (*path, key) if key in known else path, redact(result.message), _specific_code(result)
         )
-    if isinstance(made, Exception):
-        return document.error(path, redact(f"cannot be made: {type(made).__name__}: {made}"))
-    assert isinstance(made, BaseProvider)
-    return made
+    if isinstance(result, Exception):
+        return document.error(
+            path, redact(f"cannot be constructed: {type(result).__name__}: {result}")
+        )
+    assert isinstance(result, BaseProvider)
+    return result
 
 
-def check(
-    kind: type[BaseProvider], table: Mapping[str, Any], document: ConfigFile, path: Where
+def check_options(
+    kind: type[BaseProvider], table: Mapping[str, Any], document: ConfigFile, path: KeyPath
 ) -> None:
-    """Raise ConfigurationError for what `construct` would refuse without asking the constructor. Reads no variables."""
-    known = accepted(kind)
-    check_known(document, path, table, known)
+    """Raise ConfigurationError for what `construct` would reject without calling the constructor.
+
+    Reads no variables.
+    """
+    known = configurable_keywords(kind)
+    check_known_keys(document, path, table, known)
     for name, value in table.items():
-        if not _waits_for_variables(value):
-            _value(known[name], value, document, (*path, name))
+        if not _needs_variables(value):
+            _convert(known[name], value, document, (*path, name))
 
 
-def _waits_for_variables(value: Any) -> bool:
+def _needs_variables(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_waits_for_variables, value.values()))
+        return any(map(_needs_variables, value.values()))
     if isinstance(value, list):
-        return any(map(_waits_for_variables, value))
+        return any(map(_needs_variables, value))
     return isinstance(value, (str, Secret)) and has_variable(value)
 
 
-def _made(kind: Any, arguments: Mapping[str, Any]) -> Any:
-    """What was made, or what was raised instead: handed back, so that no frame of the constructor hangs on what is raised for it."""
+def _call(kind: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the new object, or the exception that the constructor raised.
+
+    The exception is returned so that the error raised for it references no frame of the
+    constructor.
+    """
     try:
         return kind(**arguments)
-    except Exception as error:  # a plug-in may raise anything, and so may what reads its files
+    except Exception as error:  # a plug-in, or code that reads its files, may raise anything
         return error.with_traceback(None)
 
 
-def accepted(kind: type[BaseProvider]) -> dict[str, Any]:
-    """The constructor's keywords that a file can give, with their types."""
-    return {name: hint for name, hint in keywords(kind).items() if name not in NOT_HERE}
+def configurable_keywords(kind: type[BaseProvider]) -> dict[str, Any]:
+    """Return the keywords of the constructor that a file can set, with their types."""
+    return {
+        name: hint
+        for name, hint in constructor_keywords(kind).items()
+        if name not in PROGRAM_ONLY_KEYWORDS
+    }
 
 
-def keywords(kind: type[BaseProvider]) -> dict[str, Any]:
-    """All of the constructor's keywords, with their types; Any where the type is not told."""
+def constructor_keywords(kind: type[BaseProvider]) -> dict[str, Any]:
+    """Return all keywords of the constructor with their types; Any for one without annotation."""
     try:
         hints = get_type_hints(kind.__init__)
-    except Exception:  # a plug-in's annotations may name what is not there when it runs
+    except Exception:  # annotations of a plug-in may name what does not exist at run time
         hints = {}
-    found: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             hint = hints.get(name)
             inner = get_args(hint)[0] if get_origin(hint) is Unpack else CommonSettings
-            found |= get_type_hints(inner, localns={"ssl": ssl}) if is_typeddict(inner) else {}
+            keywords |= get_type_hints(inner, localns={"ssl": ssl}) if is_typeddict(inner) else {}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
-            found[name] = hints.get(name, Any)
-    found.pop("self", None)
-    return found
+            keywords[name] = hints.get(name, Any)
+    keywords.pop("self", None)
+    return keywords
 
 
-def _value(hint: Any, value: Any, document: ConfigFile, path: Where) -> Any:
-    """`value` as the constructor takes it: variables replaced, tables as the settings they are."""
+def _convert(hint: Any, value: Any, document: ConfigFile, path: KeyPath) -> Any:
+    """Return `value` as the constructor takes it.
+
+    Variables are replaced, and tables become the settings classes of the annotation.
+    """
     if (
         isinstance(value, Mapping)
         and (settings := next((kind for kind in _choices(hint) if is_dataclass(kind)), None))
         is not None
     ):
-        return _settings(settings, value, document, path)
-    value = _expanded(value, document, path)
-    if path[-1] in FILES and isinstance(value, str) and not value.lstrip().startswith(("{", "[")):
-        value = str(Path(document.source).parent / below_home(value))
-    if not _fits(value, hint):
+        return _convert_settings(settings, value, document, path)
+    value = _expand(value, document, path)
+    # Text that begins with a bracket is the workflow itself, not a path.
+    if (
+        path[-1] in PATH_KEYWORDS
+        and isinstance(value, str)
+        and not value.lstrip().startswith(("{", "["))
+    ):
+        value = str(Path(document.source).parent / expand_home(value))
+    if not _matches(value, hint):
         if (
             isinstance(value, Mapping)
-            and (inner := next((get_args(kind)[1] for kind in _choices(hint) if _maps(kind)), None))
+            and (
+                inner := next(
+                    (get_args(kind)[1] for kind in _choices(hint) if _is_typed_mapping(kind)), None
+                )
+            )
             is not None
         ):
-            name = next(name for name, item in value.items() if not _fits(item, inner))
-            raise document.error((*path, name), f"is {_wanted(inner)}, not {kind_of(value[name])}")
-        raise document.error(path, f"is {_wanted(hint)}, not {kind_of(value)}")
+            name = next(name for name, item in value.items() if not _matches(item, inner))
+            raise document.error(
+                (*path, name),
+                f"must be {_describe_hint(inner)}; got {describe_type(value[name])}",
+            )
+        raise document.error(path, f"must be {_describe_hint(hint)}; got {describe_type(value)}")
     return value
 
 
-def _maps(hint: Any) -> bool:
-    """Whether this is the type of a table whose values have a type of their own."""
+def _is_typed_mapping(hint: Any) -> bool:
+    """Return whether this is a mapping type with a type for its values."""
     origin = get_origin(hint)
     return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(hint)) == 2
 
 
-def _expanded(value: Any, document: ConfigFile, path: Where) -> Any:
+def _expand(value: Any, document: ConfigFile, path: KeyPath) -> Any:
+    """Replace the variables in all texts; secrets stay wrapped."""
     if isinstance(value, Mapping):
-        return {name: _expanded(inner, document, (*path, name)) for name, inner in value.items()}
+        return {name: _expand(item, document, (*path, name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(inner, document, path) for inner in value]
+        return [_expand(item, document, path) for item in value]
     if isinstance(value, (str, Secret)):
-        sealed = "api_key" in path or "headers" in path
-        return Secret(document.text(path, value)) if sealed else document.text(path, value)
+        is_secret = "api_key" in path or "headers" in path
+        return Secret(document.text(path, value)) if is_secret else document.text(path, value)
     return value
 
 
-def _settings(kind: Any, table: Mapping[str, Any], document: ConfigFile, path: Where) -> Any:
-    """A Timeout, Retries, Limits and the like out of a table."""
-    check_known(document, path, table, [field.name for field in fields(kind)])
-    made = _made(kind, _expanded(table, document, path))
-    if isinstance(made, ConfigurationError):
-        key = str(made.details.get("field") or "")
-        raise document.error((*path, key) if key in table else path, made.message)
-    if isinstance(made, Exception):
-        raise document.error(path, f"cannot be made: {type(made).__name__}")
-    return made
+def _convert_settings(
+    kind: Any, table: Mapping[str, Any], document: ConfigFile, path: KeyPath
+) -> Any:
+    """Construct a Timeout, Retries, Limits or similar class from a table."""
+    check_known_keys(document, path, table, [field.name for field in fields(kind)])
+    result = _call(kind, _expand(table, document, path))
+    if isinstance(result, ConfigurationError):
+        key = str(result.details.get("field") or "")
+        raise document.error((*path, key) if key in table else path, result.message)
+    if isinstance(result, Exception):
+        raise document.error(path, f"cannot be constructed: {type(result).__name__}")
+    return result
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a file is of this type. A text fits a Secret's place only sealed, and then a text's too."""
+def _matches(value: Any, hint: Any) -> bool:
+    """Return whether a value of a file has this type.
+
+    Text matches Secret only when it is wrapped, and wrapped text matches str as well.
+    """
     origin = get_origin(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
-        return any(_fits(value, choice) for choice in get_args(hint))
+        return any(_matches(value, choice) for choice in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
-    if _maps(hint):
+    if _is_typed_mapping(hint):
         return isinstance(value, Mapping) and all(
-            _fits(item, get_args(hint)[1]) for item in value.values()
+            _matches(item, get_args(hint)[1]) for item in value.values()
         )
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
         inner = get_args(hint)[0] if get_args(hint) else Any
-        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+        return isinstance(value, list) and all(_matches(item, inner) for item in value)
     if hint in (int, float):
         return isinstance(value, int if hint is int else (int, float)) and not isinstance(
             value, bool
@@ -200,25 +252,26 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(hint, type) and isinstance(value, hint)
 
 
-def _wanted(hint: Any) -> str:
-    """The types, in words for somebody who writes a file."""
-    words: list[str] = []
+def _describe_hint(hint: Any) -> str:
+    """Return the accepted types in TOML's terms."""
+    descriptions: list[str] = []
     for choice in _choices(hint):
         if get_origin(choice) is Literal:
-            words.append(" or ".join(repr(word) for word in get_args(choice)))
+            descriptions.append(" or ".join(repr(value) for value in get_args(choice)))
         elif is_dataclass(choice):
-            words.append(f"a table with {', '.join(field.name for field in fields(choice))}")
-        elif choice in _WORDS:
-            words.append(_WORDS[choice])
+            descriptions.append(f"a table with {', '.join(field.name for field in fields(choice))}")
+        elif choice in _TYPE_NAMES:
+            descriptions.append(_TYPE_NAMES[choice])
         elif isinstance(kind := get_origin(choice), type):
-            inner = f" of {_wanted(get_args(choice)[0])}" if len(get_args(choice)) == 1 else ""
-            words.append("a table" if issubclass(kind, Mapping) else f"a list{inner}")
-    return " or ".join(dict.fromkeys(words)) or "something a file cannot hold"
+            arguments = get_args(choice)
+            items = f" of {_describe_hint(arguments[0])}" if len(arguments) == 1 else ""
+            descriptions.append("a table" if issubclass(kind, Mapping) else f"a list{items}")
+    return " or ".join(dict.fromkeys(descriptions)) or "a value that a file cannot contain"
 
 
-_WORDS = {
+_TYPE_NAMES = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     str: "text",
     Secret: "text",
@@ -226,5 +279,6 @@ _WORDS = {
 }
 
 
-def _own_code(error: ConfigurationError) -> str | None:
+def _specific_code(error: ConfigurationError) -> str | None:
+    """Return the error's code; None for the default code of its class."""
     return error.code if error.code != error.default_code else None

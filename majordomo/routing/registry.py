@@ -1,4 +1,4 @@
-"""The front door: models by name, under the configuration that is found or given."""
+"""Models and providers by name, under the configuration that is found or passed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,34 @@ from majordomo.routing.config import Config, load
 from majordomo.routing.config_file import has_variable
 from majordomo.routing.factory import ModelFactory, configured_class
 from majordomo.routing.model_string import ModelName
-from majordomo.routing.provider_options import check
+from majordomo.routing.provider_options import check_options
 from majordomo.routing.resolve import Target, members, resolve
 
 
 class Registry(Closeable):
-    """The providers of one configuration, each made when it is first named, shared by all models, and closed with the registry.
+    """The providers of one configuration.
 
-    `config` is a file, a mapping of the same shape, or None: then the file is MAJORDOMO_CONFIG, `majordomo.toml` in the working folder, or
-    `majordomo/majordomo.toml` in the user's configuration folder, whichever is found first, and no file is as good as an empty one.
+    Each provider is constructed when it is first named, shared by all models of the registry, and
+    closed with it. The registry can be used from several threads.
 
+    The configuration is checked at once, including the keywords of its providers. A variable that
+    is not set, and a value that only the provider's constructor can check, is reported when that
+    provider is first named.
+
+    Args:
+        config: A file, a mapping of the same structure, or None. None uses the first existing file
+            of MAJORDOMO_CONFIG, `majordomo.toml` in the working directory, and
+            `majordomo/majordomo.toml` in the user's configuration directory; without a file the
+            configuration is empty.
+        observers: Observers for every call of the providers.
+
+    Raises:
+        ConfigurationError: The configuration is invalid. The message names file, line and key.
+
+    Example:
         async with md.Registry() as registry:
             chat = registry.model()              # [defaults] chat
-            painter = registry.image_model("painter", md.with_steps(8))
-
-    Raises ConfigurationError, naming file, line and key, for what the file says wrong, keywords of its providers included. A variable
-    that is not set, and a value that only a provider can judge, is told when that provider is first named. `observers` are told of every
-    call of its providers. Safe to use from threads.
+            images = registry.image_model("images", md.with_steps(8))
     """
 
     def __init__(
@@ -49,7 +60,7 @@ class Registry(Closeable):
         )
         for name, table in self._config.providers.items():
             if not has_variable(table.type):
-                check(
+                check_options(
                     configured_class(self._config, name),
                     table.keywords,
                     self._config.document,
@@ -58,97 +69,178 @@ class Registry(Closeable):
 
     @property
     def source(self) -> str:
-        """The file that is used; "" when there is none."""
+        """The path of the configuration file; "" when there is none."""
         return self._config.source
 
     @property
     def config(self) -> Config:
+        """The checked configuration."""
         return self._config
 
     @property
     def prices(self) -> dict[str, Price]:
-        """What `[prices]` says, for `md.Ledger(registry.prices)` and `md.cost(reply, registry.prices)`. Raises ConfigurationError."""
-        made: dict[str, Price] = {}
+        """The prices in `[prices]`, by model string.
+
+        For `md.Ledger(registry.prices)` and `md.cost(reply, registry.prices)`. Raises
+        ConfigurationError for a key that is not a field of `Price`.
+        """
+        prices: dict[str, Price] = {}
         for name, table in self._config.prices.items():
             try:
-                made[name] = Price(**table)
+                prices[name] = Price(**table)
             except (ConfigurationError, TypeError) as error:
                 raise self._config.document.error(("prices", name), str(error)) from None
-        return made
+        return prices
 
     def model(self, name: str | None = None, *options: llm.Option) -> llm.Model:
-        """The chat model a string names: provider/model, a DSN, an alias, a chain; None: MAJORDOMO_CHAT_MODEL, else the default."""
+        """Return a chat model.
+
+        Args:
+            name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
+                otherwise `[defaults] chat`.
+            *options: Options for all calls of the model.
+
+        Raises:
+            ConfigurationError: The string names no model, or its provider cannot be constructed.
+        """
         return cast("llm.Model", self._model("chat", name, options))
 
     def image_model(self, name: str | None = None, *options: imagegen.Option) -> imagegen.Model:
-        """The image model a string names; None: MAJORDOMO_IMAGE_MODEL, else the default."""
+        """Return an image model.
+
+        Args:
+            name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_IMAGE_MODEL,
+                otherwise `[defaults] image`.
+            *options: Options for all calls of the model.
+
+        Raises:
+            ConfigurationError: The string names no model, or its provider cannot be constructed.
+        """
         return cast("imagegen.Model", self._model("image", name, options))
 
     def embedding_model(self, name: str | None = None) -> EmbeddingModel:
-        """The embedding model a string names; None: MAJORDOMO_EMBEDDING_MODEL, else the default."""
+        """Return an embedding model.
+
+        Args:
+            name: provider/model, a DSN, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL,
+                otherwise `[defaults] embedding`.
+
+        Raises:
+            ConfigurationError: The string names no model or a chain, or its provider cannot be
+                constructed.
+        """
         return cast("EmbeddingModel", self._model("embedding", name, ()))
 
     def provider(self, name: str) -> BaseProvider:
-        """The provider that a string names: a configured one, a kind of provider, a DSN, or that of a model. The registry closes it.
+        """Return a provider. The registry closes it.
 
-        Raises ConfigurationError for a chain of several providers."""
-        return self._factory.provider(_one_provider(resolve(self._config, name, "chat")))
+        Args:
+            name: A configured provider, a kind of provider, a DSN, or a model string, which gives
+                the model's provider.
+
+        Raises:
+            ConfigurationError: The string names no provider, or a chain of several.
+        """
+        return self._factory.provider(_single_provider(resolve(self._config, name, "chat")))
 
     async def aclose(self) -> None:
-        """Close all providers; whatever one of them raises, the others are closed."""
-        await close_all(self._factory.end())
+        """Close all providers; an error of one does not keep the others open."""
+        await close_all(self._factory.shut_down())
 
     def __repr__(self) -> str:
-        config = getattr(
-            self, "_config", Config()
-        )  # absent when the constructor has failed, and a traceback shows its locals
-        return f"<Registry of {config.source or 'no file'}: {', '.join(config.providers) or 'no providers'}>"
+        # The attribute is missing when the constructor failed and a traceback shows its locals.
+        config = getattr(self, "_config", Config())
+        providers = ", ".join(config.providers) or "no providers"
+        return f"<Registry of {config.source or 'no file'}: {providers}>"
 
     def _model(self, kind: str, name: str | None, options: Sequence[Any]) -> Any:
         return self._factory.model(resolve(self._config, name, kind), kind, options)
 
 
 def model(name: str | None = None, *options: llm.Option) -> llm.Model:
-    """The chat model a string names; `await model.aclose()` or `async with model` closes its provider.
+    """Return a chat model with a provider of its own.
 
-    Providers, aliases and chains of the configuration count, as in `Registry()`. None: MAJORDOMO_CHAT_MODEL, else the default.
+    `await model.aclose()` or `async with model` closes the provider. Providers, aliases and chains
+    of the configuration are available as in `Registry()`.
+
+    Args:
+        name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
+            otherwise `[defaults] chat`.
+        *options: Options for all calls of the model.
+
+    Raises:
+        ConfigurationError: The configuration is invalid, the string names no model, or its provider
+            cannot be constructed.
+
+    Example:
+        async with md.model("ollama/gemma3") as chat:
+            reply = await chat.generate("Hello")
     """
-    return cast("llm.Model", _owning("chat", name, options))
+    return cast("llm.Model", _model_with_own_provider("chat", name, options))
 
 
 def image_model(name: str | None = None, *options: imagegen.Option) -> imagegen.Model:
-    """The image model a string names; `await model.aclose()` or `async with model` closes its provider.
+    """Return an image model with a provider of its own.
 
-    Providers, aliases and chains of the configuration count, as in `Registry()`. None: MAJORDOMO_IMAGE_MODEL, else the default.
+    `await model.aclose()` or `async with model` closes the provider. Providers, aliases and chains
+    of the configuration are available as in `Registry()`.
+
+    Args:
+        name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_IMAGE_MODEL,
+            otherwise `[defaults] image`.
+        *options: Options for all calls of the model.
+
+    Raises:
+        ConfigurationError: The configuration is invalid, the string names no model, or its provider
+            cannot be constructed.
     """
-    return cast("imagegen.Model", _owning("image", name, options))
+    return cast("imagegen.Model", _model_with_own_provider("image", name, options))
 
 
 def embedding_model(name: str | None = None) -> EmbeddingModel:
-    """The embedding model a string names; `await model.aclose()` or `async with model` closes its provider.
+    """Return an embedding model with a provider of its own.
 
-    Providers and aliases of the configuration count, as in `Registry()`. None: MAJORDOMO_EMBEDDING_MODEL, else the default.
+    `await model.aclose()` or `async with model` closes the provider. Providers and aliases of the
+    configuration are available as in `Registry()`.
+
+    Args:
+        name: provider/model, a DSN, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL, otherwise
+            `[defaults] embedding`.
+
+    Raises:
+        ConfigurationError: The configuration is invalid, the string names no model or a chain, or
+            its provider cannot be constructed.
     """
-    return cast("EmbeddingModel", _owning("embedding", name, ()))
+    return cast("EmbeddingModel", _model_with_own_provider("embedding", name, ()))
 
 
 def provider(name: str | None = None) -> BaseProvider:
-    """The provider a string names, made for the caller, who closes it: a configured one, a kind of provider, a DSN, or that of a model.
-    None: that of the default chat model."""
+    """Return a new provider. Close it with `await provider.aclose()`.
+
+    Args:
+        name: A configured provider, a kind of provider, a DSN, or a model string, which gives the
+            model's provider. None gives the provider of the default chat model.
+
+    Raises:
+        ConfigurationError: The configuration is invalid, or the string names no provider or a chain
+            of several.
+    """
     config = load()
-    return ModelFactory(config, owned=True).provider(_one_provider(resolve(config, name, "chat")))
+    factory = ModelFactory(config, owned=True)
+    return factory.provider(_single_provider(resolve(config, name, "chat")))
 
 
-def _one_provider(target: Target) -> ModelName:
-    found = {(model.table, model.provider, model.base_url): model for model in members(target)}
-    if len(found) > 1:
-        shown = ", ".join(str(name) for name in found.values())
+def _single_provider(target: Target) -> ModelName:
+    providers = {(model.table, model.provider, model.base_url): model for model in members(target)}
+    if len(providers) > 1:
+        names = ", ".join(str(name) for name in providers.values())
         raise ConfigurationError(
-            f"a chain has several providers: {shown}; name one of them", details={"field": "model"}
+            f"a chain of several providers is ambiguous here; name one of {names}",
+            details={"field": "model"},
         )
-    return next(iter(found.values()))
+    return next(iter(providers.values()))
 
 
-def _owning(kind: str, name: str | None, options: Sequence[Any]) -> Any:
+def _model_with_own_provider(kind: str, name: str | None, options: Sequence[Any]) -> Any:
     config = load()
     return ModelFactory(config, owned=True).model(resolve(config, name, kind), kind, options)

@@ -1,4 +1,4 @@
-"""What a look at the backends gives: plain values, ready for a terminal or for JSON."""
+"""The results of `majordomo doctor`: plain values, ready for a terminal or for JSON."""
 
 from __future__ import annotations
 
@@ -13,71 +13,91 @@ Status = Literal["ready", "loading", "busy", "refused", "unreachable", "strange"
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to change, or to know. `fault`: something that is configured does not work as it stands."""
+    """A problem to fix, or something to know."""
 
     message: str
+    """What is wrong and what to change."""
     fault: bool = False
+    """Whether something that is configured does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendReport:
-    """One backend.
-
-    `status`: ready; loading (a model, right now); busy (asks to slow down); refused (the key); unreachable; strange (something answers,
-    but not as this kind of server does); broken (its configuration). `name` is that of its table, else of its kind. `server` is what
-    it calls itself, "" where it does not say; `latency` in seconds. `configured`: a file or a variable names it; else it is one of the
-    usual local servers.
-    """
+    """The state of one backend."""
 
     name: str
+    """The name of its table in the configuration, otherwise its kind."""
     kind: str
+    """The kind of provider."""
     address: str
+    """The base URL, without a key; "" when it is not known."""
     status: Status
+    """One of:
+
+    * "ready"
+    * "loading": a model is being loaded right now
+    * "busy": it asks to slow down
+    * "refused": the key is missing or wrong
+    * "unreachable"
+    * "strange": a server answers, but not like this kind of server
+    * "broken": its configuration is invalid
+    """
     configured: bool
+    """Whether a file or a variable names it; otherwise it is one of the default local servers."""
     server: str = ""
+    """What the server calls itself; "" when it does not say."""
     latency: float | None = None
+    """Seconds that the health check took; None when it failed."""
     models: tuple[ModelInfo, ...] = ()
+    """The models that it lists."""
     hints: tuple[Hint, ...] = ()
+    """What to fix or to know about this backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """`source` is the configuration that counts, "" for none; `looked` where one was looked for; `findings` the backends; `advice` what is
-    about none of them."""
+    """The state of everything that a configuration names."""
 
     source: str = ""
+    """The configuration that is used; "" for none."""
     searched: tuple[str, ...] = ()
+    """The paths where a configuration was searched for."""
     findings: tuple[BackendReport, ...] = ()
+    """The backends."""
     hints: tuple[Hint, ...] = field(default=())
+    """Hints about the configuration that concern no single backend."""
 
     @property
     def ok(self) -> bool:
-        """Whether everything configured works. A usual local server that is not there is no fault."""
-        told: Sequence[Hint] = [
+        """Whether everything that is configured works.
+
+        A default local server that does not run is not a fault.
+        """
+        hints: Sequence[Hint] = [
             *self.hints,
-            *(advice for finding in self.findings for advice in finding.hints),
+            *(hint for finding in self.findings for hint in finding.hints),
         ]
-        return not any(advice.fault for advice in told)
+        return not any(hint.fault for hint in hints)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the report as plain JSON values."""
         return {
             "ok": self.ok,
             "source": self.source,
             "looked": list(self.searched),
-            "advice": [_advice(advice) for advice in self.hints],
-            "findings": [_finding(finding) for finding in self.findings],
+            "advice": [_hint_to_dict(hint) for hint in self.hints],
+            "findings": [_finding_to_dict(finding) for finding in self.findings],
         }
 
 
-def _advice(advice: Hint) -> dict[str, Any]:
-    return {"message": advice.message, "fault": advice.fault}
+def _hint_to_dict(hint: Hint) -> dict[str, Any]:
+    return {"message": hint.message, "fault": hint.fault}
 
 
-def _finding(finding: BackendReport) -> dict[str, Any]:
+def _finding_to_dict(finding: BackendReport) -> dict[str, Any]:
     names = ("name", "kind", "address", "status", "configured", "server", "latency")
-    shown: dict[str, Any] = {name: getattr(finding, name) for name in names}
-    shown["models"] = [
+    values: dict[str, Any] = {name: getattr(finding, name) for name in names}
+    values["models"] = [
         {
             "id": model.id,
             "capabilities": sorted(model.capabilities),
@@ -86,4 +106,4 @@ def _finding(finding: BackendReport) -> dict[str, Any]:
         }
         for model in finding.models
     ]
-    return shown | {"advice": [_advice(advice) for advice in finding.hints]}
+    return values | {"advice": [_hint_to_dict(hint) for hint in finding.hints]}

@@ -1,4 +1,7 @@
-"""On which line of a TOML text a key stands: tomllib tells it for broken syntax only. The text is known to be sound here."""
+"""The line of every key in a TOML text.
+
+tomllib reports positions for syntax errors only. The text is already known to be valid here.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ _KEYS = rf"{_KEY}(?:[ \t]*\.[ \t]*{_KEY})*"
 _HEADER = re.compile(rf"\[\[?[ \t]*({_KEYS})[ \t]*\]\]?")
 _SETTING = re.compile(rf"({_KEYS})[ \t]*=")
 _BARE = re.compile(r"[A-Za-z0-9_.\-]+")
-_PIECE = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}'  # noqa: ISC003
+_TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}'  # noqa: ISC003 - one alternative per line
     + r"|'''.*?'{3,5}"
     + r'|"(?:\\.|[^"\\\n])*"'
     + r"|'[^'\n]*'|#[^\n]*|[^\"'#\[\]{}\n]+|.",
@@ -20,50 +23,56 @@ _PIECE = re.compile(
 Keys = tuple[str, ...]
 
 
-def lines_of(text: str) -> dict[Keys, int]:
-    """The path of every table and key outside inline tables, and its line, from 1; of a table written in pieces, the first."""
-    found: dict[Keys, int] = {}
+def key_lines(text: str) -> dict[Keys, int]:
+    """Return the line, from 1, of every table and key outside inline tables.
+
+    A table that is defined in several places has the line of the first.
+    """
+    lines: dict[Keys, int] = {}
     header: Keys = ()
     position = 0
     line = 1
     while position < len(text):
         if match := _HEADER.match(text, position):
-            header = _path(match[1])
-            _note(found, header, line)
+            header = _split_keys(match[1])
+            _add(lines, header, line)
         elif match := _SETTING.match(text, position):
-            _note(found, header + _path(match[1]), line)
-        begin = position
+            _add(lines, header + _split_keys(match[1]), line)
+        start = position
         position = _end_of_statement(text, match.end() if match else position)
-        line += text.count("\n", begin, position)
+        line += text.count("\n", start, position)
         while position < len(text) and text[position] in " \t\r":
             position += 1
-    return found
+    return lines
 
 
-def _note(found: dict[Keys, int], path: Keys, line: int) -> None:
+def _add(lines: dict[Keys, int], path: Keys, line: int) -> None:
     for length in range(1, len(path) + 1):
-        found.setdefault(path[:length], line)
+        lines.setdefault(path[:length], line)
 
 
 def _end_of_statement(text: str, position: int) -> int:
-    """Behind the line break that ends what begins here: not one within brackets or a text of several lines."""
+    """Return the position after the line break that ends the statement at `position`.
+
+    Line breaks within brackets and multi-line strings do not count.
+    """
     depth = 0
     while position < len(text):
-        match = _PIECE.match(text, position)
-        assert match is not None, "the last alternative takes any character"
+        match = _TOKEN.match(text, position)
+        assert match is not None, "the last alternative matches any character"
         position = match.end()
-        piece = match[0]
-        if piece in ("[", "{"):
+        lexeme = match[0]
+        if lexeme in ("[", "{"):
             depth += 1
-        elif piece in ("]", "}"):
+        elif lexeme in ("]", "}"):
             depth -= 1
-        elif piece == "\n" and depth <= 0:
+        elif lexeme == "\n" and depth <= 0:
             break
     return position
 
 
-def _path(keys: str) -> Keys:
-    """`a."b.c"` as ("a", "b.c"): tomllib knows how a key is quoted."""
+def _split_keys(keys: str) -> Keys:
+    """Return `a."b.c"` as ("a", "b.c"). tomllib decodes quoted keys."""
     if _BARE.fullmatch(keys):
         return tuple(keys.split("."))
     import tomllib

@@ -1,6 +1,10 @@
-"""From a brief to finished files: a classifier, a prompt assistant, the pipeline of all stages, and its runs as jobs.
+"""Turn a brief into finished image files.
 
-Importing this module loads neither Pillow nor pydantic: every name is loaded when it is first used.
+The package has a brief classifier, a prompt assistant, a pipeline of all stages (`Studio`) and
+pipeline runs as background jobs (`Jobs`).
+
+Importing this package loads neither Pillow nor pydantic: each public name is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -8,8 +12,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Where each public name lives. No module here has the name of a function, which importing it would hide.
-_HOME = {
+# The module that defines each public name. No module has the name of a public function, because
+# importing the module would replace the function in this namespace.
+_MODULES = {
     "majordomo.studio.classifier": "Classification Found classify",
     "majordomo.studio.vocabulary": "Vocabulary load_vocabulary",
     "majordomo.studio.targets": "TARGETS Target target_for",
@@ -17,14 +22,17 @@ _HOME = {
     "majordomo.studio.assistant": "PlanCache PromptAssistant",
     "majordomo.studio.moderation": "Moderator Verdict VisionModerator WordList",
     "majordomo.studio.result": "StudioImage StudioResult",
-    "majordomo.studio.events": "Classified DerivativeReady ImageFailed ImageFinished ImageProgress PlanReady StudioDone StudioEvent",
+    "majordomo.studio.events": (
+        "Classified DerivativeReady ImageFailed ImageFinished ImageProgress PlanReady StudioDone"
+        " StudioEvent"
+    ),
     "majordomo.studio.studio": "StageOverrides Studio StudioStream SyncStudioStream",
     "majordomo.studio.executor": "InProcessEngine JobEngine JobOrder",
     "majordomo.studio.job_record": "StudioJobStatus",
     "majordomo.studio.job_store": "JobStore",
     "majordomo.studio.jobs": "Jobs",
 }
-_NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "TARGETS",
@@ -67,14 +75,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'majordomo.studio' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_NAMES[name]), name)
-    globals()[name] = value
-    return value
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
@@ -102,3 +102,11 @@ if TYPE_CHECKING:
     from majordomo.studio.studio import StageOverrides, Studio, StudioStream, SyncStudioStream
     from majordomo.studio.targets import TARGETS, Target, target_for
     from majordomo.studio.vocabulary import Vocabulary, load_vocabulary
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        if name not in _NAMES:
+            raise AttributeError(f"module 'majordomo.studio' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value

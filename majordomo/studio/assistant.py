@@ -1,4 +1,8 @@
-"""From a brief to prompts and settings: asked of a chat model, made by rules where none answers, and saying which."""
+"""Write plans: prompts and settings from a chat model, or from rules when no model answers.
+
+`PromptAssistant.plan` always returns a plan. Any failure of the chat model (timeout, refusal,
+unusable reply, error) falls back to the rules and is recorded in `Plan.failure` and in a warning.
+"""
 
 from __future__ import annotations
 
@@ -21,52 +25,70 @@ from majordomo.errors import (
     MajordomoError,
     plain_text,
 )
-from majordomo.studio import prompts as asking
+from majordomo.studio import prompts
 from majordomo.studio.classifier import Classification, classify
-from majordomo.studio.errors import model_failure, with_stage
-from majordomo.studio.plan import MOST_PROMPTS, RULES, NamedPrompt, Plan
-from majordomo.studio.rule_prompts import not_written, write_prompts
+from majordomo.studio.errors import chat_model_failure, with_stage
+from majordomo.studio.plan import MAX_PROMPTS, RULES, NamedPrompt, Plan
+from majordomo.studio.rule_prompts import text_warning, write_prompts
 from majordomo.studio.settings import check_settings, resolve_settings
-from majordomo.studio.targets import Target, named_target
+from majordomo.studio.targets import Target, resolve_target
 from majordomo.studio.vocabulary import Table, Vocabulary, load_vocabulary
 from majordomo.validation import check_seconds
 
-ANSWER_LIMIT = 100_000  # characters of an answer that a plan keeps
+# Characters of a chat model's reply that a plan keeps.
+MAX_REPLY_CHARACTERS = 100_000
 
 
-class Settings(TypedDict, total=False):
-    """What a caller may settle over the brief and the model."""
+class PlanSettings(TypedDict, total=False):
+    """The user's settings, which take precedence over the brief and the chat model."""
 
     n: int | None
+    """Number of images, 1 to 16."""
     size: str | None
+    """`"WIDTHxHEIGHT"` in pixels."""
     aspect: str | None
+    """`"WIDTH:HEIGHT"`, instead of `size`."""
     steps: int | None
+    """Denoising steps."""
     cfg_scale: float | None
+    """Guidance scale (CFG)."""
     sampler: str | None
+    """Name of the sampler."""
 
 
 class PlanCache(Protocol):
-    """Where answers are kept: JSON text by a key of 64 hexadecimal digits. A dict is one."""
+    """A cache of plans: JSON text by a key of 64 hexadecimal digits. A dict is a PlanCache."""
 
-    def get(self, key: str, /) -> str | None: ...
+    def get(self, key: str, /) -> str | None:
+        """Return the text of a key, or None."""
 
     def __setitem__(self, key: str, value: str, /) -> None: ...
 
 
 class PromptAssistant:
-    """Makes plans. `target` is a family's name ("sd1", "sdxl", "flux", "qwen-image", "z-image", "hosted"), a Target, or "" to guess it from
-    `model`, the id of the image model.
+    """Writes plans with a chat model, and by rules when there is none or it fails.
 
-    `timeout` bounds the chat model's answer in seconds, one further question included, which is asked when the first answer does not fit.
-    `overlay`: texts are written over the images later. `instructions` are added to those of the assistant. `vocabulary` is the
-    classifier's. Answers are kept in `cache`; drafts by rules are not.
+    Args:
+        chat_model: Writes the prompts. None: rules write them.
+        target: The family of the image model: "sd1", "sdxl", "flux", "qwen-image", "z-image",
+            "hosted" or a Target. "" guesses it from `model` and `provider`.
+        model: The id of the image model.
+        provider: The name of the image model's provider.
+        timeout: Time limit in seconds for the chat model, including one retry when the first reply
+            does not have the requested form.
+        cache: Keeps the chat model's plans. Plans by rules are not cached.
+        vocabulary: Additional vocabulary of the classifier, see `load_vocabulary`.
+        overlay: Whether text is written over the images later.
+        instructions: Added to the assistant's own instructions for the chat model.
 
-    Raises ConfigurationError or InvalidRequestError for settings that make no sense.
+    Raises:
+        ConfigurationError: A setting is invalid.
+        InvalidRequestError: The target is unknown.
     """
 
     def __init__(
         self,
-        chat: llm.Model | None = None,
+        chat_model: llm.Model | None = None,
         target: str | Target = "",
         *,
         model: str = "",
@@ -78,8 +100,8 @@ class PromptAssistant:
         instructions: str = "",
     ) -> None:
         check_seconds("timeout", timeout)
-        self.chat = chat
-        self.target: Target = named_target(target, model, provider)
+        self.chat_model = chat_model
+        self.target: Target = resolve_target(target, model, provider)
         self.vocabulary: Vocabulary = load_vocabulary(vocabulary)
         self.overlay = overlay
         self._timeout = timeout
@@ -87,180 +109,199 @@ class PromptAssistant:
         self._instructions = instructions
 
     async def plan(
-        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[Settings]
+        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[PlanSettings]
     ) -> Plan:
-        """A plan for the brief, always: where the chat model does not answer, refuses or answers nonsense, `failure` says so.
+        """Return a plan for the brief.
 
-        Raises InvalidRequestError for a brief or settings that cannot be.
+        When the chat model does not answer, refuses or gives an unusable reply, the plan is written
+        by rules and `Plan.failure` has the reason.
+
+        Args:
+            brief: The brief, or its classification.
+            user_id: End-user id for fair queueing, rate limits and accounting.
+            **settings: n, size, aspect, steps, cfg_scale, sampler: they take precedence over the
+                brief and the chat model.
+
+        Raises:
+            InvalidRequestError: The brief or a setting is invalid.
         """
         classification = classify(brief, self.vocabulary) if isinstance(brief, str) else brief
         check_settings(settings)
-        if self.chat is None:
-            return self._by_rules(classification, settings)
-        question = asking.messages(
+        if self.chat_model is None:
+            return self._plan_by_rules(classification, settings)
+        messages = prompts.plan_messages(
             classification,
             self.target,
             settings.get("n") or classification.count,
             self.overlay,
             self._instructions,
         )
-        asked = llm.dump_messages(question)
-        key = self._key(classification, settings, asked)
-        kept, warnings = self._kept(key)
-        if kept is not None:
-            return replace(kept, cached=True)
+        chat_request = llm.dump_messages(messages)
+        key = self._cache_key(classification, settings, chat_request)
+        cached, warnings = self._read_cache(key)
+        if cached is not None:
+            return replace(cached, cached=True)
         try:
-            plan = await self._asked(self.chat, classification, settings, question, asked, user_id)
-        except MajordomoError as error:
-            return self._by_rules(
-                classification,
-                settings,
-                model_failure(error, classification.brief),
-                asked,
-                warnings,
+            plan = await self._plan_by_model(
+                self.chat_model, classification, settings, messages, chat_request, user_id
             )
+        except MajordomoError as error:
+            failure = chat_model_failure(error, classification.brief)
+            return self._plan_by_rules(classification, settings, failure, chat_request, warnings)
         except Exception as error:
-            failure = model_failure(with_stage(error, "plan"), classification.brief)
-            return self._by_rules(classification, settings, failure, asked, warnings)
-        return replace(plan, warnings=(*warnings, *plan.warnings, *self._keep(key, plan)))
+            failure = chat_model_failure(with_stage(error, "plan"), classification.brief)
+            return self._plan_by_rules(classification, settings, failure, chat_request, warnings)
+        return replace(plan, warnings=(*warnings, *plan.warnings, *self._write_cache(key, plan)))
 
     def plan_sync(
-        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[Settings]
+        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[PlanSettings]
     ) -> Plan:
+        """Blocking version of `plan`."""
         return portal.run(lambda: self.plan(brief, user_id=user_id, **settings))
 
-    async def _asked(
+    async def _plan_by_model(
         self,
-        chat: llm.Model,
+        chat_model: llm.Model,
         classification: Classification,
-        settings: Settings,
-        question: list[llm.Message],
-        asked: str,
+        settings: PlanSettings,
+        messages: list[llm.Message],
+        chat_request: str,
         user_id: str,
     ) -> Plan:
         with anyio.move_on_after(self._timeout) as scope:
-            reply = await chat.generate(
-                question, output=asking.answer_type(), output_retries=True, user_id=user_id or None
+            reply = await chat_model.generate(
+                messages, output=prompts.reply_type(), output_retries=1, user_id=user_id or None
             )
         if scope.cancelled_caught:
             raise DeadlineExceededError(
-                f"no answer within {self._timeout:g} s",
+                f"no reply within {self._timeout:g} s",
                 phase="total",
-                provider=chat.provider,
-                model=chat.id,
+                provider=chat_model.provider,
+                model=chat_model.id,
             )
         if reply.finish_reason == "content_filter":
             raise ContentRefusedError(
-                "the chat model's answer was filtered", provider=chat.provider, model=chat.id
+                "the chat model's reply was filtered",
+                provider=chat_model.provider,
+                model=chat_model.id,
             )
-        answer = _checked(reply.output)
-        prompts, warnings = self._prompts(answer["prompts"], bool(classification.text))
-        config, more = resolve_settings(self.target, classification, answer, settings, len(prompts))
-        if config.n < len(prompts):
-            more.append(
+        values = _parse_reply(reply.output)
+        named_prompts, prompt_warnings = self._named_prompts(
+            values["prompts"], bool(classification.text)
+        )
+        config, settings_warnings = resolve_settings(
+            self.target, classification, values, settings, len(named_prompts)
+        )
+        if config.n < len(named_prompts):
+            settings_warnings.append(
                 CallWarning(
                     "PROMPTS_UNUSED",
-                    f"{len(prompts)} prompts were written for {config.n} images",
+                    f"the chat model wrote {len(named_prompts)} prompts for {config.n} images",
                     "n",
                 )
             )
         return Plan(
             classification,
             config,
-            prompts,
-            f"{reply.provider or chat.provider}/{reply.model or chat.id}",
-            asked,
-            reply.text[:ANSWER_LIMIT],
-            (*reply.warnings, *warnings, *more),
+            named_prompts,
+            f"{reply.provider or chat_model.provider}/{reply.model or chat_model.id}",
+            chat_request,
+            reply.text[:MAX_REPLY_CHARACTERS],
+            (*reply.warnings, *prompt_warnings, *settings_warnings),
         )
 
-    def _prompts(
-        self, given: list[dict[str, Any]], has_text: bool
+    def _named_prompts(
+        self, replied: list[dict[str, Any]], has_text: bool
     ) -> tuple[tuple[NamedPrompt, ...], list[CallWarning]]:
-        """The model's prompts without what the family cannot use. Raises BadResponseError (BAD_OUTPUT) when none says anything."""
+        """Return the chat model's prompts without what the family cannot use.
+
+        Raises BadResponseError (BAD_OUTPUT) when every prompt is empty.
+        """
+        max_characters = self.target.max_prompt_characters
         warnings: list[CallWarning] = []
-        prompts: list[NamedPrompt] = []
-        names: set[str] = set()
-        if len(given) > MOST_PROMPTS:
+        named_prompts: list[NamedPrompt] = []
+        used_names: set[str] = set()
+        if len(replied) > MAX_PROMPTS:
             warnings.append(
                 CallWarning(
                     "PROMPTS_DROPPED",
-                    f"the model wrote {len(given)} prompts; {MOST_PROMPTS} were kept",
+                    f"the chat model wrote {len(replied)} prompts; only the first {MAX_PROMPTS} are"
+                    " used",
                     "prompts",
                 )
             )
-        for told in given[:MOST_PROMPTS]:
-            words = plain_text(told["prompt"], self.target.longest)
-            if not words:
+        for values in replied[:MAX_PROMPTS]:
+            prompt = plain_text(values["prompt"], max_characters)
+            if not prompt:
                 warnings.append(
-                    CallWarning("PROMPTS_DROPPED", "the model left a prompt empty", "prompts")
+                    CallWarning("PROMPTS_DROPPED", "the chat model left a prompt empty", "prompts")
                 )
                 continue
-            if len(told["prompt"]) > self.target.longest:
+            if len(values["prompt"]) > max_characters:
                 warnings.append(
                     CallWarning(
-                        "PROMPT_CUT",
-                        f"a prompt was cut to {self.target.longest} characters",
-                        "prompt",
+                        "PROMPT_CUT", f"a prompt was cut to {max_characters} characters", "prompt"
                     )
                 )
-            negative = plain_text(told["negative_prompt"] or "", self.target.longest)
-            if negative and not self.target.negative:
+            negative_prompt = plain_text(values["negative_prompt"] or "", max_characters)
+            if negative_prompt and not self.target.negative_prompt:
                 warnings.append(
                     CallWarning(
                         "NEGATIVE_PROMPT_DROPPED",
-                        f"it has no effect on {self.target.name}",
+                        f"a negative prompt has no effect on {self.target.name}",
                         "negative_prompt",
                     )
                 )
-                negative = ""
-            name = _free(plain_text(told["name"] or "", 60) or "main", names)
-            prompts.append(NamedPrompt(name, words, negative))
-        if not prompts:
-            raise BadResponseError("the answer has no prompt", code="BAD_OUTPUT")
-        if has_text and not self.overlay and not self.target.writes:
-            warnings.append(not_written(self.target))
-        return tuple(prompts), warnings
+                negative_prompt = ""
+            name = _unused_name(plain_text(values["name"] or "", 60) or "main", used_names)
+            named_prompts.append(NamedPrompt(name, prompt, negative_prompt))
+        if not named_prompts:
+            raise BadResponseError("the reply has no prompt", code="BAD_OUTPUT")
+        if has_text and not self.overlay and not self.target.renders_text:
+            warnings.append(text_warning(self.target))
+        return tuple(named_prompts), warnings
 
-    def _by_rules(
+    def _plan_by_rules(
         self,
         classification: Classification,
-        settings: Settings,
+        settings: PlanSettings,
         failure: MajordomoError | None = None,
-        asked: str = "",
-        before: tuple[CallWarning, ...] = (),
+        chat_request: str = "",
+        warnings: tuple[CallWarning, ...] = (),
     ) -> Plan:
-        prompt, warnings = write_prompts(classification, self.target, self.overlay)
-        config, more = resolve_settings(self.target, classification, {}, settings)
-        said = () if failure is None else (_fell_back(failure),)
+        prompt, prompt_warnings = write_prompts(classification, self.target, self.overlay)
+        config, settings_warnings = resolve_settings(self.target, classification, {}, settings)
+        failure_warnings = () if failure is None else (_failure_warning(failure),)
         return Plan(
             classification,
             config,
             (prompt,),
             RULES,
-            asked,
+            chat_request,
             "",
-            (*before, *said, *warnings, *more),
+            (*warnings, *failure_warnings, *prompt_warnings, *settings_warnings),
             failure,
         )
 
-    def _key(self, classification: Classification, settings: Settings, asked: str) -> str:
-        """Whatever has a part in the answer, in one spelling."""
-        assert self.chat is not None
-        told = {
-            "version": asking.VERSION,
-            "model": [self.chat.provider, self.chat.id],
-            "asked": asked,
+    def _cache_key(
+        self, classification: Classification, settings: PlanSettings, chat_request: str
+    ) -> str:
+        """Return a hash of everything that the plan depends on."""
+        assert self.chat_model is not None
+        values = {
+            "version": prompts.VERSION,
+            "model": [self.chat_model.provider, self.chat_model.id],
+            "chat_request": chat_request,
             "target": asdict(self.target),
             "classification": classification.to_dict(),
             "settings": {name: value for name, value in settings.items() if value is not None},
             "overlay": self.overlay,
         }
         return hashlib.sha256(
-            json.dumps(told, sort_keys=True, ensure_ascii=True).encode()
+            json.dumps(values, sort_keys=True, ensure_ascii=True).encode()
         ).hexdigest()
 
-    def _kept(self, key: str) -> tuple[Plan | None, tuple[CallWarning, ...]]:
+    def _read_cache(self, key: str) -> tuple[Plan | None, tuple[CallWarning, ...]]:
         if self._cache is None:
             return None, ()
         try:
@@ -268,41 +309,47 @@ class PromptAssistant:
             return (None if text is None else Plan.from_json(text)), ()
         except (InvalidRequestError, OSError) as error:
             return None, (
-                CallWarning("CACHE_UNREADABLE", f"the kept plan cannot be used: {error}"),
+                CallWarning("CACHE_UNREADABLE", f"the cached plan cannot be used: {error}"),
             )
 
-    def _keep(self, key: str, plan: Plan) -> tuple[CallWarning, ...]:
+    def _write_cache(self, key: str, plan: Plan) -> tuple[CallWarning, ...]:
         if self._cache is None:
             return ()
         try:
             self._cache[key] = plan.to_json()
         except OSError as error:
-            return (CallWarning("CACHE_UNWRITABLE", f"the plan was not kept: {error}"),)
+            return (CallWarning("CACHE_UNWRITABLE", f"the plan could not be cached: {error}"),)
         return ()
 
 
-def _checked(output: Any) -> dict[str, Any]:
-    """The answer as plain values, whatever kind of model gave it. Raises BadResponseError (BAD_OUTPUT)."""
+def _parse_reply(output: Any) -> dict[str, Any]:
+    """Return the reply as plain values, whether it is a pydantic object or a mapping.
+
+    Raises BadResponseError (BAD_OUTPUT).
+    """
     from pydantic import BaseModel, ValidationError
 
     try:
         values = output.model_dump() if isinstance(output, BaseModel) else output
-        told: dict[str, Any] = asking.answer_type().model_validate(values).model_dump()
+        checked: dict[str, Any] = prompts.reply_type().model_validate(values).model_dump()
     except ValidationError as error:
         raise BadResponseError(
-            f"the answer is not what was asked for: {error.error_count()} mistakes",
+            f"the reply does not have the requested form: {error.error_count()} validation errors",
             code="BAD_OUTPUT",
         ) from None
-    return told
+    return checked
 
 
-def _free(name: str, taken: set[str]) -> str:
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
-    taken.add(free)
-    return free
+def _unused_name(name: str, used_names: set[str]) -> str:
+    """Return `name`, with a number when it is used already, and record it as used."""
+    unused, number = name, 2
+    while unused in used_names:
+        unused, number = f"{name}-{number}", number + 1
+    used_names.add(unused)
+    return unused
 
 
-def _fell_back(failure: MajordomoError) -> CallWarning:
-    return CallWarning(failure.code, f"the prompts are the rules' own: {failure.message}", "chat")
+def _failure_warning(failure: MajordomoError) -> CallWarning:
+    return CallWarning(
+        failure.code, f"the prompts were written by rules: {failure.message}", "chat_model"
+    )

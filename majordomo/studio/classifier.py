@@ -1,4 +1,7 @@
-"""What a brief is about, by rules alone: fast, in linear time, without a network, and saying what it went by."""
+"""Classify briefs by rules, without a network or a model and in linear time.
+
+A classification records the passages of the brief that it is based on.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,31 @@ from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.studio.vocabulary import Match, Table, Vocabulary, Word, load_vocabulary, words_of
 from majordomo.validation import check_text
 
-BRIEF_LIMIT = 20_000  # characters
-MOST_TEXT = 200  # characters to be written in a picture
-MOST_COUNT = 16
-MOST_FOUND = 200
-_CUE_WORDS = 8  # of a text that nothing ends
-# Each opens with one mark and closes with its own; bounded, so that a thousand opening marks cost a thousand times 200, not more
+MAX_BRIEF_CHARACTERS = 20_000
+# Characters of the text to write in the image.
+MAX_TEXT_CHARACTERS = 200
+# Images of one run.
+MAX_IMAGES = 16
+# Passages that a classification records.
+MAX_FOUND = 200
+# Words of a text behind a cue that neither quotation marks nor punctuation end.
+_MAX_CUE_WORDS = 8
+# Each alternative opens with one mark and closes with its counterpart. The length is bounded, so
+# that a thousand opening marks cost at most a thousand times 200 characters.
 _QUOTED = re.compile(
-    r'"([^"\n]{1,200})"|“([^”“\n]{1,200})[”“]|„([^“”\n]{1,200})[“”]|«([^»\n]{1,200})»|「([^」\n]{1,200})」|『([^』\n]{1,200})』'
+    r'"([^"\n]{1,200})"|“([^”“\n]{1,200})[”“]|„([^“”\n]{1,200})[“”]|«([^»\n]{1,200})»'
+    r"|「([^」\n]{1,200})」|『([^』\n]{1,200})』"
     r"|(?<!\w)'([^'\n]{2,200})'(?!\w)|(?<!\w)\u2018([^\u2019\n]{2,200})\u2019(?!\w)"
 )
 _SIZE = re.compile(r"(?<![\w.])([0-9]{3,5})\s?[xX\u00d7]\s?([0-9]{3,5})(?![\w.]*[0-9])")
 _ASPECT = re.compile(r"(?<![0-9:.])([0-9]{1,2})\s?:\s?([0-9]{1,2})(?![0-9:])")
-_CLAUSE = re.compile(r"[,.;:!?\n()\[\]\uff0c\u3002\uff1b\u3001\uff01\uff1f]")
+_CLAUSE_END = re.compile(r"[,.;:!?\n()\[\]\uff0c\u3002\uff1b\u3001\uff01\uff1f]")
 _SCRIPTS = (
     ("ja", re.compile("[\u3040-\u30ff]")),
     ("ko", re.compile("[\uac00-\ud7af]")),
     ("zh", re.compile("[\u3400-\u9fff]")),
-    ("fa", re.compile("[\u067e\u0686\u0698\u06af]")),  # letters that Arabic has not
+    # Letters that Persian has and Arabic does not.
+    ("fa", re.compile("[\u067e\u0686\u0698\u06af]")),
     ("ar", re.compile("[\u0600-\u06ff]")),
     ("he", re.compile("[\u0590-\u05ff]")),
     ("el", re.compile("[\u0370-\u03ff]")),
@@ -42,298 +52,366 @@ _SCRIPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a classification went by: `words` as they stand in the brief from `start` to `end`, and what they say: `value` of `kind`."""
+    """A passage of the brief that the classifier recognized."""
 
     kind: str
+    """What the passage is about: a kind of the vocabulary, `"size"`, `"cue"` or `"text"`."""
     value: str
-    words: str
+    """What it says, for example a category."""
+    text: str
+    """The passage as it is in the brief."""
     start: int
+    """Index of its first character in the brief."""
     end: int
+    """Index behind its last character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """A brief, read by rules. What it does not say is "", 0 or empty.
+    """What the classifier read from a brief.
 
-    `subject`, `style`, `medium`, `mood` are categories of the vocabulary; `orientation` is "portrait", "landscape" or "square", `aspect`
-    "WIDTH:HEIGHT", `size` "WIDTHxHEIGHT" in pixels; `text` is to be written in the picture; `count` pictures are wanted, at most 16;
-    `safety` are categories worth a second look, no judgement; `language` is a code of ISO 639-1. `found` has what all this rests on.
+    A field is "", 0 or empty when the brief says nothing about it.
     """
 
     brief: str
+    """The brief, normalized and without control characters."""
     subject: str = ""
+    """Category of the subject."""
     style: str = ""
+    """Category of the style."""
     medium: str = ""
+    """Category of the medium."""
     mood: str = ""
+    """Category of the mood."""
     orientation: str = ""
+    """`"portrait"`, `"landscape"` or `"square"`."""
     aspect: str = ""
+    """`"WIDTH:HEIGHT"`."""
     size: str = ""
+    """`"WIDTHxHEIGHT"` in pixels."""
     text: str = ""
+    """The text to write in the image, at most 200 characters."""
     count: int = 0
+    """Number of images, at most 16."""
     safety: tuple[str, ...] = ()
+    """Categories that deserve a closer look. They are hints and refuse nothing."""
     language: str = ""
+    """Language of the brief as an ISO 639-1 code."""
     found: tuple[Found, ...] = ()
+    """The passages that the other fields are based on, at most 200."""
     warnings: tuple[CallWarning, ...] = ()
+    """What was changed in the brief, or reduced to a limit."""
 
     def all(self, kind: str) -> tuple[str, ...]:
-        """Every category of a kind that the brief names, in its order."""
+        """Return every category of a kind that the brief names, in its order."""
         return tuple(dict.fromkeys(found.value for found in self.found if found.kind == kind))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        told = asdict(self)
+        """Return plain JSON values."""
+        values = asdict(self)
         return {
-            **told,
+            **values,
             "safety": list(self.safety),
-            "found": list(told["found"]),
-            "warnings": list(told["warnings"]),
+            "found": list(values["found"]),
+            "warnings": list(values["warnings"]),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Classification:
-        """What `to_dict` gave. Raises InvalidRequestError for anything else."""
+        """Create a classification from the values of `to_dict`.
+
+        Raises:
+            InvalidRequestError: The values are not a saved classification.
+        """
         try:
-            told = dict(values)
-            told["safety"] = tuple(told["safety"])
-            told["found"] = tuple(Found(**found) for found in told["found"])
-            told["warnings"] = tuple(CallWarning(**warning) for warning in told["warnings"])
-            made = cls(**told)
+            fields = dict(values)
+            fields["safety"] = tuple(fields["safety"])
+            fields["found"] = tuple(Found(**found) for found in fields["found"])
+            fields["warnings"] = tuple(CallWarning(**warning) for warning in fields["warnings"])
+            classification = cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidRequestError(
-                f"this is no saved classification: {type(error).__name__}", field="classification"
+                f"the values are not a saved classification: {type(error).__name__}",
+                field="classification",
             ) from None
-        check_text(made.brief, "brief", BRIEF_LIMIT)
-        return made
+        check_text(classification.brief, "brief", MAX_BRIEF_CHARACTERS)
+        return classification
 
 
 def classify(
     brief: str,
     vocabulary: Vocabulary | Table | str | os.PathLike[str] | None = None,
     *,
-    limit: int = BRIEF_LIMIT,
+    limit: int = MAX_BRIEF_CHARACTERS,
 ) -> Classification:
-    """Read a brief of at most `limit` characters, in any language. `vocabulary` adds words: a mapping, or the path of a TOML file.
+    """Classify a brief in any language. No brief is refused for what it says.
 
-    Raises InvalidRequestError (field `brief`) for what is no text, empty, too long, or holds NUL or lone surrogates; other control
-    characters become spaces, with a warning. Never refuses a brief for what it says.
+    Args:
+        brief: The brief. Control characters become spaces, with a warning.
+        vocabulary: Additional vocabulary: a mapping, or the path of a TOML file, see
+            `load_vocabulary`.
+        limit: Maximum number of characters, 20,000 by default.
+
+    Returns:
+        What the brief says.
+
+    Raises:
+        InvalidRequestError: The brief is not a text, is empty or too long, or contains NUL or lone
+            surrogates (field `brief`).
+        ConfigurationError: The vocabulary is invalid.
+
+    Example:
+        >>> classify("a watercolor cat, 16:9").medium
+        'watercolor'
     """
-    known = load_vocabulary(vocabulary)
+    loaded = load_vocabulary(vocabulary)
     check_text(brief, "brief", limit)
     cleaned = clean(brief)
     if not cleaned:
-        raise InvalidRequestError("brief is empty", field="brief")
+        raise InvalidRequestError("brief must not be empty", field="brief")
     warnings = () if cleaned == unicodedata.normalize("NFC", brief).strip() else (_CLEANED,)
-    return _Reading(cleaned, known).classification(warnings)
+    return _Reader(cleaned, loaded).classify(warnings)
 
 
-_CLEANED = CallWarning("BRIEF_CLEANED", "control characters in the brief became spaces", "brief")
-# Joiners are needed by emoji and by Persian and Indic spelling; other invisible characters only hide or turn round what stands there
+_CLEANED = CallWarning(
+    "BRIEF_CLEANED", "control characters in the brief were replaced with spaces", "brief"
+)
+# Emoji and the spelling of Persian and Indic languages need joiners. Other invisible characters
+# only hide or reorder text.
 _JOINERS = "\u200c\u200d"
 
 
 def clean(text: str) -> str:
-    """`text` in one spelling (NFC), without control and invisible formatting characters; lines stay."""
+    """Normalize to NFC and replace control and invisible format characters; keep line breaks."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n")
     if not text.isprintable():
-        kept = (
+        characters = (
             c
             if c.isprintable() or c in "\n\t" or c in _JOINERS or unicodedata.category(c) == "Zs"
             else " "
             for c in text
         )
-        text = "".join(kept)
+        text = "".join(characters)
     return text.strip()
 
 
-class _Reading:
-    """One brief while it is read."""
+class _Reader:
+    """Reads one brief.
 
-    def __init__(self, brief: str, known: Vocabulary) -> None:
+    The text to write in the image is found first and masked: its words say nothing about the image,
+    except for safety hints.
+    """
+
+    def __init__(self, brief: str, vocabulary: Vocabulary) -> None:
         self._brief = brief
-        self._known = known
+        self._vocabulary = vocabulary
         self._words = words_of(brief)
         self._found: list[Found] = []
-        self._matches = list(known.matches(self._words))
-        self._hidden = bytearray(
-            len(brief)
-        )  # 1 where a text stands that is to be written: no words about the picture
+        self._matches = list(vocabulary.matches(self._words))
+        # 1 for each character of a text to write in the image.
+        self._mask = bytearray(len(brief))
 
-    def classification(self, warnings: tuple[CallWarning, ...]) -> Classification:
-        text = self._text()
+    def classify(self, warnings: tuple[CallWarning, ...]) -> Classification:
+        text = self._read_text()
         self._matches = [
-            match for match in self._matches if match.kind == "safety" or not self._within(match)
+            match for match in self._matches if match.kind == "safety" or not self._is_masked(match)
         ]
-        size, aspect = self._size(), self._aspect()
-        orientation = self._orientation(size, aspect)
-        counted, more = self._count()
-        named = {kind: self._most(kind) for kind in ("subject", "style", "medium", "mood")}
+        size, aspect = self._read_size(), self._read_aspect()
+        orientation = self._read_orientation(size, aspect)
+        count, count_warnings = self._read_count()
+        categories = {
+            kind: self._frequent_category(kind) for kind in ("subject", "style", "medium", "mood")
+        }
         safety = tuple(
             dict.fromkeys(
-                self._note(match).value for match in self._matches if match.kind == "safety"
+                self._record_match(match).value for match in self._matches if match.kind == "safety"
             )
         )
         return Classification(
             self._brief,
-            **named,
+            **categories,
             orientation=orientation,
             aspect=aspect,
             size=size,
             text=text,
-            count=counted,
+            count=count,
             safety=safety,
-            language=self._language(),
+            language=self._read_language(),
             found=tuple(
-                sorted(self._found, key=lambda found: (found.start, found.kind))[:MOST_FOUND]
+                sorted(self._found, key=lambda found: (found.start, found.kind))[:MAX_FOUND]
             ),
-            warnings=warnings + more,
+            warnings=warnings + count_warnings,
         )
 
-    def _note(self, match: Match) -> Found:
+    def _record_match(self, match: Match) -> Found:
         start, end = self._words[match.first].start, self._words[match.last - 1].end
-        return self._noted(match.kind, match.category, start, end)
+        return self._record(match.kind, match.category, start, end)
 
-    def _noted(self, kind: str, value: str, start: int, end: int) -> Found:
+    def _record(self, kind: str, value: str, start: int, end: int) -> Found:
         found = Found(kind, value, self._brief[start:end], start, end)
         self._found.append(found)
         return found
 
-    def _redact(self, start: int, end: int) -> None:
-        self._hidden[start:end] = b"\1" * (end - start)
+    def _hide(self, start: int, end: int) -> None:
+        self._mask[start:end] = b"\1" * (end - start)
 
-    def _within(self, match: Match) -> bool:
-        return bool(self._hidden[self._words[match.first].start])
+    def _is_masked(self, match: Match) -> bool:
+        return bool(self._mask[self._words[match.first].start])
 
-    def _of(self, kind: str) -> Iterable[Match]:
+    def _matches_of(self, kind: str) -> Iterable[Match]:
         return (match for match in self._matches if match.kind == kind)
 
-    def _most(self, kind: str) -> str:
-        """The category named most often; of several, the first."""
-        seen: dict[str, int] = {}
-        for match in self._of(kind):
-            self._note(match)
-            seen[match.category] = seen.get(match.category, 0) + 1
-        return max(seen, key=lambda category: seen[category]) if seen else ""
+    def _frequent_category(self, kind: str) -> str:
+        """Return the category named most often; the first one of several."""
+        counts: dict[str, int] = {}
+        for match in self._matches_of(kind):
+            self._record_match(match)
+            counts[match.category] = counts.get(match.category, 0) + 1
+        return max(counts, key=lambda category: counts[category]) if counts else ""
 
-    def _text(self) -> str:
-        """What is to be written in the picture: what stands behind a cue, else the first text in quotation marks."""
+    def _read_text(self) -> str:
+        """Return the text to write in the image.
+
+        This is the text that follows a cue, or else the first text in quotation marks.
+        """
         quoted = [
-            (found.span(), next(group for group in found.groups() if group is not None))
-            for found in _QUOTED.finditer(self._brief)
+            (match.span(), next(group for group in match.groups() if group is not None))
+            for match in _QUOTED.finditer(self._brief)
         ]
         for span, _ in quoted:
-            self._redact(*span)
-        cue = next((match for match in self._of("text") if not self._within(match)), None)
+            self._hide(*span)
+        cue = next(
+            (match for match in self._matches_of("text") if not self._is_masked(match)), None
+        )
         if cue is not None:
             start = self._words[cue.last - 1].end
-            self._noted("cue", "text", self._words[cue.first].start, start)
-            behind = next((one for one in quoted if one[0][0] >= start), None)
-            if behind is not None and not self._brief[start : behind[0][0]].strip(" :=-\n\t"):
-                quoted = [behind]
-            elif (bare := self._behind(start)) is not None:
-                self._redact(*bare[0])
-                quoted = [bare]
+            self._record("cue", "text", self._words[cue.first].start, start)
+            following = next((quote for quote in quoted if quote[0][0] >= start), None)
+            if following is not None and not self._brief[start : following[0][0]].strip(" :=-\n\t"):
+                quoted = [following]
+            elif (unquoted := self._unquoted_text(start)) is not None:
+                self._hide(*unquoted[0])
+                quoted = [unquoted]
         for span, text in quoted:
             if text.strip():
-                self._noted("text", text.strip(), *span)
+                self._record("text", text.strip(), *span)
                 return text.strip()
         return ""
 
-    def _behind(self, start: int) -> tuple[tuple[int, int], str] | None:
-        """A text without quotation marks: names and capitals that follow each other, else all up to the end of the clause."""
-        window = self._brief[start : start + MOST_TEXT]
-        offset = len(window) - len(window.lstrip(" :=-\n\t"))
-        clause = _CLAUSE.split(window[offset:], maxsplit=1)[0]
-        taken = words_of(clause)
-        if not taken:
-            return None
-        end = _capitals(clause, taken) or taken[min(len(taken), _CUE_WORDS) - 1].end
-        low = start + offset
-        return (low, low + end), clause[:end].strip()
+    def _unquoted_text(self, start: int) -> tuple[tuple[int, int], str] | None:
+        """Return span and content of a text without quotation marks that follows a cue.
 
-    def _size(self) -> str:
-        for found in _SIZE.finditer(self._brief):
-            width, height = int(found[1]), int(found[2])
+        It is a run of capitalized words, or else up to 8 words of the clause.
+        """
+        window = self._brief[start : start + MAX_TEXT_CHARACTERS]
+        offset = len(window) - len(window.lstrip(" :=-\n\t"))
+        clause = _CLAUSE_END.split(window[offset:], maxsplit=1)[0]
+        words = words_of(clause)
+        if not words:
+            return None
+        end = _capitals_end(clause, words) or words[min(len(words), _MAX_CUE_WORDS) - 1].end
+        text_start = start + offset
+        return (text_start, text_start + end), clause[:end].strip()
+
+    def _read_size(self) -> str:
+        for match in _SIZE.finditer(self._brief):
+            width, height = int(match[1]), int(match[2])
             if min(width, height) >= 128 and max(width, height) <= 16_384:
-                self._noted("size", f"{width}x{height}", *found.span())
+                self._record("size", f"{width}x{height}", *match.span())
                 return f"{width}x{height}"
         return ""
 
-    def _aspect(self) -> str:
-        known = self._known.categories("aspect")
-        for found in _ASPECT.finditer(self._brief):
-            shape = f"{int(found[1])}:{int(found[2])}"
-            if shape in known and not self._hidden[found.start()]:
-                self._noted("aspect", shape, *found.span())
-                return shape
-        named = next(iter(self._of("aspect")), None)
-        return "" if named is None else self._note(named).value
+    def _read_aspect(self) -> str:
+        """Return the first aspect in digits that the vocabulary knows, or else a named one."""
+        known = self._vocabulary.categories("aspect")
+        for match in _ASPECT.finditer(self._brief):
+            aspect = f"{int(match[1])}:{int(match[2])}"
+            if aspect in known and not self._mask[match.start()]:
+                self._record("aspect", aspect, *match.span())
+                return aspect
+        named = next(iter(self._matches_of("aspect")), None)
+        return "" if named is None else self._record_match(named).value
 
-    def _orientation(self, size: str, aspect: str) -> str:
-        """What a size or shape says goes over a word: "a landscape, 9:16" is upright."""
-        said = [self._note(match).value for match in self._of("orientation")]
-        shape = re.split("[x:]", size or aspect)
-        if len(shape) == 2:
-            width, height = int(shape[0]), int(shape[1])
+    def _read_orientation(self, size: str, aspect: str) -> str:
+        """Return the orientation of size or aspect, or else the one named by a word.
+
+        Numbers take precedence over words: "a landscape, 9:16" is portrait.
+        """
+        named = [self._record_match(match).value for match in self._matches_of("orientation")]
+        sides = re.split("[x:]", size or aspect)
+        if len(sides) == 2:
+            width, height = int(sides[0]), int(sides[1])
             return "square" if width == height else "landscape" if width > height else "portrait"
-        return said[0] if said else ""
+        return named[0] if named else ""
 
-    def _count(self) -> tuple[int, tuple[CallWarning, ...]]:
-        nouns = {match.first for match in self._of("count")}
-        numbers = {match.last: (int(match.category), match.first) for match in self._of("number")}
+    def _read_count(self) -> tuple[int, tuple[CallWarning, ...]]:
+        """Return the first number that a noun such as "variants" follows, at most one word on."""
+        nouns = {match.first for match in self._matches_of("count")}
+        # The number and the index of its first word, by the index behind its last word.
+        numbers = {
+            match.last: (int(match.category), match.first) for match in self._matches_of("number")
+        }
         numbers |= {
-            at + 1: (int(word.folded), at)
-            for at, word in enumerate(self._words)
+            index + 1: (int(word.folded), index)
+            for index, word in enumerate(self._words)
             if _is_number(word)
         }
         for last in sorted(numbers):
-            noun = next((at for at in (last, last + 1) if at in nouns), None)
+            noun = next((index for index in (last, last + 1) if index in nouns), None)
             number, first = numbers[last]
             if noun is not None and number >= 1:
-                count = min(number, MOST_COUNT)
-                self._noted("count", str(count), self._words[first].start, self._words[noun].end)
-                return count, () if count == number else (_clamped(number),)
+                count = min(number, MAX_IMAGES)
+                self._record("count", str(count), self._words[first].start, self._words[noun].end)
+                return count, () if count == number else (_count_warning(number),)
         return 0, ()
 
-    def _language(self) -> str:
-        outside = "".join(
-            c for c, hidden in zip(self._brief, self._hidden, strict=True) if not hidden
+    def _read_language(self) -> str:
+        """Return the language of the script, or else the one of the function words."""
+        unmasked = "".join(
+            c for c, masked in zip(self._brief, self._mask, strict=True) if not masked
         )
-        letters = [c for c in outside or self._brief if c.isalpha()]
+        letters = [c for c in unmasked or self._brief if c.isalpha()]
         for language, script in _SCRIPTS:
-            share = sum(1 for c in letters if script.match(c))
-            if share and share * (20 if language in ("ja", "fa") else 3) >= len(letters):
+            count = sum(1 for c in letters if script.match(c))
+            # Japanese and Persian mix their own letters with those of Chinese and Arabic, so a
+            # twentieth of the letters is enough; other scripts need a third.
+            if count and count * (20 if language in ("ja", "fa") else 3) >= len(letters):
                 return language
-        return self._by_small_words()
+        return self._language_of_function_words()
 
-    def _by_small_words(self) -> str:
-        """A word of four languages says a quarter of what one says that is of a single language."""
+    def _language_of_function_words(self) -> str:
+        """Return the language with the highest score, "" for a tie without English.
+
+        A word that four languages share gives each of them a quarter of a point.
+        """
         languages: dict[int, list[str]] = {}
-        for match in self._of("language"):
+        for match in self._matches_of("language"):
             languages.setdefault(match.first, []).append(match.category)
         scores: dict[str, Fraction] = {}
-        for named in languages.values():
-            for language in named:
-                scores[language] = scores.get(language, Fraction(0)) + Fraction(1, len(named))
+        for sharing in languages.values():
+            for language in sharing:
+                scores[language] = scores.get(language, Fraction(0)) + Fraction(1, len(sharing))
         leaders = [language for language, score in scores.items() if score == max(scores.values())]
         if len(leaders) == 1:
             return leaders[0]
-        return (
-            "en" if "en" in leaders else ""
-        )  # "a" alone is a word of several languages, and English is what most briefs are in
+        # "a" alone is a word of several languages, and most briefs are in English.
+        return "en" if "en" in leaders else ""
 
 
 def _is_number(word: Word) -> bool:
     return word.folded.isdecimal() and len(word.folded) <= 3
 
 
-def _clamped(number: int) -> CallWarning:
+def _count_warning(number: int) -> CallWarning:
     return CallWarning(
-        "COUNT_CLAMPED", f"the brief wants {number} pictures; at most {MOST_COUNT} are made", "n"
+        "COUNT_CLAMPED",
+        f"the brief asks for {number} images; only {MAX_IMAGES} are generated",
+        "n",
     )
 
 
-def _capitals(clause: str, words: Sequence[Word]) -> int:
-    """Where a run of words with capitals (or numbers) ends that begins the clause; 0 when it begins with none."""
+def _capitals_end(clause: str, words: Sequence[Word]) -> int:
+    """Return where the capitalized words or numbers at the start of the clause end; 0 for none."""
     end = 0
     for word in words:
         first = clause[word.start]

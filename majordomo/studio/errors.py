@@ -1,4 +1,4 @@
-"""Failures with an address: at which stage, what was asked, what may help."""
+"""Errors of a run: the failed stage, its input and advice, and the failures of storage."""
 
 from __future__ import annotations
 
@@ -16,70 +16,87 @@ from majordomo.errors import (
     plain_text,
 )
 
-Stage = Literal["classify", "plan", "moderate", "paint", "finish", "derive", "store"]
-ASKED = 500  # characters of what was asked that an error keeps
+Stage = Literal["classify", "plan", "moderate", "generate", "finish", "derive", "store"]
+# Characters of a stage's input that an error keeps.
+MAX_INPUT_CHARACTERS = 500
+_RULES_USED = "prompts written by rules were used"
 _HELP = {
-    "GPU_OOM": "draw fewer pixels or fewer images at once, or free the GPU of other models",
-    "LLM_TIMEOUT": "give the assistant more time, or a smaller chat model; the rules' own prompts were used",
-    "LLM_REFUSED": "word the brief differently, or ask another chat model; the rules' own prompts were used",
-    "LLM_INVALID_OUTPUT": "ask a chat model that keeps to a JSON schema; the rules' own prompts were used",
-    "LLM_FAILED": "see whether the chat model can be reached; the rules' own prompts were used",
-    "CONTENT_REFUSED": "word the brief differently: this content is not drawn or not delivered",
-    "MODERATION_FAILED": "see whether the moderator works: what it cannot judge is not delivered",
-    "BAD_IMAGE": "the image cannot be decoded, or the recipe does not fit it: try the recipe on another image",
-    "IMAGE_TOO_LARGE": "draw fewer pixels, or raise the limits",
-    "NOT_AN_IMAGE": "the backend gave something else than PNG, JPEG or WebP: look at its log",
-    "STORAGE_FULL": "make room, raise the quota, or let old jobs expire sooner",
+    "GPU_OOM": (
+        "generate fewer pixels or fewer images at once, or unload other models from the GPU"
+    ),
+    "LLM_TIMEOUT": (f"give the assistant more time or use a smaller chat model; {_RULES_USED}"),
+    "LLM_REFUSED": (f"word the brief differently or use another chat model; {_RULES_USED}"),
+    "LLM_INVALID_OUTPUT": f"use a chat model that follows a JSON schema; {_RULES_USED}",
+    "LLM_FAILED": f"check that the chat model can be reached; {_RULES_USED}",
+    "CONTENT_REFUSED": (
+        "word the brief differently: this content is not generated or not delivered"
+    ),
+    "MODERATION_FAILED": (
+        "check that the moderator works: content without a verdict is not delivered"
+    ),
+    "BAD_IMAGE": (
+        "the image cannot be decoded, or the recipe does not fit it: try the recipe on another"
+        " image"
+    ),
+    "IMAGE_TOO_LARGE": "generate fewer pixels or raise the limits",
+    "NOT_AN_IMAGE": (
+        "the backend returned something other than PNG, JPEG or WebP: look at its log"
+    ),
+    "STORAGE_FULL": "free disk space, raise the quota or let old jobs expire sooner",
     "STORAGE_READ_ONLY": "choose a folder that can be written to",
-    "DEADLINE_EXCEEDED": "give more time (timeout=), or draw fewer steps or pixels",
-    "CONNECTION_FAILED": "see whether the backend runs and its address is right",
-    "AUTHENTICATION": "give the provider a key that it takes",
-    "RATE_LIMITED": "wait, or draw fewer images at once",
-    "OVERLOADED": "wait until the backend has room, or draw fewer images at once",
-    "NO_IMAGE": "the backend answered without an image: try again, or another model",
+    "DEADLINE_EXCEEDED": "allow more time (timeout=) or generate with fewer steps or pixels",
+    "CONNECTION_FAILED": "check that the backend runs and that its address is right",
+    "AUTHENTICATION": "give the provider a key that it accepts",
+    "RATE_LIMITED": "wait, or generate fewer images at once",
+    "OVERLOADED": "wait until the backend has capacity, or generate fewer images at once",
+    "NO_IMAGE": "the backend answered without an image: try again or use another model",
 }
-_BY_STAGE = {
-    "classify": "give a brief of words within the limit",
-    "plan": "give fewer or simpler settings, or leave them to the rules",
-    "moderate": "see whether the moderator works",
-    "paint": "try again, with other settings or another model",
+_STAGE_HELP = {
+    "classify": "pass a brief with text within the limit",
+    "plan": "set fewer or simpler settings, or leave them to the rules",
+    "moderate": "check that the moderator works",
+    "generate": "try again, with other settings or another model",
     "finish": "try the recipe on another image",
-    "derive": "the image itself is whole: derive again from it",
-    "store": "see whether the folder can be written to",
+    "derive": "the image itself is intact: derive from it again",
+    "store": "check that the folder can be written to",
 }
 
 
-def with_stage(error: Exception, stage: Stage, asked: str = "", **about: Any) -> MajordomoError:
-    """`error` as one of the library's, with `details` stage, asked and help, and what else is `about` it; what stands there already stays.
+def with_stage(
+    error: Exception, stage: Stage, stage_input: str = "", **details: Any
+) -> MajordomoError:
+    """Return `error` as a MajordomoError whose `details` have stage, input and help.
 
-    A file's error becomes StorageError; what is none of ours becomes BackendError (STAGE_FAILED), with its cause.
+    An OSError of the stage "store" becomes a StorageError; any other exception that is not a
+    MajordomoError becomes a BackendError (STAGE_FAILED). The original stays chained as the cause.
+    Details that are already set are kept.
     """
-    told = error if isinstance(error, MajordomoError) else _translated(error, stage)
+    described = error if isinstance(error, MajordomoError) else _converted(error, stage)
     if (
         stage in ("finish", "derive")
-        and isinstance(told, InvalidRequestError)
-        and told.code == "NOT_AN_IMAGE"
+        and isinstance(described, InvalidRequestError)
+        and described.code == "NOT_AN_IMAGE"
     ):
-        told.code = "BAD_IMAGE"
-    told.details.setdefault("stage", stage)
-    if asked:
-        told.details.setdefault("asked", plain_text(asked, ASKED))
-    told.details.setdefault("help", _HELP.get(told.code) or _BY_STAGE[stage])
-    for name, value in about.items():
-        told.details.setdefault(name, value)
-    return told
+        described.code = "BAD_IMAGE"
+    described.details.setdefault("stage", stage)
+    if stage_input:
+        described.details.setdefault("input", plain_text(stage_input, MAX_INPUT_CHARACTERS))
+    described.details.setdefault("help", _HELP.get(described.code) or _STAGE_HELP[stage])
+    for name, value in details.items():
+        described.details.setdefault(name, value)
+    return described
 
 
-def _translated(error: Exception, stage: Stage) -> MajordomoError:
-    told: MajordomoError
+def _converted(error: Exception, stage: Stage) -> MajordomoError:
+    converted: MajordomoError
     if isinstance(error, OSError) and stage == "store":
-        told = storage_error(error)
+        converted = storage_error(error)
     else:
-        told = BackendError(
+        converted = BackendError(
             f"{type(error).__name__}: {error}", code="STAGE_FAILED", retryable=False
         )
-    told.__cause__ = error
-    return told
+    converted.__cause__ = error
+    return converted
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -87,23 +104,21 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def storage_error(error: OSError) -> StorageError:
-    """What a file system's own error means."""
-    code = (
-        "STORAGE_FULL"
-        if error.errno in _FULL
-        else "STORAGE_READ_ONLY"
-        if error.errno in _READ_ONLY
-        else "STORAGE_FAILED"
-    )
-    said = {
-        "STORAGE_FULL": "there is no room left",
-        "STORAGE_READ_ONLY": "the folder cannot be written to",
-    }.get(code, "a file failed")
-    return StorageError(f"{said}: {error.strerror or type(error).__name__}", code=code)
+    """Convert a file system's error to a StorageError with a code for its errno."""
+    if error.errno in _FULL:
+        code, problem = "STORAGE_FULL", "there is no space left"
+    elif error.errno in _READ_ONLY:
+        code, problem = "STORAGE_READ_ONLY", "the folder cannot be written to"
+    else:
+        code, problem = "STORAGE_FAILED", "a file operation failed"
+    return StorageError(f"{problem}: {error.strerror or type(error).__name__}", code=code)
 
 
-def model_failure(error: MajordomoError, asked: str) -> MajordomoError:
-    """Why a chat model's answer was not used: LLM_TIMEOUT, LLM_REFUSED, LLM_INVALID_OUTPUT or LLM_FAILED, with the cause chained."""
+def chat_model_failure(error: MajordomoError, brief: str) -> MajordomoError:
+    """Return why a chat model's reply was not used, with `error` chained as the cause.
+
+    The code is LLM_TIMEOUT, LLM_REFUSED, LLM_INVALID_OUTPUT or LLM_FAILED.
+    """
     match error:
         case DeadlineExceededError():
             code = "LLM_TIMEOUT"
@@ -113,18 +128,23 @@ def model_failure(error: MajordomoError, asked: str) -> MajordomoError:
             code = "LLM_INVALID_OUTPUT"
         case _:
             code = "LLM_FAILED"
-    told = BackendError(
-        f"no usable answer: {error.message}", code=code, provider=error.provider, model=error.model
+    failure = BackendError(
+        f"no usable reply: {error.message}", code=code, provider=error.provider, model=error.model
     )
-    told.details["cause"] = error.to_dict()
-    told.__cause__ = error
-    return with_stage(told, "plan", asked)
+    failure.details["cause"] = error.to_dict()
+    failure.__cause__ = error
+    return with_stage(failure, "plan", brief)
 
 
-def reported(values: Mapping[str, Any]) -> MajordomoError:
-    """An error that was saved as its `to_dict`. Its class is the base: `code` and `details` say what it was."""
+def error_from_dict(values: Mapping[str, Any]) -> MajordomoError:
+    """Create an error from the values of its `to_dict`.
+
+    Its class is the base class; `code` and `details` are those of the original.
+    """
     details = dict(values["details"])
-    known = {
+    attributes = {
         name: details.pop(name, None) for name in ("provider", "model", "status", "retry_after")
     }
-    return MajordomoError(str(values["error"]), code=str(values["code"]), details=details, **known)
+    return MajordomoError(
+        str(values["error"]), code=str(values["code"]), details=details, **attributes
+    )

@@ -1,5 +1,9 @@
-"""What a studio tells while it works, in order: Classified, PlanReady, then of each image Progress, ImageFinished or ImageFailed, and
-DerivativeReady; `Done` last and exactly once. A run that gives nothing at all raises instead of Done."""
+"""Events of a run.
+
+Order: Classified, PlanReady, then for each image ImageProgress, ImageFinished or ImageFailed, and
+DerivativeReady. StudioDone is last and occurs exactly once. A run without any image raises an error
+instead of emitting StudioDone.
+"""
 
 from __future__ import annotations
 
@@ -19,56 +23,67 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """The brief has been read."""
+    """The brief has been classified."""
 
     classification: Classification
+    """What the classifier read from the brief."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanReady:
-    """It is known what will be drawn."""
+    """Prompts and settings are ready."""
 
     plan: Plan
+    """The plan that the images are generated from."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProgress:
-    """The image called `name` waits, loads its model, is at a step or can be seen unfinished."""
+    """An image is queued, its model is loading, it is at a step, or it has a preview."""
 
     name: str
+    """Name of the image."""
     event: Queued | Loading | Step | Preview
+    """The event of the image model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFinished:
-    """An image is finished; what is derived from it comes later."""
+    """An image is finished; its derivatives follow."""
 
     item: StudioImage
+    """The finished image, still without derivatives."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFailed:
-    """There is no image `name`, or (stage "derive") none derived from it. `painted`: it failed behind the painter, and a run may begin
-    with this; never an image that a moderator did not allow."""
+    """An image, or with stage "derive" its derivatives, could not be made."""
 
     name: str
+    """Name of the image."""
     error: MajordomoError
-    painted: StudioImage | None = field(default=None, compare=False)
+    """The failure; `details` have stage, input and help."""
+    item: StudioImage | None = field(default=None, compare=False)
+    """The generated image when only a later stage failed; a new run can start from it. None when
+    there is no image or a moderator did not allow it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DerivativeReady:
-    """A file has been made of the image called `name`."""
+    """A file has been derived from an image."""
 
     name: str
+    """Name of the image."""
     derived: Derived
+    """The derived file."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudioDone:
-    """The end; `outcome` has everything."""
+    """The run has ended."""
 
     result: StudioResult
+    """Everything that was made, and what failed."""
 
 
 StudioEvent = (

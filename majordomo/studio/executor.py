@@ -1,4 +1,9 @@
-"""Where jobs wait and are worked on. The one here lives in the process; a durable one keeps the same few promises."""
+"""Execute jobs. The engine here lives in the process; a durable one implements the same protocol.
+
+`InProcessEngine` keeps orders in two dicts: waiting, in the order of `put`, and running, with a
+cancel scope each. An order is in at most one of them. A finished job removes itself, frees its slot
+and starts the next order. Once the engine is closed, or the event loop ends, no order starts.
+"""
 
 from __future__ import annotations
 
@@ -16,49 +21,69 @@ from majordomo.validation import check_number
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """A job to do: `id`, what it begins with, what is wished over it, for whom, and when it was submitted (seconds since the epoch)."""
+    """A submitted job."""
 
     id: str
+    """The job's id."""
     input: StudioInput
+    """The first argument of `Studio.run`."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    """The keyword arguments of `Studio.run`."""
     user_id: str = ""
-    submitted: float = 0.0
+    """The user who submitted the job; "" when unknown."""
+    submitted_at: float = 0.0
+    """When the job was submitted, in seconds since the epoch."""
 
 
-Work = Callable[[JobOrder], Awaitable[None]]
+JobHandler = Callable[[JobOrder], Awaitable[None]]
 
 
 class JobEngine(Protocol):
-    """Each order that is put is worked on once, in order, unless it is cancelled before. `work` never raises but when it is cancelled."""
+    """Executes each order once, in the order of `put`, unless it is canceled before."""
 
-    def open(self, work: Work) -> None:
-        """Called once, before anything is put."""
+    def open(self, handler: JobHandler) -> None:
+        """Set the function that executes an order. Called once, before any `put`.
+
+        The handler raises only when it is canceled.
+        """
 
     async def put(self, order: JobOrder) -> None:
-        """Take an order; returns at once. Raises OverloadedError (QUEUE_FULL)."""
+        """Accept an order and return at once.
+
+        Raises:
+            OverloadedError: The queue is full (QUEUE_FULL).
+        """
 
     def waiting(self) -> Sequence[str]:
-        """The ids of orders not begun, the next one first."""
+        """Return the ids of orders that have not started, the next one first."""
 
     async def cancel(self, job: str) -> None:
-        """Withdraw an order, or cancel its work and wait until that has ended. An unknown or finished one is no error."""
+        """Withdraw an order, or cancel its execution and wait until that has ended.
+
+        An unknown or finished job is not an error.
+        """
 
     async def aclose(self) -> None:
         """Cancel everything."""
 
 
-class _JobSlot:
-    """A job that is worked on."""
+class _RunningJob:
+    """A job in execution."""
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.over = anyio.Event()
+        self.ended = anyio.Event()
 
 
 class InProcessEngine:
-    """`places` jobs at once, `most` waiting. Belongs to one event loop, and ends with it.
+    """An engine in the current process. It belongs to one event loop and ends with it.
 
-    Raises ConfigurationError for numbers that make no sense.
+    Args:
+        max_concurrency: Jobs executed at the same time, 1 to 1,000.
+        max_queue: Jobs waiting, 1 to 10,000,000.
+
+    Raises:
+        ConfigurationError: A number is out of range.
     """
 
     def __init__(self, max_concurrency: int = 1, max_queue: int = 1000) -> None:
@@ -67,71 +92,87 @@ class InProcessEngine:
             check_number("max_queue", max_queue, 1, 10**7, whole=True)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None
-        self._free = max_concurrency
-        self._most = max_queue
+        self._free_slots = max_concurrency
+        self._max_queue = max_queue
         self._waiting: dict[str, JobOrder] = {}
-        self._running: dict[str, _JobSlot] = {}
-        self._work: Work | None = None
+        self._running: dict[str, _RunningJob] = {}
+        self._handler: JobHandler | None = None
         self._closed = False
 
-    def open(self, work: Work) -> None:
-        if self._work is not None:
-            raise ConfigurationError("an engine serves one Jobs")
-        self._work = work
+    def open(self, handler: JobHandler) -> None:
+        """Set the function that executes an order.
+
+        Raises:
+            ConfigurationError: The engine belongs to another Jobs.
+        """
+        if self._handler is not None:
+            raise ConfigurationError("the engine is already in use; create one for each Jobs")
+        self._handler = handler
 
     async def put(self, order: JobOrder) -> None:
+        """Accept an order and return at once.
+
+        Raises:
+            ConfigurationError: The engine is closed (CLOSED).
+            OverloadedError: The queue is full (QUEUE_FULL).
+        """
         if self._closed:
             raise ConfigurationError("the engine is closed", code="CLOSED")
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._max_queue:
             raise OverloadedError(
-                f"{len(self._waiting):,} jobs wait already",
+                f"the queue is full: {len(self._waiting):,} jobs are waiting",
                 code="QUEUE_FULL",
                 details={"waiting": len(self._waiting)},
             )
         self._waiting[order.id] = order
-        self._advance()
+        self._start_waiting()
 
     def waiting(self) -> Sequence[str]:
+        """Return the ids of orders that have not started, the next one first."""
         return tuple(self._waiting)
 
     async def cancel(self, job: str) -> None:
+        """Withdraw an order, or cancel its execution and wait until that has ended."""
         if self._waiting.pop(job, None) is not None:
             return
-        if (place := self._running.get(job)) is not None:
-            place.scope.cancel()
-            await place.over.wait()
+        if (running := self._running.get(job)) is not None:
+            running.scope.cancel()
+            await running.ended.wait()
 
     async def aclose(self) -> None:
+        """Cancel everything and wait until it has ended."""
         self._closed = True
         self._waiting.clear()
         running = list(self._running.values())
-        for place in running:
-            place.scope.cancel()
-        with anyio.CancelScope(shield=True):  # their clean-up bounds itself
-            for place in running:
-                await place.over.wait()
+        for job in running:
+            job.scope.cancel()
+        # Shielded: the cleanup of each job has its own time limit.
+        with anyio.CancelScope(shield=True):
+            for job in running:
+                await job.ended.wait()
 
-    def _advance(self) -> None:
-        while self._free and self._waiting and not self._closed:
+    def _start_waiting(self) -> None:
+        while self._free_slots and self._waiting and not self._closed:
             order = self._waiting.pop(next(iter(self._waiting)))
-            self._free -= 1
-            place = self._running[order.id] = _JobSlot()
-            spawn(_runner(self, order, place))
+            self._free_slots -= 1
+            running = self._running[order.id] = _RunningJob()
+            spawn(_bind(self, order, running))
 
-    async def _run(self, order: JobOrder, place: _JobSlot) -> None:
-        assert self._work is not None
+    async def _run(self, order: JobOrder, running: _RunningJob) -> None:
+        assert self._handler is not None
         try:
-            with place.scope:
-                await self._work(order)
+            with running.scope:
+                await self._handler(order)
         except BaseException:
-            self._closed = True  # the loop itself ends: nothing begins any more
+            # Only the end of the event loop gets here: nothing may start any more.
+            self._closed = True
             raise
         finally:
             del self._running[order.id]
-            self._free += 1
-            place.over.set()
-            self._advance()
+            self._free_slots += 1
+            running.ended.set()
+            self._start_waiting()
 
 
-def _runner(engine: InProcessEngine, order: JobOrder, place: _JobSlot) -> Callable[[], Any]:
-    return lambda: engine._run(order, place)
+def _bind(engine: InProcessEngine, order: JobOrder, running: _RunningJob) -> Callable[[], Any]:
+    return lambda: engine._run(order, running)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from pathlib import Path
 from majordomo.errors import StorageError
 from majordomo.studio.errors import storage_error, with_stage
 
-TEMPORARY = ".part-"  # how the name of a file begins that is being written
+# Prefix of the name of a file that is being written.
+TEMPORARY_PREFIX = ".part-"
 
 
 def write_new(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files that are not there yet, all or none; `folder` is made when it is missing.
+    """Write files that do not exist yet, all or none, and return their paths.
 
-    Raises FileExistsError before anything is written when a name is taken, StorageError else. What was written is taken away again.
+    `folder` is created when it is missing. After a failure, files already written are removed.
+
+    Raises FileExistsError, before anything is written, when a file exists; StorageError for other
+    failures.
     """
-    where = Path(folder)
+    directory = Path(folder)
     for name in contents:
-        if (where / name).exists():
-            raise FileExistsError(f"{where / name} is there already")
+        if (directory / name).exists():
+            raise FileExistsError(f"{directory / name} already exists")
     written: list[Path] = []
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
-            _place(where / name, data, overwrite=False)
-            written.append(where / name)
+            _write(directory / name, data, overwrite=False)
+            written.append(directory / name)
     except OSError as error:
         _remove(written)
         if isinstance(error, FileExistsError):
             raise
-        raise _storage(error, where) from error
+        raise _storage_error(error, directory) from error
     except BaseException:
         _remove(written)
         raise
@@ -41,16 +45,16 @@ def write_new(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> 
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """The file has the old content or the new one, never half of it. Raises StorageError."""
+    """Write a file so that it always has its old or its new content. Raises StorageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _place(path, data, overwrite=True)
+        _write(path, data, overwrite=True)
     except OSError as error:
-        raise _storage(error, path.parent) from error
+        raise _storage_error(error, path.parent) from error
 
 
-def _place(path: Path, data: bytes, *, overwrite: bool) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -66,14 +70,15 @@ def _place(path: Path, data: bytes, *, overwrite: bool) -> None:
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Give the file its name unless somebody else has it; a rename would take it from them."""
+    """Give the file its final name unless that exists; a rename would overwrite another file."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError:  # some file systems know no links
+    # Some file systems do not support hard links.
+    except OSError:
         if path.exists():
-            raise FileExistsError(f"{path} is there already") from None
+            raise FileExistsError(f"{path} already exists") from None
         temporary.rename(path)
 
 
@@ -83,7 +88,7 @@ def _remove(paths: list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _storage(error: OSError, folder: Path) -> StorageError:
-    told = with_stage(storage_error(error), "store", str(folder))
-    assert isinstance(told, StorageError)
-    return told
+def _storage_error(error: OSError, folder: Path) -> StorageError:
+    described = with_stage(storage_error(error), "store", str(folder))
+    assert isinstance(described, StorageError)
+    return described

@@ -1,4 +1,7 @@
-"""What is done to a painted image: recipe, text, mark, and what is derived from it. The one file here that stands on imaging."""
+"""Finish generated images: recipe, text, watermark and derivatives.
+
+This is the only module of the package that imports `majordomo.imaging` at runtime for processing.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,18 @@ if TYPE_CHECKING:
     from majordomo.imaging.derivation import Derived
     from majordomo.imaging.recipe_runner import Applied
 
-# How a text gets over the image: True for a plain one at the bottom, a step to put the words into, or a function from words to a step
+# How text is written over an image: True for plain text at the bottom, a Text step whose text is
+# replaced, or a function from the text to a step.
 Overlay = bool | Text | Callable[[str], Step]
-_LETTERS = 0.12  # of the shorter side: a title, which is what a brief mostly wants written
-_LAST = (
-    Convert,
-    Optimize,
-    Fit,
-)  # these care for the file, and so come behind everything that paints
+# Fraction of the shorter side: the size of a title, which most briefs ask for.
+_TEXT_SIZE = 0.12
+# Steps about the encoded file. Everything that changes pixels has to come before them.
+_ENCODING_STEPS = (Convert, Optimize, Fit)
 
 
 @dataclass(frozen=True, slots=True)
 class Finisher:
-    """The settings of the last stages."""
+    """The settings of the stages "finish" and "derive"."""
 
     recipe: Recipe
     derivatives: tuple[Derivative, ...]
@@ -37,84 +39,94 @@ class Finisher:
     watermark: Watermark | None
     limits: Limits
 
-    def steps(self, text: str) -> Recipe:
-        """The whole recipe for an image that is to carry `text`: text and mark come before the steps that only care for the file."""
+    def recipe_for(self, text: str) -> Recipe:
+        """Return the recipe with the steps for `text` and watermark added.
+
+        The added steps come before the steps that only concern the encoded file.
+        """
         added: list[Step] = []
         if text and self.overlay is not False:
-            added.append(_lettered(self.overlay, text))
+            added.append(_text_step(self.overlay, text))
         if self.watermark is not None:
             added.append(self.watermark)
         steps = list(self.recipe)
-        at = next(
-            (index for index, step in enumerate(steps) if isinstance(step, _LAST)), len(steps)
+        position = next(
+            (index for index, step in enumerate(steps) if isinstance(step, _ENCODING_STEPS)),
+            len(steps),
         )
-        return Recipe(*steps[:at], *added, *steps[at:])
+        return Recipe(*steps[:position], *added, *steps[position:])
 
     async def finish(
         self, image: ImagePart, text: str
     ) -> tuple[ImagePart, tuple[CallWarning, ...]]:
-        recipe = self.steps(text)
+        """Return the finished image and notes about it."""
+        recipe = self.recipe_for(text)
         if not len(recipe):
             return image, ()
-        from majordomo.imaging.recipe_runner import (
-            apply_async_with_notes,  # Pillow, when there is something to do
-        )
+        # Imported here because it loads Pillow, which an empty recipe does not need.
+        from majordomo.imaging.recipe_runner import apply_async_with_notes
 
         applied: Applied = await apply_async_with_notes(image, recipe, limits=self.limits)
         return applied.image, applied.notes
 
     async def derive(self, image: ImagePart, stem: str) -> list[Derived]:
+        """Return the derivatives; their file names start with `stem`."""
         if not self.derivatives:
             return []
+        # Imported here because it loads Pillow.
         from majordomo.imaging.derivation import derive_async
 
         return await derive_async(image, self.derivatives, stem=stem, limits=self.limits)
 
 
-def _lettered(overlay: Any, text: str) -> Step:
+def _text_step(overlay: Any, text: str) -> Step:
     if overlay is True:
-        return Text(text, size=_LETTERS)
+        return Text(text, size=_TEXT_SIZE)
     if isinstance(overlay, Text):
         return replace(overlay, text=text)
     step = overlay(text)
     if not isinstance(step, Step):
         raise InvalidRequestError(
-            f"an overlay gives a step, not {type(step).__name__}", field="overlay"
+            f"an overlay function must return a step; got a {type(step).__name__}", field="overlay"
         )
     return step
 
 
-def finisher(
+def create_finisher(
     recipe: Recipe | Step | str | None,
     derivatives: Sequence[Derivative],
     overlay: Overlay,
     watermark: Watermark | ImagePart | str | None,
     limits: Limits,
 ) -> Finisher:
-    """Checked. A recipe may be a line ("resize=1024,convert=webp"), a watermark a text or an image. Raises InvalidRequestError or
-    ConfigurationError naming the field."""
+    """Validate the settings and return a finisher.
+
+    A recipe may be a text ("resize=1024,convert=webp"), a watermark a text or an image. Raises
+    InvalidRequestError or ConfigurationError naming the field.
+    """
     if isinstance(recipe, str):
         recipe = Recipe.parse(recipe)
     recipe = Recipe() if recipe is None else Recipe(recipe) if isinstance(recipe, Step) else recipe
     if not isinstance(recipe, Recipe):
         raise ConfigurationError(
-            f"a recipe is a Recipe, a step or a line, not {type(recipe).__name__}",
+            f"recipe must be a Recipe, a step or a text; got a {type(recipe).__name__}",
             details={"field": "recipe"},
         )
-    wanted = as_tuple(derivatives, "derivatives")
-    for derivative in wanted:
+    checked = as_tuple(derivatives, "derivatives")
+    for derivative in checked:
         if not isinstance(derivative, Derivative):
             raise ConfigurationError(
-                f"a derivative is a Derivative, not {type(derivative).__name__}",
+                f"derivatives must be Derivative objects; got a {type(derivative).__name__}",
                 details={"field": "derivatives"},
             )
-    if len({derivative.name.lower() for derivative in wanted}) != len(wanted):
+    if len({derivative.name.lower() for derivative in checked}) != len(checked):
         raise ConfigurationError(
-            "two derivatives have the same name", details={"field": "derivatives"}
+            "derivatives must have different names", details={"field": "derivatives"}
         )
     if not isinstance(overlay, (bool, Text)) and not callable(overlay):
         raise ConfigurationError(
-            "overlay is True, a Text step, or a function from words to a step",
+            "overlay must be True, a Text step or a function from a text to a step;"
+            f" got a {type(overlay).__name__}",
             details={"field": "overlay"},
         )
     if isinstance(watermark, (str, ImagePart)):
@@ -123,6 +135,7 @@ def finisher(
         )
     if watermark is not None and not isinstance(watermark, Watermark):
         raise ConfigurationError(
-            "watermark is a Watermark, a text or an image", details={"field": "watermark"}
+            f"watermark must be a Watermark, a text or an image; got a {type(watermark).__name__}",
+            details={"field": "watermark"},
         )
-    return Finisher(recipe, wanted, overlay, watermark, limits)
+    return Finisher(recipe, checked, overlay, watermark, limits)

@@ -1,4 +1,7 @@
-"""From a plan to requests for a painter, and from its result to an image. Pure, but for a seed that nobody gave."""
+"""Convert a plan to image requests, and a result to a studio image.
+
+Pure functions, except that `requests_for` draws a random seed when it has to.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from majordomo.options import SAFE_SEEDS
 from majordomo.studio.plan import NamedPrompt, Plan
 from majordomo.studio.result import StudioImage
 
-_NOT_TOLD = (
+# Request fields left out of `StudioImage.settings`: they are not plain JSON values, or the studio
+# image has them in a field of its own.
+_UNRECORDED_FIELDS = (
     "images",
     "mask",
     "extra",
@@ -22,62 +27,69 @@ _NOT_TOLD = (
     "n",
     "negative_prompt",
     "seed",
-)  # no plain values, or told elsewhere
+)
 
 
-def plan_with_settings(plan: Plan, settings: Mapping[str, Any], most: int) -> Plan:
-    """The plan with a caller's settings, whoever made it, and at most so many images."""
+def plan_with_settings(plan: Plan, settings: Mapping[str, Any], max_images: int) -> Plan:
+    """Return the plan with the user's settings and at most `max_images` images."""
     changes = dict(settings)
     if changes.get("size"):
         changes["aspect"] = ""
     elif changes.get("aspect"):
         changes["size"] = ""
     config = replace(plan.config, **changes)
-    if config.n <= most:
+    if config.n <= max_images:
         return replace(plan, config=config)
     warning = CallWarning(
-        "COUNT_CLAMPED", f"{config.n} images are wanted; at most {most} are made", "n"
+        "COUNT_CLAMPED",
+        f"{config.n} images were requested; only {max_images} are generated",
+        "n",
     )
-    return replace(plan, config=replace(config, n=most), warnings=(*plan.warnings, warning))
+    return replace(plan, config=replace(config, n=max_images), warnings=(*plan.warnings, warning))
 
 
 def requests_for(
-    plan: Plan, overrides: Mapping[str, Any], *, hidden: bool
+    plan: Plan, overrides: Mapping[str, Any], *, hide_previews: bool
 ) -> list[tuple[NamedPrompt, imagegen.Request]]:
-    """One request per image. A seed given is the first one's, and the next has the next. `hidden`: nobody may see unfinished ones."""
+    """Return one request per image.
+
+    A seed in `overrides` is that of the first image; each following image uses the next seed.
+    `hide_previews` requests no previews.
+    """
     config, variants = plan.config, plan.variants
     seed = overrides.get("seed")
-    if seed is None and len({(one.prompt, one.negative_prompt) for one in variants}) < len(
-        variants
-    ):
-        seed = random.randrange(SAFE_SEEDS)  # a backend's own default may be one seed for all
+    distinct = {(variant.prompt, variant.negative_prompt) for variant in variants}
+    if seed is None and len(distinct) < len(variants):
+        # The backend's own default may be one fixed seed, which would repeat the same image.
+        seed = random.randrange(SAFE_SEEDS)
     requests = []
-    for at, one in enumerate(variants):
+    for index, variant in enumerate(variants):
         request = imagegen.Request(
-            one.prompt,
+            variant.prompt,
             n=1,
             size=config.size,
             aspect="" if config.size else config.aspect,
             steps=config.steps,
             cfg_scale=config.cfg_scale,
-            negative_prompt=one.negative_prompt,
+            negative_prompt=variant.negative_prompt,
             sampler=config.sampler,
         ).override(**overrides)
-        request = request.override(seed=None if seed is None else (seed + at) % 2**63)
-        requests.append((one, request.override(previews=0) if hidden else request))
+        request = request.override(seed=None if seed is None else (seed + index) % 2**63)
+        requests.append((variant, request.override(previews=0) if hide_previews else request))
     return requests
 
 
 def studio_image(
     prompt: NamedPrompt, request: imagegen.Request, result: imagegen.Result, text: str
 ) -> StudioImage:
-    """The image as the painter gave it. `text` is what may be written over it later."""
+    """Return the generated image, not finished. `text` is what an overlay writes over it."""
     warnings = list(result.warnings)
     if len(result.images) > 1:
         warnings.append(
             CallWarning(
                 "COUNT_DIFFERS",
-                f"one image was asked for, {len(result.images)} came: the first was kept",
+                f"one image was requested, {len(result.images)} were returned;"
+                " only the first is used",
                 "n",
             )
         )
@@ -92,7 +104,7 @@ def studio_image(
         {
             name: getattr(request, name)
             for name in imagegen.request.fields_set(request)
-            if name not in _NOT_TOLD
+            if name not in _UNRECORDED_FIELDS
         },
         tuple(warnings),
         text,

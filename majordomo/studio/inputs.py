@@ -1,4 +1,4 @@
-"""Where a run begins, and what its caller wishes over the brief."""
+"""The inputs that a run can start from, and the user's overrides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from majordomo import imagegen
 from majordomo.errors import InvalidRequestError, MajordomoError
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
-from majordomo.studio.classifier import MOST_COUNT, Classification
+from majordomo.studio.classifier import MAX_IMAGES, Classification
 from majordomo.studio.errors import with_stage
 from majordomo.studio.plan import Plan
 from majordomo.studio.result import StudioImage, StudioResult
@@ -28,43 +28,49 @@ StudioOverrides = imagegen.Overrides
 Images = tuple[StudioImage, ...]
 
 
-def check_input(start: object) -> str | Classification | Plan | Images:
-    """Raises InvalidRequestError (field `brief`) for what no run can begin with."""
-    if isinstance(start, (str, Classification, Plan)):
-        return start
-    if isinstance(start, StudioResult):
-        return start.items
-    given = [start] if isinstance(start, (StudioImage, ImagePart)) else start
+def parse_input(value: object) -> str | Classification | Plan | Images:
+    """Return a brief, a classification or a plan unchanged, and images as studio images.
+
+    Raises InvalidRequestError (field `brief`) for a value that no run can start from.
+    """
+    if isinstance(value, (str, Classification, Plan)):
+        return value
+    if isinstance(value, StudioResult):
+        return value.items
+    images = [value] if isinstance(value, (StudioImage, ImagePart)) else value
     if (
-        isinstance(given, Sequence)
-        and given
-        and all(isinstance(item, (StudioImage, ImagePart)) for item in given)
+        isinstance(images, Sequence)
+        and images
+        and all(isinstance(item, (StudioImage, ImagePart)) for item in images)
     ):
-        if len(given) > MOST_COUNT:
-            raise _no_start(f"a run takes at most {MOST_COUNT} images")
-        named = (
-            item if isinstance(item, StudioImage) else StudioImage(f"image-{at}", item)
-            for at, item in enumerate(given, 1)
+        if len(images) > MAX_IMAGES:
+            raise _input_error(f"a run takes at most {MAX_IMAGES} images; got {len(images)}")
+        return tuple(
+            item if isinstance(item, StudioImage) else StudioImage(f"image-{number}", item)
+            for number, item in enumerate(images, 1)
         )
-        return tuple(named)
-    raise _no_start(
-        f"a run begins with a brief, a Classification, a Plan, images or an Outcome, not with {type(start).__name__}"
+    raise _input_error(
+        "a run starts from a brief, a Classification, a Plan, images or a StudioResult;"
+        f" got a {type(value).__name__}"
     )
 
 
-def _no_start(message: str) -> MajordomoError:
+def _input_error(message: str) -> MajordomoError:
     return with_stage(InvalidRequestError(message, field="brief"), "classify")
 
 
-def split_overrides(wishes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those for the plan, and those for every request to the painter. Raises InvalidRequestError naming the field; TypeError for a name
-    that is none."""
-    given = {name: value for name, value in wishes.items() if value is not None}
-    settings = {name: value for name, value in given.items() if name in SETTINGS}
-    overrides = {name: value for name, value in given.items() if name not in SETTINGS}
+def split_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split overrides into settings of the plan and overrides of every image request.
+
+    Raises InvalidRequestError naming the field; TypeError for an unknown name.
+    """
+    present = {name: value for name, value in overrides.items() if value is not None}
+    settings = {name: value for name, value in present.items() if name in SETTINGS}
+    request_overrides = {name: value for name, value in present.items() if name not in SETTINGS}
     try:
         check_settings(settings)
-        imagegen.request.check_request(imagegen.Request("x").override(**overrides), Limits())
+        request = imagegen.Request("x").override(**request_overrides)
+        imagegen.request.check_request(request, Limits())
     except MajordomoError as error:
         raise with_stage(error, "plan") from None
-    return settings, overrides
+    return settings, request_overrides

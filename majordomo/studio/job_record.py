@@ -1,4 +1,4 @@
-"""What is known of one job, and what it has told."""
+"""The state and the events of one job."""
 
 from __future__ import annotations
 
@@ -22,159 +22,190 @@ from majordomo.studio.events import (
 from majordomo.studio.result import StudioResult
 
 State = Literal["queued", "processing", "done", "failed", "cancelled"]
-ENDED = ("done", "failed", "cancelled")
+FINAL_STATES = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
 class StudioJobStatus:
-    """A job as it is now. `position` counts from 1 while it is queued. `stage` is what it is at, `step` of `total` over all its images so
-    far, `images` how many are ready. Times are seconds since the epoch, None where they lie ahead; `expires` is when it is forgotten.
-    `error` is a failure as `{"error", "code", "details"}`; of a job that is done, what kept it from being stored.
+    """The status of a job at one moment.
+
+    Times are in seconds since the epoch, None while they lie in the future.
     """
 
     id: str
+    """The job's id."""
     state: State
+    """`"queued"`, `"processing"`, `"done"`, `"failed"` or `"cancelled"`."""
     position: int | None = None
+    """Position in the queue, from 1; None unless the job is queued."""
     stage: str = ""
+    """The current stage, or the one that failed; "" in other states."""
     step: int = 0
+    """Completed steps, summed over all images so far."""
     total: int = 0
+    """All steps, summed over all images so far."""
     images: int = 0
-    submitted: float = 0.0
-    began: float | None = None
-    ended: float | None = None
-    expires: float | None = None
+    """Number of finished images."""
+    submitted_at: float = 0.0
+    """When the job was submitted."""
+    started_at: float | None = None
+    """When processing started."""
+    ended_at: float | None = None
+    """When the job ended, in whichever state."""
+    expires_at: float | None = None
+    """When the job and its files are removed."""
     user_id: str = ""
+    """The user who submitted the job; "" when unknown."""
     error: dict[str, Any] | None = None
+    """The failure as `{"error", "code", "details"}`. In state "done": why the result could not be
+    stored."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 class JobRecord:
-    """A job's own page. Progress is kept as its latest state per image, so that it stays small however long the job takes."""
+    """The mutable record of a job.
 
-    def __init__(self, job: str, submitted: float, user_id: str = "") -> None:
+    Of progress events only the latest per image and type is kept, so that a record stays small
+    however long its job takes.
+    """
+
+    def __init__(self, job: str, submitted_at: float, user_id: str = "") -> None:
         self.id = job
-        self.submitted = submitted
+        self.submitted_at = submitted_at
         self.user_id = user_id
         self.state: State = "queued"
         self.stage: str = ""
-        self.began: float | None = None
-        self.ended: float | None = None
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
         self.error: MajordomoError | None = None
-        self.outcome: StudioResult | None = None  # None too when it is in the store
+        # None before the job is done, and after its result has been moved to the store.
+        self.result: StudioResult | None = None
         self.stored = False
-        self._news: anyio.Event | None = None
-        self._told: dict[int, StudioEvent] = {}  # by number, in order
-        self._latest: dict[tuple[str, type], int] = {}  # of progress, the number of its latest
+        self._change: anyio.Event | None = None
+        # Kept events by number, in order; and the number of the latest event of each progress.
+        self._events: dict[int, StudioEvent] = {}
+        self._latest: dict[tuple[str, type], int] = {}
         self._number = 0
         self._steps: dict[str, tuple[int, int]] = {}
         self._images = 0
 
     @property
-    def over(self) -> bool:
-        return self.state in ENDED
+    def ended(self) -> bool:
+        """Whether the job is done, failed or canceled."""
+        return self.state in FINAL_STATES
 
-    def begin(self, now: float) -> None:
-        self.state, self.began, self.stage = "processing", now, "classify"
-        self._wake()
+    def start(self, now: float) -> None:
+        """Record that processing starts."""
+        self.state, self.started_at, self.stage = "processing", now, "classify"
+        self._notify()
 
     def end(self, state: State, now: float, error: MajordomoError | None = None) -> None:
-        self.state, self.ended, self.error = state, now, error
+        """Record that the job ended in a final state."""
+        self.state, self.ended_at, self.error = state, now, error
         if error is not None and state == "failed":
             self.stage = str(error.details.get("stage", self.stage))
         if state != "done":
-            self.outcome = None
+            self.result = None
         if self.stored or state != "done":
-            self._told.clear()  # their images are in the store, or nobody's
+            # The events hold images, which are in the store or not needed any more.
+            self._events.clear()
             self._latest.clear()
-        self._wake()
+        self._notify()
 
     def emit(self, event: StudioEvent) -> None:
+        """Record an event of the run."""
         self._number += 1
         match event:
             case Classified():
                 self.stage = "plan"
             case PlanReady():
-                self.stage = "paint"
-            case ImageProgress(name, told):
-                key = (name, type(told))
-                self._told.pop(self._latest.get(key, 0), None)
+                self.stage = "generate"
+            case ImageProgress(name, progress):
+                key = (name, type(progress))
+                self._events.pop(self._latest.get(key, 0), None)
                 self._latest[key] = self._number
-                if isinstance(told, imagegen.Step):
-                    self._steps[name] = (told.step, told.total)
+                if isinstance(progress, imagegen.Step):
+                    self._steps[name] = (progress.step, progress.total)
             case ImageFinished():
                 self._images += 1
                 self.stage = "derive"
             case ImageFailed() | DerivativeReady():
                 pass
-        self._told[self._number] = event
-        self._wake()
+        self._events[self._number] = event
+        self._notify()
 
-    def since(self, number: int) -> tuple[int, Sequence[StudioEvent]]:
-        """What was told after event `number`, and the number of the last."""
-        return self._number, [event for at, event in self._told.items() if at > number]
+    def events_since(self, number: int) -> tuple[int, Sequence[StudioEvent]]:
+        """Return the number of the last event, and the kept events after event `number`."""
+        return self._number, [event for at, event in self._events.items() if at > number]
 
-    async def changed(self) -> None:
-        if self._news is None:
-            self._news = anyio.Event()
-        await self._news.wait()
+    async def wait_for_change(self) -> None:
+        """Wait until the record changes."""
+        if self._change is None:
+            self._change = anyio.Event()
+        await self._change.wait()
 
-    def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+    def _notify(self) -> None:
+        if self._change is not None:
+            self._change.set()
+            self._change = None
 
     def status(self, position: int | None, ttl: float) -> StudioJobStatus:
-        taken = (
-            self.state == "queued" and position is None
-        )  # the engine has it in hand, and has not come to it
+        """Return the status. `position` is None when the engine does not list the job."""
+        # The engine has taken the job from its queue but has not started it yet.
+        is_starting = self.state == "queued" and position is None
         return StudioJobStatus(
             self.id,
-            "processing" if taken else self.state,
+            "processing" if is_starting else self.state,
             position,
             self.stage if self.state in ("processing", "failed") else "",
             sum(step for step, _ in self._steps.values()),
             sum(total for _, total in self._steps.values()),
             self._images,
-            self.submitted,
-            self.began,
-            self.ended,
-            None if self.ended is None else self.ended + ttl,
+            self.submitted_at,
+            self.started_at,
+            self.ended_at,
+            None if self.ended_at is None else self.ended_at + ttl,
             self.user_id,
             None if self.error is None else self.error.to_dict(),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the store keeps of it."""
+        """Return what the store keeps of the record, as plain JSON values."""
         return {
             "id": self.id,
             "user_id": self.user_id,
-            "submitted": self.submitted,
-            "began": self.began,
-            "ended": self.ended,
+            "submitted_at": self.submitted_at,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
             "steps": [list(pair) for pair in self._steps.values()],
-            "images_ready": self._images,
+            "images": self._images,
         }
 
     @classmethod
-    def kept(cls, job: str, values: dict[str, Any]) -> JobRecord:
-        """A job that is done, from the store. Raises KeyError, TypeError or ValueError for what is none."""
-        record = cls(job, float(values["submitted"]), str(values["user_id"]))
+    def from_dict(cls, job: str, values: dict[str, Any]) -> JobRecord:
+        """Create the record of a job that is done from the store's values.
+
+        Raises KeyError, TypeError or ValueError for other values.
+        """
+        record = cls(job, float(values["submitted_at"]), str(values["user_id"]))
         record.state, record.stored = "done", True
-        record.began, record.ended = float(values["began"]), float(values["ended"])
-        record._images = int(values["images_ready"])
+        record.started_at = float(values["started_at"])
+        record.ended_at = float(values["ended_at"])
+        record._images = int(values["images"])
         record._steps = {
-            str(at): (int(step), int(total)) for at, (step, total) in enumerate(values["steps"])
+            str(index): (int(step), int(total))
+            for index, (step, total) in enumerate(values["steps"])
         }
         return record
 
 
-def again(error: MajordomoError) -> MajordomoError:
-    """The same error to raise once more: one object raised in two places would carry both traces."""
-    twin = error.__class__.__new__(error.__class__)
-    Exception.__init__(twin, error.message)
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__ = error.__cause__
-    return twin
+def copy_error(error: MajordomoError) -> MajordomoError:
+    """Return a copy to raise again: one object raised twice would carry both tracebacks."""
+    copy = error.__class__.__new__(error.__class__)
+    Exception.__init__(copy, error.message)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

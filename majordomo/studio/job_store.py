@@ -1,4 +1,10 @@
-"""Results of jobs in a folder: every image once, under the sha256 of its bytes, and one JSON file per job that names them."""
+"""Store the results of jobs in a folder.
+
+Layout: `objects/<two hex digits>/<sha256>.<suffix>` has every image once, under the sha256 of its
+bytes; `jobs/<id>.json` has the record and the manifest of one job, which names its images. An image
+is removed when no job names it any more. A job file is written after its images, so a crash leaves
+at most images without a job, which the next start removes.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +19,39 @@ from pathlib import Path
 from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
-from majordomo.media.image_part import SUFFIXES, ImagePart
+from majordomo.media.filenames import SUFFIXES
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.errors import storage_error, with_stage
-from majordomo.studio.files import TEMPORARY, replace_file
+from majordomo.studio.files import TEMPORARY_PREFIX, replace_file
 from majordomo.studio.result import StudioResult
 
 VERSION = 1
-STALE = 3600.0  # seconds after which an unfinished file belongs to nobody any more
+# A temporary file older than this was left by a crash.
+STALE_SECONDS = 3600.0
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SHA = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_id(job: object) -> str:
-    """Raise InvalidRequestError (field `id`) for what cannot be a job's id: 1 to 64 letters, digits, - and _."""
+    """Return a valid job id; raise InvalidRequestError (field `id`) otherwise."""
     if not isinstance(job, str) or not _ID.fullmatch(job):
-        raise InvalidRequestError("an id is 1 to 64 letters, digits, - and _", field="id")
+        raise InvalidRequestError(
+            "a job id must be 1 to 64 letters, digits, hyphens and underscores", field="id"
+        )
     return job
 
 
 class JobStore:
-    """The folder, for one process at a time; safe across threads. `quota` bounds its files in bytes, None: the disk does.
+    """A folder of job results, for one process at a time; safe across threads.
 
-    Raises StorageError for a folder that cannot be made or read.
+    Args:
+        folder: The folder; created when it is missing.
+        quota: Limit for the bytes of all images. None: only the disk limits them.
+        clock: Returns the time in seconds since the epoch.
+
+    Raises:
+        ConfigurationError: The quota is not a positive integer.
+        StorageError: The folder cannot be created or read.
     """
 
     def __init__(
@@ -48,137 +65,155 @@ class JobStore:
             isinstance(quota, bool) or not isinstance(quota, int) or quota < 1
         ):
             raise ConfigurationError(
-                "quota is a number of bytes above 0", details={"field": "quota"}
+                f"quota must be a positive number of bytes; got {quota!r}",
+                details={"field": "quota"},
             )
         self.folder: Path = Path(folder)
         self.quota = quota
         self._clock = clock
         self._lock = threading.Lock()
-        self._jobs: dict[str, frozenset[str]] = {}  # which files each names
-        self._sizes: dict[str, int] = {}  # of files, by name
-        self._uses: dict[str, int] = {}  # by how many jobs
+        # The image files of each job, the size of each file, and how many jobs name each file.
+        self._jobs: dict[str, frozenset[str]] = {}
+        self._sizes: dict[str, int] = {}
+        self._uses: dict[str, int] = {}
         try:
-            for room in ("objects", "jobs"):
-                (self.folder / room).mkdir(parents=True, exist_ok=True)
+            for name in ("objects", "jobs"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
             raise with_stage(storage_error(error), "store", str(self.folder)) from error
 
     def _open(self) -> None:
         for path in (self.folder / "objects").glob("*/*"):
-            if not path.name.startswith(TEMPORARY):
+            if not path.name.startswith(TEMPORARY_PREFIX):
                 self._sizes[path.name] = path.stat().st_size
         for job, record in self._read_all():
-            self._note(job, _files(record))
-        self._clear()
+            self._add(job, _image_files(record))
+        self._remove_unused()
 
     @property
     def used(self) -> int:
-        """Bytes of all images kept."""
+        """Bytes of all stored images."""
         return sum(self._sizes.values())
 
     def ids(self) -> tuple[str, ...]:
+        """Return the ids of all stored jobs."""
         return tuple(self._jobs)
 
-    def put(self, job: str, record: Mapping[str, Any], outcome: StudioResult) -> None:
-        """Keep a job's outcome with what its `record` says. All or nothing: raises StorageError, STORAGE_FULL beyond the quota too."""
+    def put(self, job: str, record: Mapping[str, Any], result: StudioResult) -> None:
+        """Store the result of a job with the values of its record, all or nothing.
+
+        Raises:
+            StorageError: A file cannot be written, or the quota would be exceeded (STORAGE_FULL).
+        """
         check_id(job)
-        manifest = outcome.to_dict()
+        manifest = result.to_dict()
         text = json.dumps(
-            {"majordomo": "job", "version": VERSION, **record, "outcome": manifest},
+            {"majordomo": "job", "version": VERSION, **record, "result": manifest},
             ensure_ascii=False,
         ).encode()
-        images = {_name(image): image.data for image in outcome.files.values()}
+        images = {_file_name(image): image.data for image in result.files.values()}
         with self._lock:
-            fresh = {
+            missing = {
                 name: data for name, data in images.items() if self._sizes.get(name) != len(data)
             }
-            self._check_quota(sum(len(data) for data in fresh.values()))
+            self._check_quota(sum(len(data) for data in missing.values()))
             written: list[str] = []
             try:
-                for name, data in fresh.items():
-                    replace_file(self._path(name), data)
+                for name, data in missing.items():
+                    replace_file(self._image_path(name), data)
                     written.append(name)
-                replace_file(self._record(job), text)
+                replace_file(self._job_path(job), text)
             except BaseException:
                 for name in written:
                     with suppress(OSError):
-                        self._path(name).unlink(missing_ok=True)
+                        self._image_path(name).unlink(missing_ok=True)
                 raise
-            self._sizes |= {name: len(data) for name, data in fresh.items()}
-            self._forget(job)
-            self._note(job, frozenset(images))
+            self._sizes |= {name: len(data) for name, data in missing.items()}
+            self._discard(job)
+            self._add(job, frozenset(images))
 
     def get(self, job: str) -> tuple[dict[str, Any], StudioResult]:
-        """The record and the outcome of a job. Raises StorageError for files that are gone or changed."""
+        """Return the record and the result of a job.
+
+        Raises:
+            StorageError: A file is missing or has changed.
+        """
         try:
-            record = json.loads(self._record(check_id(job)).read_bytes())
+            record = json.loads(self._job_path(check_id(job)).read_bytes())
             return record, StudioResult.from_dict(
-                record["outcome"],
-                lambda name, sha256: self._path(_stored(name, sha256)).read_bytes(),
+                record["result"],
+                lambda name, sha256: self._image_path(_stored_name(name, sha256)).read_bytes(),
             )
         except OSError as error:
             raise with_stage(storage_error(error), "store", job) from error
         except (InvalidRequestError, ValueError, KeyError, TypeError) as error:
-            broken = StorageError(
-                f"the files of this job are not those that were kept: {error}",
+            changed = StorageError(
+                f"the files of this job were changed after they were stored: {error}",
                 code="STORAGE_FAILED",
             )
-            raise with_stage(broken, "store", job) from error
+            raise with_stage(changed, "store", job) from error
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """What is known of every job kept, without the outcomes."""
+        """Return the records of all stored jobs, by id, without the results."""
         return {
-            job: {name: value for name, value in record.items() if name != "outcome"}
+            job: {name: value for name, value in record.items() if name != "result"}
             for job, record in self._read_all()
         }
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Forget these jobs, and the images that no other job names. Returns how many jobs were kept of them. Raises StorageError."""
+        """Remove jobs, and the images that no other job names.
+
+        Returns:
+            How many of the jobs were stored.
+
+        Raises:
+            StorageError: A file cannot be removed.
+        """
         removed = 0
         with self._lock:
             try:
                 for job in ids:
                     if job in self._jobs:
-                        self._record(job).unlink(missing_ok=True)
-                        self._forget(job)
+                        self._job_path(job).unlink(missing_ok=True)
+                        self._discard(job)
                         removed += 1
-                self._clear()
+                self._remove_unused()
             except OSError as error:
                 raise with_stage(storage_error(error), "store", str(self.folder)) from error
         return removed
 
-    def _check_quota(self, more: int) -> None:
-        if self.quota is not None and self.used + more > self.quota:
+    def _check_quota(self, additional: int) -> None:
+        if self.quota is not None and self.used + additional > self.quota:
             full = StorageError(
-                f"{more:,} bytes more would be over the quota of {self.quota:,}",
+                f"{additional:,} more bytes would exceed the quota of {self.quota:,} bytes",
                 code="STORAGE_FULL",
             )
             full.details.update(used=self.used, quota=self.quota)
             raise with_stage(full, "store", str(self.folder))
 
-    def _note(self, job: str, files: frozenset[str]) -> None:
+    def _add(self, job: str, files: frozenset[str]) -> None:
         self._jobs[job] = files
         for name in files:
             self._uses[name] = self._uses.get(name, 0) + 1
 
-    def _forget(self, job: str) -> None:
+    def _discard(self, job: str) -> None:
         for name in self._jobs.pop(job, frozenset()):
             self._uses[name] -= 1
 
-    def _clear(self) -> None:
-        """Take away images of no job, and what a crash has left half-written."""
+    def _remove_unused(self) -> None:
+        """Remove images that no job names, and temporary files that a crash left."""
         for name in [name for name in self._sizes if self._uses.get(name, 0) <= 0]:
-            self._path(name).unlink(missing_ok=True)
+            self._image_path(name).unlink(missing_ok=True)
             del self._sizes[name]
             self._uses.pop(name, None)
-        for path in self.folder.glob(f"*/**/{TEMPORARY}*"):
+        for path in self.folder.glob(f"*/**/{TEMPORARY_PREFIX}*"):
             with suppress(OSError):
-                if self._clock() - path.stat().st_mtime > STALE:
+                if self._clock() - path.stat().st_mtime > STALE_SECONDS:
                     path.unlink(missing_ok=True)
 
     def _read_all(self) -> Iterable[tuple[str, dict[str, Any]]]:
-        """Files that are none of ours are left alone."""
+        """Yield the id and the content of every job file; skip files that are not job files."""
         for path in sorted((self.folder / "jobs").glob("*.json")):
             with suppress(
                 InvalidRequestError,
@@ -195,28 +230,39 @@ class JobStore:
                     and record["version"] == VERSION
                     and _ID.fullmatch(path.stem)
                 ):
-                    _files(record)  # raises for what is none
+                    # Raises for a job file that names something other than images of the store.
+                    _image_files(record)
                     yield path.stem, record
 
-    def _path(self, name: str) -> Path:
+    def _image_path(self, name: str) -> Path:
         return self.folder / "objects" / name[:2] / name
 
-    def _record(self, job: str) -> Path:
+    def _job_path(self, job: str) -> Path:
         return self.folder / "jobs" / f"{job}.json"
 
 
-def _name(image: ImagePart) -> str:
+def _file_name(image: ImagePart) -> str:
     return image.sha256 + SUFFIXES[image.mime]
 
 
-def _stored(name: str, sha256: str) -> str:
-    """The name an image is kept under. Raises InvalidRequestError for what is no name of ours, so that no path leaves the folder."""
+def _stored_name(name: str, sha256: str) -> str:
+    """Return the file name under which an image of a manifest is stored.
+
+    Raises InvalidRequestError for anything that is not a sha256 and a known suffix, so that no path
+    leaves the folder.
+    """
     suffix = "." + name.rpartition(".")[2]
-    if not isinstance(sha256, str) or not _SHA.fullmatch(sha256) or suffix not in SUFFIXES.values():
-        raise InvalidRequestError("this names no image of the store", field="sha256")
+    if (
+        not isinstance(sha256, str)
+        or not _SHA256.fullmatch(sha256)
+        or suffix not in SUFFIXES.values()
+    ):
+        raise InvalidRequestError("the manifest names no image of the store", field="sha256")
     return sha256 + suffix
 
 
-def _files(record: Mapping[str, Any]) -> frozenset[str]:
-    told = [one for image in record["outcome"]["images"] for one in (image, *image["derivatives"])]
-    return frozenset(_stored(one["file"], one["sha256"]) for one in told)
+def _image_files(record: Mapping[str, Any]) -> frozenset[str]:
+    entries = [
+        entry for image in record["result"]["images"] for entry in (image, *image["derivatives"])
+    ]
+    return frozenset(_stored_name(entry["file"], entry["sha256"]) for entry in entries)

@@ -1,4 +1,11 @@
-"""Runs of a studio as jobs: submitted now, looked at later."""
+"""Run a studio's pipeline as jobs: submit now, ask for status and result later.
+
+A `JobRecord` per job has its state, its kept events and, unless a store has it, its result. The
+engine calls `_run_job` once for each submitted job; that method always brings the record to a final
+state, also when it is canceled. Ended jobs are listed in `_ended_at` in the order in which they
+ended. When `ttl` has passed they are dropped from memory at the next access; their files are
+removed by `sweep`, because removing files takes a worker thread.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +31,8 @@ from majordomo.errors import (
 from majordomo.studio.errors import with_stage
 from majordomo.studio.events import StudioDone, StudioEvent
 from majordomo.studio.executor import InProcessEngine, JobEngine, JobOrder
-from majordomo.studio.inputs import StudioInput, StudioOverrides, check_input, split_overrides
-from majordomo.studio.job_record import JobRecord, StudioJobStatus, again
+from majordomo.studio.inputs import StudioInput, StudioOverrides, parse_input, split_overrides
+from majordomo.studio.job_record import JobRecord, State, StudioJobStatus, copy_error
 from majordomo.studio.job_store import JobStore, check_id
 from majordomo.studio.result import StudioResult
 from majordomo.studio.studio import Studio, StudioStream, SyncStudioStream
@@ -33,13 +40,23 @@ from majordomo.validation import check_user_id
 
 
 class Jobs(Closeable):
-    """Jobs of one studio. `engine` does them (in this process, one at a time, unless you bring another), `store` is a folder (or Store)
-    where results stay, None: they stay in memory. A job is forgotten, files and all, `ttl` seconds after it has ended. `clock` gives
-    seconds since the epoch, `ids` the next id. Jobs that an earlier process has stored are here again, done.
+    """The jobs of one studio.
 
-    Belongs to one event loop: use either the async methods or the `..._sync` ones of one object. `async with` (or `with`) closes it.
+    An object belongs to one event loop: use either its async methods or its `..._sync` methods.
+    `async with` (or `with`) closes it. Jobs that an earlier process has stored are available again,
+    in state "done".
 
-    Raises ConfigurationError for settings that make no sense, StorageError for a folder that cannot be used.
+    Args:
+        studio: The pipeline.
+        engine: Executes the jobs. Default: in this process, one at a time.
+        store: A folder or a JobStore for the results. None keeps them in memory.
+        ttl: Seconds after its end until a job is removed with its files.
+        clock: Returns the time in seconds since the epoch.
+        ids: Returns the id of the next job.
+
+    Raises:
+        ConfigurationError: A setting is invalid.
+        StorageError: The folder cannot be used.
     """
 
     def __init__(
@@ -53,7 +70,9 @@ class Jobs(Closeable):
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not ttl > 0:
-            raise ConfigurationError("ttl is a number of seconds above 0", details={"field": "ttl"})
+            raise ConfigurationError(
+                f"ttl must be a positive number of seconds; got {ttl!r}", details={"field": "ttl"}
+            )
         self._studio = studio
         self._engine: JobEngine = engine or InProcessEngine()
         self._store = (
@@ -63,54 +82,68 @@ class Jobs(Closeable):
         self._clock = clock
         self._ids = ids
         self._records: dict[str, JobRecord] = {}
-        self._ending: dict[str, float] = {}  # those that have ended, the first one first
-        self._expired: list[str] = []  # their files are still there
+        # When each ended job ended, the first one first; and expired jobs that still have files.
+        self._ended_at: dict[str, float] = {}
+        self._expired: list[str] = []
         if self._store is not None:
-            self._remember(self._store)
-        self._engine.open(self._perform)
+            self._load_records(self._store)
+        self._engine.open(self._run_job)
 
-    def _remember(self, store: JobStore) -> None:
-        kept = []
+    def _load_records(self, store: JobStore) -> None:
+        records = []
         for job, values in store.records().items():
             with suppress(KeyError, TypeError, ValueError):
-                kept.append(JobRecord.kept(job, values))
-        for record in sorted(kept, key=lambda record: record.ended or 0.0):
+                records.append(JobRecord.from_dict(job, values))
+        for record in sorted(records, key=lambda record: record.ended_at or 0.0):
             self._records[record.id] = record
-            self._ending[record.id] = record.ended or 0.0
+            self._ended_at[record.id] = record.ended_at or 0.0
 
-    async def submit(self, start: StudioInput, **wishes: Unpack[StudioOverrides]) -> str:
-        """Take a job and return its id at once. `start` and `wishes` are those of `Studio.run`; wishes has the `user_id` too.
+    async def submit(self, studio_input: StudioInput, **overrides: Unpack[StudioOverrides]) -> str:
+        """Queue a job and return its id at once.
 
-        Raises InvalidRequestError for what cannot be run, OverloadedError (QUEUE_FULL).
+        Args:
+            studio_input: The first argument of `Studio.run`.
+            **overrides: The keyword arguments of `Studio.run`; `user_id` is also the job's user.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            InvalidRequestError: The input or an override is invalid.
+            OverloadedError: The queue is full (QUEUE_FULL).
         """
-        check_input(start)
-        split_overrides(wishes)
-        user_id = wishes.get("user_id") or ""
+        parse_input(studio_input)
+        split_overrides(overrides)
+        user_id = overrides.get("user_id") or ""
         check_user_id(user_id)
         await self.sweep()
         job = check_id(self._ids())
         if job in self._records:
-            raise InvalidRequestError(f"there is a job {job} already", field="id")
+            raise InvalidRequestError(f"a job with the id {job} already exists", field="id")
         now = self._clock()
         self._records[job] = JobRecord(job, now, user_id)
         try:
-            await self._engine.put(JobOrder(job, start, wishes, user_id, now))
+            await self._engine.put(JobOrder(job, studio_input, overrides, user_id, now))
         except BaseException:
             del self._records[job]
             raise
         return job
 
     async def status(self, job: str) -> StudioJobStatus:
-        """Raises NotFoundError (UNKNOWN_JOB) for one that is not, or no longer, known."""
+        """Return the status of a job.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired (UNKNOWN_JOB).
+        """
         record = self._record(job)
         waiting = self._engine.waiting() if record.state == "queued" else ()
         return record.status(waiting.index(job) + 1 if job in waiting else None, self._ttl)
 
     async def list(self, user_id: str | None = None) -> list[StudioJobStatus]:
-        """Every job in the order of submission, or those of one caller."""
+        """Return the status of every job, or of one user's jobs, in the order of submission."""
         self._expire()
-        positions = {job: at for at, job in enumerate(self._engine.waiting(), 1)}
-        records = sorted(self._records.values(), key=lambda record: record.submitted)
+        positions = {job: position for position, job in enumerate(self._engine.waiting(), 1)}
+        records = sorted(self._records.values(), key=lambda record: record.submitted_at)
         return [
             record.status(positions.get(record.id), self._ttl)
             for record in records
@@ -118,44 +151,69 @@ class Jobs(Closeable):
         ]
 
     async def result(self, job: str) -> StudioResult:
-        """The outcome, once the job has ended. Raises what the job failed with, JobCancelledError, NotFoundError, StorageError."""
-        record = self._record(job)
-        while not record.over:
-            await record.changed()
-        return await self._outcome(record)
+        """Wait until the job has ended and return its result.
 
-    async def _outcome(self, record: JobRecord) -> StudioResult:
+        Raises:
+            MajordomoError: The error that the job failed with.
+            JobCancelledError: The job was canceled.
+            NotFoundError: The job is unknown or has expired (UNKNOWN_JOB).
+            StorageError: The stored result cannot be read.
+        """
+        record = self._record(job)
+        while not record.ended:
+            await record.wait_for_change()
+        return await self._result(record)
+
+    async def _result(self, record: JobRecord) -> StudioResult:
         if record.state == "cancelled":
-            raise JobCancelledError(f"job {record.id} was cancelled")
+            raise JobCancelledError(f"job {record.id} was canceled")
         if record.state == "failed":
             assert record.error is not None
-            raise again(record.error)
-        if record.outcome is not None:
-            return record.outcome
+            raise copy_error(record.error)
+        if record.result is not None:
+            return record.result
         store = self._store
         assert store is not None
         return (await to_thread.run_sync(store.get, record.id))[1]
 
     def events(self, job: str) -> AbstractAsyncContextManager[StudioStream]:
-        """What the job tells, from its beginning: of progress only the latest is kept, of a job that is done and stored only Done. May be
-        read by several, and left without any effect on the job. Raises at its end what `result` raises."""
+        """Stream the events of a job from its beginning.
+
+        Of progress only the latest is kept; a job that is done and stored has only StudioDone.
+        Several readers may read at the same time, and leaving the stream does not affect the job.
+        The stream ends with the errors that `result` raises.
+        """
         return cast(
             "AbstractAsyncContextManager[StudioStream]",
             EventStream(lambda: _JobEventSource(self, self._record(job))),
         )
 
     async def cancel(self, job: str) -> bool:
-        """Withdraw a job or stop it. Whether that was in time. Raises NotFoundError for one that is not known."""
+        """Withdraw or stop a job.
+
+        Returns:
+            Whether the job was canceled; False when it had already ended.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired (UNKNOWN_JOB).
+        """
         record = self._record(job)
-        if record.over:
+        if record.ended:
             return False
         await self._engine.cancel(job)
-        if not record.over:
-            self._ended(record, "cancelled")
+        if not record.ended:
+            self._end(record, "cancelled")
         return record.state == "cancelled"
 
     async def sweep(self) -> int:
-        """Forget what has expired, files and all; every `submit` does so too. Returns how many jobs have lost their files."""
+        """Remove expired jobs with their files; `submit` does this as well.
+
+        Returns:
+            How many jobs had files that were removed.
+
+        Raises:
+            StorageError: A file cannot be removed; the next sweep tries again.
+        """
         self._expire()
         store, expired = self._store, self._expired
         if store is None or not expired:
@@ -168,34 +226,41 @@ class Jobs(Closeable):
             raise
 
     async def aclose(self) -> None:
-        """Cancel everything that has not ended. What is stored stays."""
+        """Cancel every job that has not ended. Stored results are kept."""
         await self._engine.aclose()
         for record in list(self._records.values()):
-            if not record.over:
-                self._ended(record, "cancelled")
+            if not record.ended:
+                self._end(record, "cancelled")
 
-    def submit_sync(self, start: StudioInput, **wishes: Unpack[StudioOverrides]) -> str:
-        return portal.run(lambda: self.submit(start, **wishes))
+    def submit_sync(self, studio_input: StudioInput, **overrides: Unpack[StudioOverrides]) -> str:
+        """Blocking version of `submit`."""
+        return portal.run(lambda: self.submit(studio_input, **overrides))
 
     def status_sync(self, job: str) -> StudioJobStatus:
+        """Blocking version of `status`."""
         return portal.run(lambda: self.status(job))
 
     def list_sync(self, user_id: str | None = None) -> Sequence[StudioJobStatus]:
+        """Blocking version of `list`."""
         return portal.run(lambda: self.list(user_id))
 
     def result_sync(self, job: str) -> StudioResult:
+        """Blocking version of `result`."""
         return portal.run(lambda: self.result(job))
 
     def events_sync(self, job: str) -> AbstractContextManager[SyncStudioStream]:
+        """Blocking version of `events`."""
         return cast(
             "AbstractContextManager[SyncStudioStream]",
             SyncEventStream(lambda: _JobEventSource(self, self._record(job))),
         )
 
     def cancel_sync(self, job: str) -> bool:
+        """Blocking version of `cancel`."""
         return portal.run(lambda: self.cancel(job))
 
     def sweep_sync(self) -> int:
+        """Blocking version of `sweep`."""
         return portal.run(self.sweep)
 
     def _record(self, job: str) -> JobRecord:
@@ -203,7 +268,7 @@ class Jobs(Closeable):
         record = self._records.get(job) if isinstance(job, str) else None
         if record is None:
             raise NotFoundError(
-                f"there is no job {job!r}, or no longer",
+                f"there is no job {job!r}; it may have expired",
                 code="UNKNOWN_JOB",
                 details={"id": str(job)[:80]},
             )
@@ -211,25 +276,25 @@ class Jobs(Closeable):
 
     def _expire(self) -> None:
         now = self._clock()
-        while self._ending:
-            job, ended = next(iter(self._ending.items()))
-            if ended + self._ttl > now:
+        while self._ended_at:
+            job, ended_at = next(iter(self._ended_at.items()))
+            if ended_at + self._ttl > now:
                 return
-            del self._ending[job]
+            del self._ended_at[job]
             if self._records.pop(job).stored:
                 self._expired.append(job)
 
-    def _ended(self, record: JobRecord, state: str, error: MajordomoError | None = None) -> None:
+    def _end(self, record: JobRecord, state: State, error: MajordomoError | None = None) -> None:
         now = self._clock()
-        self._ending[record.id] = now
-        record.end(state, now, error)  # type: ignore[arg-type]  # one of the three
+        self._ended_at[record.id] = now
+        record.end(state, now, error)
 
-    async def _perform(self, order: JobOrder) -> None:
-        """The engine's work. Whatever happens is written into the record; only a cancellation leaves."""
+    async def _run_job(self, order: JobOrder) -> None:
+        """Execute a job for the engine. Raises nothing but a cancellation."""
         record = self._records.get(order.id)
-        if record is None or record.over:
+        if record is None or record.ended:
             return
-        record.begin(self._clock())
+        record.start(self._clock())
         try:
             async with self._studio.stream(
                 order.input, **cast("StudioOverrides", order.overrides)
@@ -237,58 +302,61 @@ class Jobs(Closeable):
                 async for event in stream:
                     if not isinstance(event, StudioDone):
                         record.emit(event)
-            assert stream.result is not None  # a stream that ends without Done raises
-            record.outcome = stream.result
-            self._ended(record, "done", await self._keep(record, stream.result))
+            # A stream that ends without StudioDone raises.
+            assert stream.result is not None
+            record.result = stream.result
+            self._end(record, "done", await self._store_result(record, stream.result))
         except Exception as error:
-            self._ended(record, "failed", with_stage(error, "paint"))
+            self._end(record, "failed", with_stage(error, "generate"))
         finally:
-            if not record.over:
-                self._ended(record, "cancelled")
+            if not record.ended:
+                self._end(record, "cancelled")
 
-    async def _keep(self, record: JobRecord, outcome: StudioResult) -> MajordomoError | None:
-        """Into the store; what cannot be stored stays in memory until it expires, and the error says why."""
+    async def _store_result(self, record: JobRecord, result: StudioResult) -> MajordomoError | None:
+        """Store the result; return why that failed, and then keep it in memory until it expires."""
         store = self._store
         if store is None:
             return None
         record.stage = "store"
-        await self._make_room()
+        await self._free_space()
         try:
-            values = {**record.to_dict(), "ended": self._clock()}
-            await to_thread.run_sync(store.put, record.id, values, outcome)
+            values = {**record.to_dict(), "ended_at": self._clock()}
+            await to_thread.run_sync(store.put, record.id, values, result)
         except MajordomoError as error:
             return error
         except Exception as error:
             return with_stage(error, "store", record.id)
-        record.stored, record.outcome = True, None
+        record.stored, record.result = True, None
         return None
 
-    async def _make_room(self) -> None:
-        with suppress(MajordomoError):  # what cannot be removed now is tried again later
+    async def _free_space(self) -> None:
+        # What cannot be removed now is tried again later.
+        with suppress(MajordomoError):
             await self.sweep()
 
 
 class _JobEventSource:
-    """A job's events as a source."""
+    """The event source of a job, for `EventStream`."""
 
     def __init__(self, jobs: Jobs, record: JobRecord) -> None:
         self._jobs = jobs
         self._record = record
-        self._seen = 0
+        self._last_number = 0
         self._ended = False
         self.result: StudioResult | None = None
 
     async def next_events(self) -> Sequence[StudioEvent]:
+        """Return the next events; an empty sequence after `StudioDone`."""
         while not self._ended:
-            self._seen, events = self._record.since(self._seen)
+            self._last_number, events = self._record.events_since(self._last_number)
             if events:
                 return events
-            if self._record.over:
+            if self._record.ended:
                 self._ended = True
-                self.result = await self._jobs._outcome(self._record)
+                self.result = await self._jobs._result(self._record)
                 return [StudioDone(self.result)]
-            await self._record.changed()
+            await self._record.wait_for_change()
         return ()
 
     async def aclose(self) -> None:
-        """Nothing is held: the job goes on."""
+        """Do nothing: the source holds no resources, and the job continues."""

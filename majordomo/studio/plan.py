@@ -1,4 +1,4 @@
-"""What is to be drawn: settings and named prompts, and how they came about."""
+"""Plans: settings and named prompts for the images of a run."""
 
 from __future__ import annotations
 
@@ -10,32 +10,41 @@ from typing import Any
 from majordomo import imagegen
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.settings import Limits
-from majordomo.studio.classifier import MOST_COUNT, Classification
-from majordomo.studio.errors import reported
+from majordomo.studio.classifier import MAX_IMAGES, Classification
+from majordomo.studio.errors import error_from_dict
 from majordomo.validation import check_number, check_text
 
-RULES = "rules"  # who answers when no model does
-MOST_PROMPTS = MOST_COUNT
+# The value of `Plan.answered_by` when no chat model wrote the prompts.
+RULES = "rules"
+MAX_PROMPTS = MAX_IMAGES
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """Settings for all images of a plan, as imagegen.Request has them; what is unset stays the backend's choice.
+    """Settings of all images of a plan.
 
-    `family` is the target they are for, `size` "WIDTHxHEIGHT" or else `aspect` "WIDTH:HEIGHT", `n` how many images in all, 1 to 16.
+    The settings mean what they mean in `imagegen.Request`. A setting left at its default is not
+    sent; the backend's own default applies.
     """
 
     family: str = "hosted"
+    """Name of the target (family of image models) that the settings are for."""
     size: str = ""
+    """`"WIDTHxHEIGHT"` in pixels. "" uses `aspect`."""
     aspect: str = ""
+    """`"WIDTH:HEIGHT"`; used when `size` is ""."""
     steps: int | None = None
+    """Denoising steps."""
     cfg_scale: float | None = None
+    """Guidance scale (CFG)."""
     sampler: str = ""
+    """Name of the sampler."""
     n: int = 1
+    """Number of images in the whole plan, 1 to 16."""
 
     def __post_init__(self) -> None:
-        check_number("n", self.n, 1, MOST_COUNT, whole=True)
-        wanted = imagegen.Request(
+        check_number("n", self.n, 1, MAX_IMAGES, whole=True)
+        request = imagegen.Request(
             "x",
             steps=self.steps,
             cfg_scale=self.cfg_scale,
@@ -43,84 +52,102 @@ class GenerationConfig:
             size=self.size,
             aspect="" if self.size else self.aspect,
         )
-        imagegen.request.check_request(wanted, Limits())
+        imagegen.request.check_request(request, Limits())
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPrompt:
-    """One image's words. `name` is for people and files."""
+    """The prompts of one image."""
 
     name: str
+    """A name for people and for file names, 1 to 80 printable characters."""
     prompt: str
+    """The prompt; not empty."""
     negative_prompt: str = ""
+    """What must not be in the image."""
 
     def __post_init__(self) -> None:
-        for name, most in (
+        for name, max_characters in (
             ("name", 80),
             ("prompt", Limits().max_prompt_characters),
             ("negative_prompt", Limits().max_prompt_characters),
         ):
-            check_text(getattr(self, name), name, most)
+            check_text(getattr(self, name), name, max_characters)
         if not self.name.strip() or not self.name.isprintable():
-            raise InvalidRequestError("name is empty or holds a control character", field="name")
+            raise InvalidRequestError(
+                "name must not be empty or contain control characters", field="name"
+            )
         if not self.prompt.strip():
-            raise InvalidRequestError("prompt is empty", field="prompt")
+            raise InvalidRequestError("prompt must not be empty", field="prompt")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is needed to draw, and where it came from.
-
-    `answered_by` is "provider/model", or "rules" when no chat model did; then `failure` says why, if one was asked. `asked` and `answer`
-    are what went to the chat model and what came back, as text. `cached`: it was asked some other time.
-    """
+    """Everything needed to generate the images of a run, and where it came from."""
 
     classification: Classification
+    """The brief, as the classifier read it."""
     config: GenerationConfig
+    """Settings of all images."""
     prompts: tuple[NamedPrompt, ...]
+    """1 to 16 prompts with different names."""
     answered_by: str = RULES
-    asked: str = ""
-    answer: str = ""
+    """`"provider/model"` of the chat model that wrote the prompts, or `"rules"`."""
+    chat_request: str = ""
+    """The messages sent to the chat model, as JSON text; "" when none was called."""
+    chat_reply: str = ""
+    """The text of the chat model's reply, at most 100,000 characters; "" when it was not used."""
     warnings: tuple[CallWarning, ...] = ()
+    """What was changed or dropped while the plan was made."""
     failure: MajordomoError | None = field(default=None, compare=False)
+    """Why a configured chat model's reply was not used; None otherwise."""
     cached: bool = False
+    """Whether the plan came from the cache."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
-        if not 1 <= len(self.prompts) <= MOST_PROMPTS:
-            raise InvalidRequestError(f"a plan has 1 to {MOST_PROMPTS} prompts", field="prompts")
+        if not 1 <= len(self.prompts) <= MAX_PROMPTS:
+            raise InvalidRequestError(
+                f"a plan must have 1 to {MAX_PROMPTS} prompts; got {len(self.prompts)}",
+                field="prompts",
+            )
         names = [prompt.name for prompt in self.prompts]
         if len(set(names)) != len(names):
-            raise InvalidRequestError("two prompts have the same name", field="prompts")
+            raise InvalidRequestError("prompts must have different names", field="prompts")
 
     @property
     def brief(self) -> str:
+        """The brief, cleaned by the classifier."""
         return self.classification.brief
 
     @property
     def variants(self) -> tuple[NamedPrompt, ...]:
-        """One per image: the prompts in turn until there are `config.n`; a further image of one is called "name-2", "name-3"."""
-        told: list[NamedPrompt] = []
-        taken = {prompt.name for prompt in self.prompts}
+        """One prompt per image.
+
+        The prompts are repeated in turn until there are `config.n`; further images of one prompt
+        are called "name-2", "name-3" and so on.
+        """
+        variants: list[NamedPrompt] = []
+        used_names = {prompt.name for prompt in self.prompts}
         for index in range(self.config.n):
             prompt = self.prompts[index % len(self.prompts)]
-            round_ = index // len(self.prompts) + 1
+            number = index // len(self.prompts) + 1
             name = prompt.name
-            while round_ > 1 and name in taken:
-                name, round_ = f"{prompt.name[:70]}-{round_}", round_ + 1
-            taken.add(name)
-            told.append(NamedPrompt(name, prompt.prompt, prompt.negative_prompt))
-        return tuple(told)
+            while number > 1 and name in used_names:
+                name, number = f"{prompt.name[:70]}-{number}", number + 1
+            used_names.add(name)
+            variants.append(NamedPrompt(name, prompt.prompt, prompt.negative_prompt))
+        return tuple(variants)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "classification": self.classification.to_dict(),
             "config": asdict(self.config),
             "prompts": [asdict(prompt) for prompt in self.prompts],
             "answered_by": self.answered_by,
-            "asked": self.asked,
-            "answer": self.answer,
+            "chat_request": self.chat_request,
+            "chat_reply": self.chat_reply,
             "warnings": [asdict(warning) for warning in self.warnings],
             "failure": None if self.failure is None else self.failure.to_dict(),
             "cached": self.cached,
@@ -128,32 +155,41 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """What `to_dict` gave. Raises InvalidRequestError for anything else."""
+        """Create a plan from the values of `to_dict`.
+
+        Raises:
+            InvalidRequestError: The values are not a saved plan.
+        """
         try:
             return cls(
                 Classification.from_dict(values["classification"]),
                 GenerationConfig(**values["config"]),
                 tuple(NamedPrompt(**prompt) for prompt in values["prompts"]),
                 str(values["answered_by"]),
-                str(values["asked"]),
-                str(values["answer"]),
+                str(values["chat_request"]),
+                str(values["chat_reply"]),
                 tuple(CallWarning(**warning) for warning in values["warnings"]),
-                None if values["failure"] is None else reported(values["failure"]),
+                None if values["failure"] is None else error_from_dict(values["failure"]),
                 bool(values["cached"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidRequestError(
-                f"this is no saved plan: {type(error).__name__}", field="plan"
+                f"the values are not a saved plan: {type(error).__name__}", field="plan"
             ) from None
 
     def to_json(self) -> str:
+        """Return the plan as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """What `to_json` wrote. Raises InvalidRequestError for anything else."""
+        """Create a plan from the text of `to_json`.
+
+        Raises:
+            InvalidRequestError: The text is not a saved plan.
+        """
         try:
             values = json.loads(text)
         except (ValueError, TypeError, RecursionError):
-            raise InvalidRequestError("this is no saved plan", field="plan") from None
+            raise InvalidRequestError("the text is not a saved plan", field="plan") from None
         return cls.from_dict(values)

@@ -1,4 +1,4 @@
-"""What came of a brief: images, what was derived from them, what failed; and the manifest that says so without the bytes."""
+"""The result of a run: images, derivatives, errors, and the manifest that describes them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.classifier import Classification
-from majordomo.studio.errors import reported
+from majordomo.studio.errors import error_from_dict
 from majordomo.studio.files import write_new
 from majordomo.studio.plan import Plan
 from majordomo.validation import check_text
@@ -27,83 +28,104 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class StudioImage:
-    """One image. `finished`: recipe, text and mark are on it; else it is as the painter gave it. `settings` are those it was asked with,
-    `text` is what the studio's overlay, if it has one, writes over it."""
+    """One image of a run."""
 
     name: str
+    """Name of the image, for people and for file names."""
     image: ImagePart
+    """The image itself."""
     prompt: str = ""
+    """The prompt that it was generated from; "" when unknown."""
     negative_prompt: str = ""
+    """The negative prompt."""
     seed: int | None = None
+    """The seed, when the backend reported one."""
     model: str = ""
+    """Id of the image model."""
     provider: str = ""
+    """Name of the image model's provider."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the request, by field name, as plain JSON values."""
     warnings: tuple[CallWarning, ...] = ()
+    """Warnings of the image model and of the recipe."""
     text: str = ""
+    """The text that the brief asks for; an overlay writes it over the image."""
     finished: bool = False
+    """Whether recipe, text and watermark are applied. False: as the image model returned it."""
     derivatives: tuple[Derived, ...] = ()
+    """Files derived from the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudioResult:
-    """At least one image. `errors` are of what is missing: images that failed, derivatives that could not be made, each with the stage,
-    what was asked and what may help in its `details`. `plan` is None when the run began with images.
-    """
+    """The result of a run, with at least one image."""
 
     items: tuple[StudioImage, ...]
+    """The images with their prompts, settings and derivatives, in the order of the plan."""
     plan: Plan | None = None
+    """The plan; None when the run started from images."""
     errors: tuple[MajordomoError, ...] = ()
+    """Why images or derivatives are missing; `details` have stage, input and help."""
 
     @property
     def classification(self) -> Classification | None:
+        """The classification of the brief; None when the run started from images."""
         return None if self.plan is None else self.plan.classification
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        """The images alone."""
-        return tuple(image.image for image in self.items)
+        """The image parts of all items."""
+        return tuple(item.image for item in self.items)
 
     @property
     def warnings(self) -> tuple[CallWarning, ...]:
-        """Of all stages, in order."""
+        """The warnings of all stages, in order."""
         plan = self.plan
-        early = () if plan is None else (*plan.classification.warnings, *plan.warnings)
-        return (*early, *(warning for image in self.items for warning in image.warnings))
+        plan_warnings = () if plan is None else (*plan.classification.warnings, *plan.warnings)
+        return (*plan_warnings, *(warning for item in self.items for warning in item.warnings))
 
     @property
     def files(self) -> dict[str, ImagePart]:
-        """Every image and derivative under a name that is safe in any folder and not taken twice."""
-        return {name: item.image for name, item in self._named()}
+        """All images and derivatives by unique file names that are safe on every file system."""
+        return {name: entry.image for name, entry in self._named_files()}
 
-    def _named(self) -> Iterator[tuple[str, StudioImage | Derived]]:
-        taken: set[str] = {MANIFEST}
-        for image in self.items:
-            stem = re.sub(r"[^\w-]", "_", safe_stem(image.name))
-            yield _free(stem + SUFFIXES[image.image.mime], taken), image
-            for derived in image.derivatives:
-                yield _free(derived.filename, taken), derived
+    def _named_files(self) -> Iterator[tuple[str, StudioImage | Derived]]:
+        used_names: set[str] = {MANIFEST}
+        for item in self.items:
+            stem = re.sub(r"[^\w-]", "_", safe_stem(item.name))
+            yield _unused_name(stem + SUFFIXES[item.image.mime], used_names), item
+            for derived in item.derivatives:
+                yield _unused_name(derived.filename, used_names), derived
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest: plain JSON values; images are their file names, sizes and sha256."""
-        names = iter([name for name, _ in self._named()])
+        """Return the manifest: plain JSON values, with the name, size and sha256 of each file."""
+        names = iter([name for name, _ in self._named_files()])
         return {
-            "majordomo": "outcome",
+            "majordomo": "result",
             "version": VERSION,
             "brief": "" if self.plan is None else self.plan.brief,
             "plan": None if self.plan is None else self.plan.to_dict(),
-            "images": [_told(image, names) for image in self.items],
+            "images": [_item_to_dict(item, names) for item in self.items],
             "errors": [error.to_dict() for error in self.errors],
             "warnings": [asdict(warning) for warning in self.warnings],
         }
 
     def to_json(self) -> str:
+        """Return the manifest as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=2)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write all files and `manifest.json` into `folder`, which is made when it is missing. All or nothing.
+        """Write all files and `manifest.json`, all or nothing; nothing is overwritten.
 
-        Raises FileExistsError when one of the names is taken, before anything is written; StorageError (STORAGE_FULL,
-        STORAGE_READ_ONLY, ...).
+        Args:
+            folder: The folder to write to; created when it is missing.
+
+        Returns:
+            The paths of the written files.
+
+        Raises:
+            FileExistsError: A file exists already. Raised before anything is written.
+            StorageError: A file cannot be written (STORAGE_FULL, STORAGE_READ_ONLY, ...).
         """
         contents = {name: image.data for name, image in self.files.items()}
         return write_new(folder, {**contents, MANIFEST: self.to_json().encode()})
@@ -112,48 +134,71 @@ class StudioResult:
     def from_dict(
         cls, values: Mapping[str, Any], read: Callable[[str, str], bytes]
     ) -> StudioResult:
-        """From a manifest; `read(file, sha256)` gives the bytes. Raises InvalidRequestError for anything else, and what `read` raises."""
+        """Create a result from a manifest.
+
+        Args:
+            values: The manifest.
+            read: Returns the bytes of a file by its name and sha256. Its errors are not caught.
+
+        Raises:
+            InvalidRequestError: The values are not a manifest, or a file has other content.
+        """
         try:
-            if values["majordomo"] != "outcome" or values["version"] != VERSION:
+            if values["majordomo"] != "result" or values["version"] != VERSION:
                 raise KeyError("version")
             return cls(
-                tuple(_picture(told, read) for told in values["images"]),
+                tuple(_item_from_dict(item, read) for item in values["images"]),
                 None if values["plan"] is None else Plan.from_dict(values["plan"]),
-                tuple(reported(error) for error in values["errors"]),
+                tuple(error_from_dict(error) for error in values["errors"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidRequestError(
-                f"this is no manifest: {type(error).__name__}", field="manifest"
+                f"the values are not a studio manifest: {type(error).__name__}", field="manifest"
             ) from None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> StudioResult:
-        """What `save` wrote. Raises OSError as `open` does, InvalidRequestError for files that are not those of the manifest."""
-        where = Path(folder)
+        """Load a result that `save` wrote.
+
+        Args:
+            folder: The folder that was passed to `save`.
+
+        Raises:
+            OSError: A file cannot be read.
+            InvalidRequestError: The manifest is invalid, or a file is not the one it describes.
+        """
+        directory = Path(folder)
         try:
-            values = json.loads((where / MANIFEST).read_bytes())
+            values = json.loads((directory / MANIFEST).read_bytes())
         except (ValueError, RecursionError):
-            raise InvalidRequestError("this is no manifest", field="manifest") from None
+            raise InvalidRequestError(
+                f"{MANIFEST} is not a studio manifest", field="manifest"
+            ) from None
 
         def read(name: str, _: str) -> bytes:
             if name != os.path.basename(name) or name in ("", ".", ".."):
-                raise InvalidRequestError("a manifest names files of its own folder", field="file")
-            return (where / name).read_bytes()
+                raise InvalidRequestError(
+                    "a manifest must name files in its own folder", field="file"
+                )
+            return (directory / name).read_bytes()
 
         return cls.from_dict(values, read)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """`name`, with a number where it is taken; some file systems see no difference between cases."""
+def _unused_name(name: str, used_names: set[str]) -> str:
+    """Return `name`, with a number when it is used already, and record it as used.
+
+    Names are compared without case, because some file systems ignore case.
+    """
     stem, dot, suffix = name.rpartition(".")
-    free, number = name, 2
-    while free.casefold() in taken:
-        free, number = f"{stem}-{number}{dot}{suffix}", number + 1
-    taken.add(free.casefold())
-    return free
+    unused, number = name, 2
+    while unused.casefold() in used_names:
+        unused, number = f"{stem}-{number}{dot}{suffix}", number + 1
+    used_names.add(unused.casefold())
+    return unused
 
 
-def _file(name: str, image: ImagePart) -> dict[str, Any]:
+def _file_to_dict(name: str, image: ImagePart) -> dict[str, Any]:
     return {
         "file": name,
         "mime": image.mime,
@@ -164,31 +209,32 @@ def _file(name: str, image: ImagePart) -> dict[str, Any]:
     }
 
 
-def _told(image: StudioImage, names: Iterator[str]) -> dict[str, Any]:
+def _item_to_dict(item: StudioImage, names: Iterator[str]) -> dict[str, Any]:
     return {
-        "name": image.name,
-        **_file(next(names), image.image),
-        "prompt": image.prompt,
-        "negative_prompt": image.negative_prompt,
-        "seed": image.seed,
-        "model": image.model,
-        "provider": image.provider,
-        "settings": dict(image.settings),
-        "warnings": [asdict(warning) for warning in image.warnings],
-        "text": image.text,
-        "finished": image.finished,
+        "name": item.name,
+        **_file_to_dict(next(names), item.image),
+        "prompt": item.prompt,
+        "negative_prompt": item.negative_prompt,
+        "seed": item.seed,
+        "model": item.model,
+        "provider": item.provider,
+        "settings": dict(item.settings),
+        "warnings": [asdict(warning) for warning in item.warnings],
+        "text": item.text,
+        "finished": item.finished,
         "derivatives": [
             {
                 "name": derived.name,
-                **_file(next(names), derived.image),
+                **_file_to_dict(next(names), derived.image),
                 "notes": [asdict(note) for note in derived.notes],
             }
-            for derived in image.derivatives
+            for derived in item.derivatives
         ],
     }
 
 
-_PLAIN = (
+# Fields of a StudioImage that a manifest has unchanged.
+_PLAIN_FIELDS = (
     "name",
     "prompt",
     "negative_prompt",
@@ -201,33 +247,34 @@ _PLAIN = (
 )
 
 
-def _picture(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> StudioImage:
-    from majordomo.imaging.derivation import Derived  # it loads Pillow
+def _item_from_dict(values: Mapping[str, Any], read: Callable[[str, str], bytes]) -> StudioImage:
+    # Imported here because it loads Pillow.
+    from majordomo.imaging.derivation import Derived
 
-    plain = {name: told[name] for name in _PLAIN}
-    check_text(plain["name"], "name", 1000)
-    image = StudioImage(
-        **plain,
-        image=_image(told, read),
-        warnings=tuple(CallWarning(**warning) for warning in told["warnings"]),
+    fields = {name: values[name] for name in _PLAIN_FIELDS}
+    check_text(fields["name"], "name", 1000)
+    item = StudioImage(
+        **fields,
+        image=_read_image(values, read),
+        warnings=tuple(CallWarning(**warning) for warning in values["warnings"]),
     )
     derivatives = (
         Derived(
-            one["name"],
-            _image(one, read),
-            one["file"],
-            one["sha256"],
-            tuple(CallWarning(**note) for note in one["notes"]),
+            derived["name"],
+            _read_image(derived, read),
+            derived["file"],
+            derived["sha256"],
+            tuple(CallWarning(**note) for note in derived["notes"]),
         )
-        for one in told["derivatives"]
+        for derived in values["derivatives"]
     )
-    return replace(image, derivatives=tuple(derivatives))
+    return replace(item, derivatives=tuple(derivatives))
 
 
-def _image(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> ImagePart:
-    image = ImagePart(read(told["file"], told["sha256"]))
-    if image.sha256 != told["sha256"]:
+def _read_image(values: Mapping[str, Any], read: Callable[[str, str], bytes]) -> ImagePart:
+    image = ImagePart(read(values["file"], values["sha256"]))
+    if image.sha256 != values["sha256"]:
         raise InvalidRequestError(
-            f"{told['file']} is not the image of the manifest", field="sha256"
+            f"{values['file']} is not the image that the manifest describes", field="sha256"
         )
     return image

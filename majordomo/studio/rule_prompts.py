@@ -1,4 +1,4 @@
-"""Prompts without a chat model: the brief itself, said as the target's family likes it."""
+"""Write prompts by rules: the brief, rephrased in the style of the target's family."""
 
 from __future__ import annotations
 
@@ -9,67 +9,77 @@ from majordomo.studio.classifier import Classification
 from majordomo.studio.plan import NamedPrompt
 from majordomo.studio.targets import Target
 
-_NEGATIVE = "blurry, low quality, jpeg artifacts, watermark, signature"
-_MEDIUM = {"photographic": "photograph"}
-_SAID = ("count", "size", "aspect", "cue", "text")
-# What an order says to the one who draws, not about the picture
-_ORDER = re.compile(
-    r"(?i)^\s*(?:please\s+)?(?:(?:can|could)\s+you\s+)?(?:draw|paint|make|create|generate|design)\s+(?:me\s+)?"
+_NEGATIVE_PROMPT = "blurry, low quality, jpeg artifacts, watermark, signature"
+# Categories whose name is not the word that a prompt uses.
+_PROMPT_WORDS = {"photographic": "photograph"}
+# Kinds of findings that settings or text already express.
+_REMOVED_KINDS = ("count", "size", "aspect", "cue", "text")
+# An introduction such as "please draw me" is about the task, not about the image.
+_INTRODUCTION = re.compile(
+    r"(?i)^\s*(?:please\s+)?(?:(?:can|could)\s+you\s+)?"
+    r"(?:draw|paint|make|create|generate|design)\s+(?:me\s+)?"
 )
 
 
 def write_prompts(
     classification: Classification, target: Target, overlay: bool = False
 ) -> tuple[NamedPrompt, list[CallWarning]]:
-    """One prompt. `overlay`: the text is written over the picture later, so that the picture is to have none."""
+    """Return one prompt and warnings about it.
+
+    `overlay` says that the text is written over the image later, so the image must not have any.
+    """
     warnings = []
     subject, text = _subject(classification), classification.text
-    if text and not overlay and not target.writes:
-        warnings.append(not_written(target))
-    writes = bool(text) and not overlay and target.writes
-    words = _tags(classification, subject) if target.tags else _prose(classification, subject)
-    if writes:
-        words += f', with the text "{text}"' if target.tags else f' It carries the text "{text}".'
-    negative = (
-        _NEGATIVE + (", text, letters" if text and not writes else "") if target.negative else ""
-    )
+    if text and not overlay and not target.renders_text:
+        warnings.append(text_warning(target))
+    writes_text = bool(text) and not overlay and target.renders_text
+    prompt = _tags(classification, subject) if target.tags else _prose(classification, subject)
+    if writes_text:
+        prompt += f', with the text "{text}"' if target.tags else f' It carries the text "{text}".'
+    negative_prompt = ""
+    if target.negative_prompt:
+        negative_prompt = _NEGATIVE_PROMPT
+        if text and not writes_text:
+            negative_prompt += ", text, letters"
     return NamedPrompt(
         "main",
-        plain_text(words, target.longest) or classification.brief[: target.longest],
-        negative,
+        plain_text(prompt, target.max_prompt_characters)
+        or classification.brief[: target.max_prompt_characters],
+        negative_prompt,
     ), warnings
 
 
-def not_written(target: Target) -> CallWarning:
+def text_warning(target: Target) -> CallWarning:
+    """Return the warning that the family cannot generate the text that the brief asks for."""
     return CallWarning(
         "TEXT_NOT_DRAWN",
-        f"{target.name} draws no readable text: let it be written over the picture (overlay)",
+        f"{target.name} cannot generate readable text; use an overlay to write it over the image",
         "text",
     )
 
 
 def _subject(classification: Classification) -> str:
-    """The brief without what the settings say already: its numbers, its shape, its text."""
-    brief, said = classification.brief, []
-    cut = [
+    """Return the brief without what settings already express: count, size, shape and text."""
+    brief, kept = classification.brief, []
+    removed = [
         found
         for found in classification.found
-        if found.kind in _SAID or _only_a_shape(found.kind, found.words)
+        if found.kind in _REMOVED_KINDS or _is_only_a_shape(found.kind, found.text)
     ]
-    at = 0
-    for found in sorted(cut, key=lambda found: found.start):
-        if found.start >= at:
-            said.append(brief[at : found.start])
-            at = found.end
-    said.append(brief[at:])
-    text = _ORDER.sub("", plain_text("".join(said)))
-    text = re.sub(r"^\s*(?:of|von|de|di)\s+", "", text)
-    return re.sub(r"\s*,(?:\s*,)+", ",", text).strip(" ,;.:-") or brief
+    position = 0
+    for found in sorted(removed, key=lambda found: found.start):
+        if found.start >= position:
+            kept.append(brief[position : found.start])
+            position = found.end
+    kept.append(brief[position:])
+    subject = _INTRODUCTION.sub("", plain_text("".join(kept)))
+    subject = re.sub(r"^\s*(?:of|von|de|di)\s+", "", subject)
+    return re.sub(r"\s*,(?:\s*,)+", ",", subject).strip(" ,;.:-") or brief
 
 
-def _only_a_shape(kind: str, words: str) -> bool:
-    """Words like "portrait" may also be what is shown: they are left to the picture where they could be."""
-    return kind == "orientation" and words.casefold() not in (
+def _is_only_a_shape(kind: str, text: str) -> bool:
+    """Return whether an orientation cannot also be the subject, as "landscape" can."""
+    return kind == "orientation" and text.casefold() not in (
         "landscape",
         "panorama",
         "paysage",
@@ -77,24 +87,24 @@ def _only_a_shape(kind: str, words: str) -> bool:
     )
 
 
-def _named(classification: Classification) -> list[str]:
-    """Style, medium and mood that the brief names, in that order, as words of English."""
-    said = [
+def _look(classification: Classification) -> list[str]:
+    """Return style, medium and mood of the brief, in that order, in English."""
+    categories = [
         *classification.all("style"),
         *classification.all("medium"),
         *classification.all("mood"),
     ]
-    return [_MEDIUM.get(word, word) for word in said]
+    return [_PROMPT_WORDS.get(category, category) for category in categories]
 
 
 def _tags(classification: Classification, subject: str) -> str:
-    known = subject.casefold()
-    more = [word for word in _named(classification) if word not in known]
-    return ", ".join([subject, *more, "highly detailed", "good composition"])
+    folded = subject.casefold()
+    added = [word for word in _look(classification) if word not in folded]
+    return ", ".join([subject, *added, "highly detailed", "good composition"])
 
 
 def _prose(classification: Classification, subject: str) -> str:
-    known = subject.casefold()
-    more = [word for word in _named(classification) if word not in known]
+    folded = subject.casefold()
+    added = [word for word in _look(classification) if word not in folded]
     sentence = subject[:1].upper() + subject[1:] + "."
-    return f"{sentence} {', '.join(more).capitalize()}." if more else sentence
+    return f"{sentence} {', '.join(added).capitalize()}." if added else sentence

@@ -1,4 +1,10 @@
-"""One run: the stages in order, the images beside each other. What fails for one image costs the others nothing."""
+"""One run of the pipeline: stages in order, images concurrently.
+
+A failure of one image is recorded in the result and does not affect the other images. At most
+`StudioConfig.max_concurrency` images are moderated, generated, finished and derived from at the
+same time; a task per image waits on one semaphore for its turn. Nothing is emitted or stored of an
+image that a moderator has not allowed.
+"""
 
 from __future__ import annotations
 
@@ -44,68 +50,77 @@ if TYPE_CHECKING:
     from majordomo.studio.studio import StudioConfig
 
 T = TypeVar("T")
-Tell = Callable[[StudioEvent], None]
+Emit = Callable[[StudioEvent], None]
 
 
 class Run:
-    """What is wanted, with what; `work` does it."""
+    """A validated input with its settings, ready to be executed."""
 
     def __init__(
         self,
-        equipment: StudioConfig,
-        start: str | Classification | Plan | Images,
+        config: StudioConfig,
+        studio_input: str | Classification | Plan | Images,
         settings: dict[str, Any],
         overrides: dict[str, Any],
     ) -> None:
-        self._with = equipment
-        self._start = start
+        self._config = config
+        self._input = studio_input
         self._settings = settings
         self._overrides = overrides
 
-    async def execute(self, emit: Tell | None) -> StudioResult:
-        return await _StudioRun(self._with, self._settings, self._overrides, emit).outcome(
-            self._start
+    async def execute(self, emit: Emit | None) -> StudioResult:
+        """Run all stages. `emit` receives the events; None generates without streaming."""
+        return await _Execution(self._config, self._settings, self._overrides, emit).run(
+            self._input
         )
 
 
-class _StudioRun:
+class _Execution:
+    """The state of one execution: images and errors by their index in the run."""
+
     def __init__(
         self,
-        equipment: StudioConfig,
+        config: StudioConfig,
         settings: dict[str, Any],
         overrides: dict[str, Any],
-        emit: Tell | None,
+        emit: Emit | None,
     ) -> None:
-        self._with = equipment
-        self._stages = equipment.stages
+        self._config = config
+        self._stages = config.stages
         self._settings = settings
         self._overrides = overrides
-        self._listened = emit is not None
-        self._emit: Tell = emit or (lambda _: None)
-        self._places = anyio.Semaphore(equipment.max_concurrency)
+        self._has_listener = emit is not None
+        self._emit: Emit = emit or (lambda _: None)
+        self._slots = anyio.Semaphore(config.max_concurrency)
         self._images: dict[int, StudioImage] = {}
         self._errors: dict[int, list[MajordomoError]] = {}
 
-    async def outcome(self, start: str | Classification | Plan | Images) -> StudioResult:
-        if isinstance(start, tuple):
-            await self._beside(
-                [partial(self._from_image, at, image) for at, image in enumerate(start)]
+    async def run(self, studio_input: str | Classification | Plan | Images) -> StudioResult:
+        if isinstance(studio_input, tuple):
+            await self._run_concurrently(
+                [
+                    partial(self._process_image, index, image)
+                    for index, image in enumerate(studio_input)
+                ]
             )
-            return self._whole(None)
-        plan = await self._planned(start)
-        hidden, text = self._with.moderator.looks, plan.classification.text
-        overrides = {"previews": self._with.previews if self._listened else 0, **self._overrides}
-        requests = requests_for(plan, overrides, hidden=hidden)
-        await self._beside(
+            return self._create_result(None)
+        plan = await self._create_plan(studio_input)
+        hide_previews, text = self._config.moderator.checks_images, plan.classification.text
+        previews = self._config.previews if self._has_listener else 0
+        requests = requests_for(
+            plan, {"previews": previews, **self._overrides}, hide_previews=hide_previews
+        )
+        await self._run_concurrently(
             [
-                partial(self._from_prompt, at, prompt, request, text)
-                for at, (prompt, request) in enumerate(requests)
+                partial(self._process_prompt, index, prompt, request, text)
+                for index, (prompt, request) in enumerate(requests)
             ]
         )
-        return self._whole(plan)
+        return self._create_result(plan)
 
-    def _whole(self, plan: Plan | None) -> StudioResult:
-        errors = [error for at in sorted(self._errors) for error in self._errors[at]]
+    def _create_result(self, plan: Plan | None) -> StudioResult:
+        """Return the result, or raise the first error when there is no image."""
+        errors = [error for index in sorted(self._errors) for error in self._errors[index]]
         if not self._images:
             first = errors[0]
             first.details["failures"] = (
@@ -113,184 +128,222 @@ class _StudioRun:
             )
             raise first
         return StudioResult(
-            tuple(self._images[at] for at in sorted(self._images)), plan, tuple(errors)
+            tuple(self._images[index] for index in sorted(self._images)), plan, tuple(errors)
         )
 
-    async def _beside(self, works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-        """All of them, at most so many at once as the studio allows. They keep their own errors, so no group of them ever leaves."""
-        async with anyio.create_task_group() as group:
-            for work in works:
-                group.start_soon(work)
+    async def _run_concurrently(
+        self, tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    ) -> None:
+        """Run the tasks and wait for all; `_slots` limits how many work at the same time.
 
-    async def _stage(
+        Tasks record their own errors, so the task group never raises an exception group.
+        """
+        async with anyio.create_task_group() as group:
+            for task in tasks:
+                group.start_soon(task)
+
+    async def _run_stage(
         self,
         stage: Stage,
-        asked: str,
-        own: Callable[..., Any],
-        given: Callable[..., Any] | None,
+        stage_input: str,
+        default: Callable[..., Any],
+        override: Callable[..., Any] | None,
         *arguments: Any,
     ) -> Any:
-        """A stage, by its function from outside where there is one. Every failure says where it was."""
+        """Run a stage, with its override when there is one; add the stage to every error."""
         try:
-            made = own() if given is None else given(*arguments)
-            return await made if isawaitable(made) else made
+            value = default() if override is None else override(*arguments)
+            return await value if isawaitable(value) else value
         except Exception as error:
-            told = with_stage(error, stage, asked)
-            raise told from told.__cause__
+            described = with_stage(error, stage, stage_input)
+            raise described from described.__cause__
 
-    async def _planned(self, start: str | Classification | Plan) -> Plan:
-        if isinstance(start, str):
-            start = await self._classified(start)
-        read = start.classification if isinstance(start, Plan) else start
-        await self._allowed_text(read.brief)
-        plan = start if isinstance(start, Plan) else await self._thought(read)
-        plan = plan_with_settings(plan, self._settings, self._with.max_images)
+    async def _create_plan(self, studio_input: str | Classification | Plan) -> Plan:
+        if isinstance(studio_input, str):
+            studio_input = await self._classify(studio_input)
+        classification = (
+            studio_input.classification if isinstance(studio_input, Plan) else studio_input
+        )
+        await self._moderate_text(classification.brief)
+        plan = (
+            studio_input
+            if isinstance(studio_input, Plan)
+            else await self._write_plan(classification)
+        )
+        plan = plan_with_settings(plan, self._settings, self._config.max_images)
         self._emit(PlanReady(plan))
         return plan
 
-    async def _classified(self, brief: str) -> Classification:
-        known = self._with.assistant.vocabulary
-        made = await self._stage(
-            "classify", brief, lambda: classify(brief, known), self._stages.classify, brief
+    async def _classify(self, brief: str) -> Classification:
+        vocabulary = self._config.assistant.vocabulary
+        value = await self._run_stage(
+            "classify", brief, lambda: classify(brief, vocabulary), self._stages.classify, brief
         )
-        read = _expected(made, Classification, "classify")
-        self._emit(Classified(read))
-        return read
+        classification = _check_type(value, Classification, "classify")
+        self._emit(Classified(classification))
+        return classification
 
-    async def _thought(self, read: Classification) -> Plan:
+    async def _write_plan(self, classification: Classification) -> Plan:
         settings: dict[str, Any] = {
             **self._settings,
             "user_id": self._overrides.get("user_id") or "",
         }
-        made = await self._stage(
+        value = await self._run_stage(
             "plan",
-            read.brief,
-            lambda: self._with.assistant.plan(read, **settings),
+            classification.brief,
+            lambda: self._config.assistant.plan(classification, **settings),
             self._stages.plan,
-            read,
+            classification,
         )
-        return _expected(made, Plan, "plan")
+        return _check_type(value, Plan, "plan")
 
-    async def _from_prompt(
-        self, at: int, prompt: NamedPrompt, request: imagegen.Request, text: str
+    async def _process_prompt(
+        self, index: int, prompt: NamedPrompt, request: imagegen.Request, text: str
     ) -> None:
-        shown: StudioImage | None = None  # none before it is allowed
+        # Stays None until the moderators have allowed the image.
+        allowed: StudioImage | None = None
         try:
-            if self._places.value == 0:
+            if self._slots.value == 0:
                 self._emit(ImageProgress(prompt.name, Queued()))
-            async with self._places:
-                await self._allowed_text(
-                    prompt.prompt
-                )  # a negative prompt names what is not wanted
-                made = await self._stage(
-                    "paint",
+            async with self._slots:
+                # The negative prompt is not moderated: it names what must not be in the image.
+                await self._moderate_text(prompt.prompt)
+                value = await self._run_stage(
+                    "generate",
                     prompt.prompt,
-                    lambda: self._drawn(prompt.name, request),
-                    self._stages.paint,
+                    lambda: self._generate(prompt.name, request),
+                    self._stages.generate,
                     request,
                 )
-                fresh = studio_image(
-                    prompt, request, _expected(made, imagegen.Result, "paint"), text
+                image = studio_image(
+                    prompt, request, _check_type(value, imagegen.Result, "generate"), text
                 )
-                await self._allowed(fresh)
-                shown = fresh
-                await self._finished(at, fresh)
+                await self._moderate_image(image)
+                allowed = image
+                await self._finish_and_derive(index, image)
         except Exception as error:
-            self._failed(at, prompt.name, with_stage(error, "paint", prompt.prompt), shown)
+            self._add_failure(
+                index, prompt.name, with_stage(error, "generate", prompt.prompt), allowed
+            )
 
-    async def _from_image(self, at: int, image: StudioImage) -> None:
-        shown: StudioImage | None = None
+    async def _process_image(self, index: int, image: StudioImage) -> None:
+        allowed: StudioImage | None = None
         try:
-            async with self._places:
-                await self._allowed(image)
-                shown = image
-                await self._finished(at, image)
+            async with self._slots:
+                await self._moderate_image(image)
+                allowed = image
+                await self._finish_and_derive(index, image)
         except Exception as error:
-            self._failed(at, image.name, with_stage(error, "finish", image.name), shown)
+            self._add_failure(index, image.name, with_stage(error, "finish", image.name), allowed)
 
-    def _failed(self, at: int, name: str, error: MajordomoError, shown: StudioImage | None) -> None:
+    def _add_failure(
+        self, index: int, name: str, error: MajordomoError, allowed: StudioImage | None
+    ) -> None:
         error.details.setdefault("image", name)
-        self._errors.setdefault(at, []).append(error)
-        self._emit(ImageFailed(name, error, shown))
+        self._errors.setdefault(index, []).append(error)
+        self._emit(ImageFailed(name, error, allowed))
 
-    async def _drawn(self, name: str, request: imagegen.Request) -> imagegen.Result:
-        image_model = self._with.image_model
+    async def _generate(self, name: str, request: imagegen.Request) -> imagegen.Result:
+        image_model = self._config.image_model
         if image_model is None:
             raise ConfigurationError(
-                "the studio has no painter: Studio(painter=...)", details={"field": "painter"}
+                "the studio has no image model; pass one: Studio(image_model=...)",
+                details={"field": "image_model"},
             )
-        if not self._listened:
+        if not self._has_listener:
             return await image_model.generate(request)
-        hidden = self._with.moderator.looks
+        hide_previews = self._config.moderator.checks_images
         async with image_model.stream(request) as stream:
             async for event in stream:
                 if not isinstance(event, imagegen.Done) and not (
-                    hidden and isinstance(event, imagegen.Preview)
+                    hide_previews and isinstance(event, imagegen.Preview)
                 ):
                     self._emit(ImageProgress(name, event))
-        assert stream.result is not None  # a stream that ends without Done raises
+        # A stream that ends without Done raises.
+        assert stream.result is not None
         return stream.result
 
-    async def _finished(self, at: int, given: StudioImage) -> None:
-        image = given if given.finished else await self._completed(given)
-        self._images[at] = image
+    async def _finish_and_derive(self, index: int, image: StudioImage) -> None:
+        """Finish the image unless it is finished, then derive from it.
+
+        The image is in the result, without derivatives, even when deriving fails.
+        """
+        if not image.finished:
+            image = await self._finish(image)
+        self._images[index] = image
         self._emit(ImageFinished(image))
-        made = await self._stage("derive", image.name, lambda: self._derived(image), None)
-        self._images[at] = replace(image, derivatives=made)
-        for derived in made:
+        derivatives = await self._run_stage("derive", image.name, lambda: self._derive(image), None)
+        self._images[index] = replace(image, derivatives=derivatives)
+        for derived in derivatives:
             self._emit(DerivativeReady(image.name, derived))
 
-    async def _completed(self, given: StudioImage) -> StudioImage:
-        image, notes = await self._stage("finish", given.name, lambda: self._changed(given), None)
-        return replace(given, image=image, warnings=(*given.warnings, *notes), finished=True)
+    async def _finish(self, image: StudioImage) -> StudioImage:
+        finished, notes = await self._run_stage(
+            "finish", image.name, lambda: self._apply_recipe(image), None
+        )
+        return replace(image, image=finished, warnings=(*image.warnings, *notes), finished=True)
 
-    async def _changed(self, given: StudioImage) -> tuple[ImagePart, tuple[CallWarning, ...]]:
+    async def _apply_recipe(self, image: StudioImage) -> tuple[ImagePart, tuple[CallWarning, ...]]:
         if self._stages.finish is None:
-            return await self._with.finisher.finish(given.image, given.text)
-        made = self._stages.finish(given)
-        return _expected(await made if isawaitable(made) else made, ImagePart, "finish"), ()
+            return await self._config.finisher.finish(image.image, image.text)
+        value = self._stages.finish(image)
+        return _check_type(await value if isawaitable(value) else value, ImagePart, "finish"), ()
 
-    async def _derived(self, image: StudioImage) -> tuple[Derived, ...]:
+    async def _derive(self, image: StudioImage) -> tuple[Derived, ...]:
         if self._stages.derive is None:
-            return tuple(await self._with.finisher.derive(image.image, image.name))
-        from majordomo.imaging.derivation import Derived  # it loads Pillow
+            return tuple(await self._config.finisher.derive(image.image, image.name))
+        # Imported here because it loads Pillow.
+        from majordomo.imaging.derivation import Derived
 
-        made = self._stages.derive(image)
-        derived = as_tuple(await made if isawaitable(made) else made, "derive")
-        return tuple(_expected(one, Derived, "derive") for one in derived)
+        value = self._stages.derive(image)
+        derivatives = as_tuple(await value if isawaitable(value) else value, "derive")
+        return tuple(_check_type(derived, Derived, "derive") for derived in derivatives)
 
-    async def _allowed_text(self, text: str) -> None:
-        """Raises ContentRefusedError when a moderator refuses these words, BackendError (MODERATION_FAILED) when it cannot say."""
-        await self._judged(lambda: self._with.moderator.text(text), text, "these words")
+    async def _moderate_text(self, text: str) -> None:
+        """Raise unless every moderator allows the text.
 
-    async def _allowed(self, image: StudioImage) -> None:
-        asked = image.prompt or image.name
-        await self._judged(
-            lambda: self._with.moderator.image(image.image, image.prompt), asked, "this image"
+        Raises ContentRefusedError for a refusal, BackendError (MODERATION_FAILED) for a moderator
+        that fails.
+        """
+        await self._moderate(lambda: self._config.moderator.check_text(text), text, "this text")
+
+    async def _moderate_image(self, image: StudioImage) -> None:
+        await self._moderate(
+            lambda: self._config.moderator.check_image(image.image, image.prompt),
+            image.prompt or image.name,
+            "this image",
         )
 
-    async def _judged(self, judge: Callable[[], Awaitable[Verdict]], asked: str, what: str) -> None:
+    async def _moderate(
+        self, check: Callable[[], Awaitable[Verdict]], stage_input: str, subject: str
+    ) -> None:
         try:
-            verdict = await judge()
+            verdict = await check()
             allowed, categories, reason = verdict.allowed, list(verdict.categories), verdict.reason
         except Exception as error:
-            failed = BackendError(
-                f"no verdict on {what}: {error}", code="MODERATION_FAILED", retryable=False
+            failure = BackendError(
+                f"the moderator gave no verdict on {subject}: {error}",
+                code="MODERATION_FAILED",
+                retryable=False,
             )
-            failed.details["cause"] = with_stage(error, "moderate").to_dict()
-            raise with_stage(failed, "moderate", asked) from error
+            failure.details["cause"] = with_stage(error, "moderate").to_dict()
+            raise with_stage(failure, "moderate", stage_input) from error
+        # Only True allows: a verdict that is None or another value is a refusal.
         if allowed is not True:
-            said = f"a moderator refused {what}" + (f": {reason}" if reason else "")
+            message = f"a moderator refused {subject}" + (f": {reason}" if reason else "")
             raise with_stage(
-                ContentRefusedError(said, details={"categories": categories}), "moderate", asked
+                ContentRefusedError(message, details={"categories": categories}),
+                "moderate",
+                stage_input,
             )
 
 
-def _expected(value: Any, kind: type[T], stage: Stage) -> T:
-    if not isinstance(value, kind):
-        wrong = InvalidRequestError(
-            f"the stage {stage!r} gave a {type(value).__name__}, not a {kind.__name__}",
+def _check_type(value: Any, expected: type[T], stage: Stage) -> T:
+    """Return the value of a stage, or raise InvalidRequestError (BAD_STAGE) for another type."""
+    if not isinstance(value, expected):
+        error = InvalidRequestError(
+            f"the stage {stage!r} must return a {expected.__name__}; got a {type(value).__name__}",
             code="BAD_STAGE",
         )
-        raise with_stage(wrong, stage)
+        raise with_stage(error, stage)
     return value

@@ -1,4 +1,4 @@
-"""The whole way from a brief to finished files, each stage of it replaceable."""
+"""The pipeline from a brief to finished files. Every stage can be replaced."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from majordomo.imaging.operations import Recipe, Step, Watermark
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.studio.assistant import PlanCache, PromptAssistant
-from majordomo.studio.classifier import MOST_COUNT, Classification
+from majordomo.studio.classifier import MAX_IMAGES, Classification
 from majordomo.studio.events import StudioDone, StudioEvent
-from majordomo.studio.finishing import Finisher, Overlay, finisher
-from majordomo.studio.inputs import StudioInput, StudioOverrides, check_input, split_overrides
+from majordomo.studio.finishing import Finisher, Overlay, create_finisher
+from majordomo.studio.inputs import StudioInput, StudioOverrides, parse_input, split_overrides
 from majordomo.studio.moderation import Moderator, ModeratorGroup, moderator_group
 from majordomo.studio.plan import Plan
 from majordomo.studio.result import StudioImage, StudioResult
@@ -35,24 +35,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageOverrides:
-    """Functions in place of the studio's own stages, plain or async; None keeps a stage.
+    """Functions, plain or async, that replace stages of a `Studio`.
 
-    classify: brief -> Classification. plan: Classification -> Plan. paint: imagegen.Request -> imagegen.Result. finish: Image as painted
-    -> ImagePart. derive: Image as finished -> list of Derived. What one raises fails its stage.
+    None keeps the studio's own stage. An exception raised by a function fails its stage.
     """
 
     classify: Callable[[str], Classification | Awaitable[Classification]] | None = None
+    """Reads the brief."""
     plan: Callable[[Classification], Plan | Awaitable[Plan]] | None = None
-    paint: Callable[[imagegen.Request], imagegen.Result | Awaitable[imagegen.Result]] | None = None
+    """Chooses prompts and settings."""
+    generate: Callable[[imagegen.Request], imagegen.Result | Awaitable[imagegen.Result]] | None = (
+        None
+    )
+    """Generates one image."""
     finish: Callable[[StudioImage], ImagePart | Awaitable[ImagePart]] | None = None
+    """Applies recipe, text and watermark; receives the image as the image model returned it."""
     derive: Callable[[StudioImage], Sequence[Derived] | Awaitable[Sequence[Derived]]] | None = None
+    """Derives more files; receives the finished image."""
 
 
 class StudioStream(Protocol):
-    """A run while it works: iterate it once, inside its `async with`. `result` is None before `Done`."""
+    """The events of a run in progress. Iterate it once, inside its `async with`."""
 
     @property
-    def result(self) -> StudioResult | None: ...
+    def result(self) -> StudioResult | None:
+        """The result; None before `StudioDone`."""
 
     def __aiter__(self) -> StudioStream: ...
 
@@ -60,10 +67,11 @@ class StudioStream(Protocol):
 
 
 class SyncStudioStream(Protocol):
-    """The same, blocking."""
+    """The blocking version of `StudioStream`. Iterate it once, inside its `with`."""
 
     @property
-    def result(self) -> StudioResult | None: ...
+    def result(self) -> StudioResult | None:
+        """The result; None before `StudioDone`."""
 
     def __iter__(self) -> SyncStudioStream: ...
 
@@ -72,7 +80,7 @@ class SyncStudioStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StudioConfig:
-    """What a run works with."""
+    """The validated configuration of a `Studio`, shared by its runs."""
 
     image_model: imagegen.Model | None
     assistant: PromptAssistant
@@ -80,21 +88,42 @@ class StudioConfig:
     moderator: ModeratorGroup
     stages: StageOverrides = field(default_factory=StageOverrides)
     max_concurrency: int = 2
-    max_images: int = MOST_COUNT
+    max_images: int = MAX_IMAGES
     previews: int = 0
 
 
 class Studio:
-    """Briefs in, finished files out. Safe for several runs at once; holds no connection of its own.
+    """A pipeline from a brief to finished image files.
 
-    `painter` draws (without one, runs begin with images, or `stages.paint` draws); `chat`, when there is one, writes the prompts (an
-    `assistant` of your own goes over it). `recipe` (a Recipe, a step, or a line such as "resize=1024,convert=webp") is applied to every
-    image, `derivatives` are made of it. `overlay` writes the text that the brief wants over the image instead of having it drawn;
-    `watermark` is a text, an image or a Watermark. `moderator` (one or several) may refuse briefs, prompts and images. `concurrency`
-    images are drawn at once in one run, `most` in all. `previews`: how many unfinished images of each a stream shows, none where a
-    moderator looks at images. `target`, `timeout`, `cache`, `vocabulary` are the assistant's.
+    Several runs may use one studio at the same time. It owns no connections of its own.
 
-    Raises ConfigurationError or InvalidRequestError, naming the field, for settings that make no sense.
+    Args:
+        image_model: Generates the images. Without one, a run has to start from images, or
+            `stage_overrides.generate` has to be set.
+        chat_model: Writes the prompts. Without one, rules write them.
+        assistant: A prompt assistant of your own; replaces `chat_model`, `target`, `timeout`,
+            `cache` and `vocabulary`.
+        recipe: Applied to every image: a Recipe, a step, or a text such as
+            `"resize=1024,convert=webp"`.
+        derivatives: Files to derive from every image.
+        moderator: One or several moderators; each may refuse briefs, prompts and images.
+        overlay: Write the text that the brief asks for over the image instead of leaving it to the
+            image model: True, a Text step, or a function from the text to a step.
+        watermark: A text, an image or a Watermark step.
+        stage_overrides: Functions that replace stages.
+        target: Family of the image model, see `PromptAssistant`.
+        timeout: Time limit in seconds for the chat model's reply, see `PromptAssistant`.
+        cache: Cache of plans, see `PromptAssistant`.
+        vocabulary: Additional vocabulary of the classifier, see `PromptAssistant`.
+        max_concurrency: Images generated at the same time in one run, 1 to 100.
+        max_images: Images per run, 1 to 100; a run never makes more than 16.
+        previews: Previews per image in a stream, 0 to 100. None are requested when a moderator
+            checks images.
+        limits: Limits for decoding and processing images.
+
+    Raises:
+        ConfigurationError: A setting is invalid; `details["field"]` names it.
+        InvalidRequestError: A setting is invalid; `field` names it.
     """
 
     def __init__(
@@ -114,21 +143,22 @@ class Studio:
         cache: PlanCache | None = None,
         vocabulary: Vocabulary | Table | str | os.PathLike[str] | None = None,
         max_concurrency: int = 2,
-        max_images: int = MOST_COUNT,
+        max_images: int = MAX_IMAGES,
         previews: int = 0,
         limits: Limits | None = None,
     ) -> None:
-        for name, value, low in (
+        for name, value, minimum in (
             ("max_concurrency", max_concurrency, 1),
             ("max_images", max_images, 1),
             ("previews", previews, 0),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 100:
+            if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= 100:
                 raise ConfigurationError(
-                    f"{name} is a whole number from {low} to 100", details={"field": name}
+                    f"{name} must be an integer from {minimum} to 100; got {value!r}",
+                    details={"field": name},
                 )
-        finishing = finisher(recipe, derivatives, overlay, watermark, limits or Limits())
-        self._equipment = StudioConfig(
+        finisher = create_finisher(recipe, derivatives, overlay, watermark, limits or Limits())
+        self._config = StudioConfig(
             image_model,
             assistant
             or PromptAssistant(
@@ -141,69 +171,96 @@ class Studio:
                 vocabulary=vocabulary,
                 overlay=overlay is not False,
             ),
-            finishing,
+            finisher,
             moderator_group(moderator),
             stage_overrides or StageOverrides(),
             max_concurrency,
-            min(max_images, MOST_COUNT),
+            min(max_images, MAX_IMAGES),
             previews,
         )
 
-    async def run(self, start: StudioInput, **wishes: Unpack[StudioOverrides]) -> StudioResult:
-        """Everything that comes of `start`: a brief, or any stage's value to go on from (Classification, Plan, painted images, an Outcome
-        to derive from). `wishes` go over what brief and chat model say: n, size, aspect, steps, cfg_scale, sampler, seed (of the first
-        image; the next has the next), negative_prompt, images, mask, strength, ..., caller.
+    async def run(
+        self, studio_input: StudioInput, **overrides: Unpack[StudioOverrides]
+    ) -> StudioResult:
+        """Run all remaining stages and return the result.
 
-        The outcome has at least one image. When none could be made this raises the first one's error, with all of them in
-        `details["failures"]`; before that: InvalidRequestError for a brief that cannot be, ContentRefusedError for one that a moderator
-        refuses. Every error has `details` stage, asked and help.
+        Args:
+            studio_input: A brief, or a value of any stage to continue from: a Classification, a
+                Plan, images, or a StudioResult whose images are finished and derived from again.
+            **overrides: Settings that take precedence over the brief and the chat model: n, size,
+                aspect, steps, cfg_scale, sampler, seed (of the first image; each following image
+                uses the next seed), negative_prompt, images, mask, strength, ..., user_id.
+
+        Returns:
+            A result with at least one image.
+
+        Raises:
+            InvalidRequestError: The input or an override is invalid.
+            ContentRefusedError: A moderator refused the brief.
+            MajordomoError: No image could be made. This is the error of the first image; all of
+                them are in `details["failures"]`.
+
+        Every error has `stage` and `help` in its `details`, and `input` where it is known.
         """
-        made = self._made(start, wishes)
-        return await made.execute(None)
+        run = self._create_run(studio_input, overrides)
+        return await run.execute(None)
 
     def stream(
-        self, start: StudioInput, **wishes: Unpack[StudioOverrides]
+        self,
+        studio_input: StudioInput,
+        **overrides: Unpack[StudioOverrides],
     ) -> AbstractAsyncContextManager[StudioStream]:
-        """The same, telling what happens. Leaving the `async with` early cancels everything."""
-        made = self._made(start, wishes)
+        """Run like `run` and stream the events.
+
+        Leaving the `async with` early cancels everything. Arguments and errors are those of `run`.
+        """
+        run = self._create_run(studio_input, overrides)
         return cast(
-            "AbstractAsyncContextManager[StudioStream]", EventStream(lambda: StudioRunSource(made))
+            "AbstractAsyncContextManager[StudioStream]", EventStream(lambda: StudioRunSource(run))
         )
 
-    def run_sync(self, start: StudioInput, **wishes: Unpack[StudioOverrides]) -> StudioResult:
-        made = self._made(start, wishes)
-        return portal.run(lambda: made.execute(None))
+    def run_sync(
+        self, studio_input: StudioInput, **overrides: Unpack[StudioOverrides]
+    ) -> StudioResult:
+        """Blocking version of `run`."""
+        run = self._create_run(studio_input, overrides)
+        return portal.run(lambda: run.execute(None))
 
     def stream_sync(
-        self, start: StudioInput, **wishes: Unpack[StudioOverrides]
+        self,
+        studio_input: StudioInput,
+        **overrides: Unpack[StudioOverrides],
     ) -> AbstractContextManager[SyncStudioStream]:
-        made = self._made(start, wishes)
+        """Blocking version of `stream`."""
+        run = self._create_run(studio_input, overrides)
         return cast(
             "AbstractContextManager[SyncStudioStream]",
-            SyncEventStream(lambda: StudioRunSource(made)),
+            SyncEventStream(lambda: StudioRunSource(run)),
         )
 
-    def _made(self, start: StudioInput, wishes: StudioOverrides) -> Run:
-        settings, overrides = split_overrides(wishes)
-        return Run(self._equipment, check_input(start), settings, overrides)
+    def _create_run(self, studio_input: StudioInput, overrides: StudioOverrides) -> Run:
+        settings, request_overrides = split_overrides(overrides)
+        return Run(self._config, parse_input(studio_input), settings, request_overrides)
 
 
 class StudioRunSource:
-    """A run as a source of events."""
+    """The event source of one run, for `EventStream`."""
 
     def __init__(self, run: Run) -> None:
-        self._telling: TaskStream[StudioEvent, StudioResult] = TaskStream(run.execute)
+        self._stream: TaskStream[StudioEvent, StudioResult] = TaskStream(run.execute)
         self._ended = False
         self.result: StudioResult | None = None
 
     async def next_events(self) -> Sequence[StudioEvent]:
+        """Return the next events; an empty sequence after `StudioDone`."""
         if self._ended:
             return ()
-        if events := await self._telling.next_events():
+        if events := await self._stream.next_events():
             return events
         self._ended = True
-        self.result = self._telling.result
+        self.result = self._stream.result
         return [StudioDone(self.result)] if self.result is not None else ()
 
     async def aclose(self) -> None:
-        await self._telling.aclose()
+        """Cancel the run if it has not ended."""
+        await self._stream.aclose()

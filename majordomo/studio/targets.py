@@ -1,4 +1,4 @@
-"""Families of image models: how a prompt is written for each, and which settings make sense."""
+"""Families of image models: how a prompt is written for each and which settings work."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from dataclasses import dataclass, replace
 from majordomo.errors import InvalidRequestError
 from majordomo.imagegen.geometry import Geometry, local_geometry
 
-Range = tuple[float, float, float]  # lowest, usual, highest
+# Lowest, default and highest value.
+Range = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A family. `tags`: prompts are short phrases with commas, else sentences. `negative`: a negative prompt has an effect.
-
-    `steps` and `cfg` are (lowest, usual, highest) that make sense, None where the model or its service has no such setting. `writes`: it
-    can draw readable text. `sampler` is the usual one, "" to leave it to the backend. `geometry` says which sizes it likes, None: whatever
-    its service takes. `longest` is how many characters of a prompt have an effect.
-    """
+    """A family of image models."""
 
     name: str
+    """Name of the family, for example `"sdxl"`."""
     tags: bool = False
-    negative: bool = False
+    """Whether prompts are short phrases separated by commas; otherwise they are sentences."""
+    negative_prompt: bool = False
+    """Whether a negative prompt has an effect."""
     steps: Range | None = None
-    cfg: Range | None = None
+    """Lowest, default and highest number of steps. None: the family has no such setting."""
+    cfg_scale: Range | None = None
+    """Lowest, default and highest guidance scale. None: the family has no such setting."""
     sampler: str = ""
-    writes: bool = True
+    """Default sampler. "" leaves the choice to the backend."""
+    renders_text: bool = True
+    """Whether the family can generate readable text."""
     geometry: Geometry | None = None
-    longest: int = 2000
+    """Which sizes the family supports. None: every size that its service accepts."""
+    max_prompt_characters: int = 2000
+    """Number of characters of a prompt that have an effect."""
 
 
 _MEGAPIXEL = Geometry(multiple=64)
@@ -36,9 +41,9 @@ _SD1 = Target(
     "sd1", True, True, (10, 25, 60), (3, 7, 15), "dpmpp_2m", False, local_geometry("sd-v1-5"), 900
 )
 _SDXL = Target("sdxl", True, True, (10, 28, 60), (2, 6, 12), "dpmpp_2m", False, _MEGAPIXEL, 900)
-# Distilled for guidance: real guidance stays at 1, where a negative prompt has no effect
+# Distilled for guidance: real guidance stays at 1, where a negative prompt has no effect.
 _FLUX = Target("flux", False, False, (10, 24, 50), (1, 1, 1), "euler", True, _MEGAPIXEL)
-_QWEN = Target(
+_QWEN_IMAGE = Target(
     "qwen-image",
     False,
     True,
@@ -48,9 +53,9 @@ _QWEN = Target(
     True,
     Geometry(pixels=1328 * 1328, multiple=16),
 )
-_Z = Target("z-image", False, False, (6, 9, 20), (1, 1, 1.5), "euler", True, _MEGAPIXEL)
-_HOSTED = Target("hosted", longest=4000)
-TARGETS = {target.name: target for target in (_SD1, _SDXL, _FLUX, _QWEN, _Z, _HOSTED)}
+_Z_IMAGE = Target("z-image", False, False, (6, 9, 20), (1, 1, 1.5), "euler", True, _MEGAPIXEL)
+_HOSTED = Target("hosted", max_prompt_characters=4000)
+TARGETS = {target.name: target for target in (_SD1, _SDXL, _FLUX, _QWEN_IMAGE, _Z_IMAGE, _HOSTED)}
 
 _HOSTED_PROVIDERS = ("openai", "gemini")
 _FAMILIES = (
@@ -70,40 +75,56 @@ _FAMILIES = (
         ),
     ),
 )
-# Few steps and no guidance: distilled models say so in their names
-_FAST = re.compile(r"(?i)turbo|lightning|schnell|hyper|lcm|[^a-z]dmd")
+# Distilled models, which need few steps and no guidance, have one of these in their names.
+_DISTILLED = re.compile(r"(?i)turbo|lightning|schnell|hyper|lcm|[^a-z]dmd")
 
 
 def target_for(model: str, provider: str = "") -> Target:
-    """The family guessed from a model's id, made quick where the id says turbo, lightning, schnell and the like.
+    """Guess the family from an image model's id.
 
-    An id that says nothing is taken for "hosted": prose, and no setting that might be wrong.
+    An id with turbo, lightning, schnell or the like gets the settings of a distilled model: few
+    steps, no guidance, no negative prompt.
+
+    Args:
+        model: The id of the image model.
+        provider: The name of its provider.
+
+    Returns:
+        The family. An id that no rule matches gives "hosted": sentences as prompts, and no setting
+        that might be wrong.
     """
     name = (
         "hosted"
         if provider in _HOSTED_PROVIDERS
-        else next((name for name, known in _FAMILIES if known.search(model)), "")
+        else next((name for name, pattern in _FAMILIES if pattern.search(model)), "")
     )
     if not name:
         name = "sd1" if local_geometry(model).pixels < 1024 * 1024 else "hosted"
-    found = TARGETS[name]
-    quick = name in ("sd1", "sdxl", "flux") and _FAST.search(model)
-    return (
-        replace(found, steps=(1, 4, 10), cfg=(1, 1, 2), negative=False, sampler="euler")
-        if quick
-        else found
-    )
+    target = TARGETS[name]
+    if name in ("sd1", "sdxl", "flux") and _DISTILLED.search(model):
+        return replace(
+            target,
+            steps=(1, 4, 10),
+            cfg_scale=(1, 1, 2),
+            negative_prompt=False,
+            sampler="euler",
+        )
+    return target
 
 
-def named_target(target: str | Target, model: str = "", provider: str = "") -> Target:
-    """`target` itself or by name; "" guesses from the model. Raises InvalidRequestError (field `target`) for an unknown name."""
+def resolve_target(target: str | Target, model: str = "", provider: str = "") -> Target:
+    """Return a Target as it is, a name's target, or for "" the one guessed from the model.
+
+    Raises InvalidRequestError (field `target`) for an unknown name.
+    """
     if isinstance(target, Target):
         return target
-    if not target:
-        return target_for(model, provider)
     guessed = target_for(model, provider)
-    if target == guessed.name:
+    # A name that agrees with the guess keeps what the model's id says about distillation.
+    if not target or target == guessed.name:
         return guessed
     if target not in TARGETS:
-        raise InvalidRequestError(f"target is one of {', '.join(TARGETS)}", field="target")
+        raise InvalidRequestError(
+            f"target must be one of {', '.join(TARGETS)}; got {target!r}", field="target"
+        )
     return TARGETS[target]

@@ -1,6 +1,8 @@
-"""The kit with which a program that uses majordomo is tested: scripted models, recordings, faults made on purpose, no network.
+"""Testing kit for programs that use majordomo.
 
-Nothing else in majordomo imports it, and it imports pytest nowhere. Names are loaded when they are first used.
+It has scripted models, recordings of real exchanges, fault injection and a guard against network
+access. No other package of majordomo imports it, and only its plugin imports pytest. Names are
+imported on first use.
 """
 
 from __future__ import annotations
@@ -37,10 +39,25 @@ if TYPE_CHECKING:
     from majordomo.testing.sample_image import plain_image
     from majordomo.testing.scripted_chat_model import ScriptedChatModel
     from majordomo.testing.scripted_image_model import ScriptedImageModel
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        module = _NAMES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(module), name)
+        globals()[name] = value
+        return value
 
-_HOME = {
-    "majordomo.testing.errors": "NetworkForbiddenError RecordingError RecordingMissingError ScriptError",
-    "majordomo.testing.faults": "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status WrongContentType",
+
+_MODULES = {
+    "majordomo.testing.errors": (
+        "NetworkForbiddenError RecordingError RecordingMissingError ScriptError"
+    ),
+    "majordomo.testing.faults": (
+        "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status "
+        "WrongContentType"
+    ),
     "majordomo.testing.fault_injection": "Faults",
     "majordomo.testing.network": "no_network",
     "majordomo.testing.scripted_image_model": "ScriptedImageModel",
@@ -51,9 +68,9 @@ _HOME = {
     "majordomo.testing.replaying": "Replay",
     "majordomo.testing.scripted_chat_model": "ScriptedChatModel",
 }
-_NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [  # noqa: RUF022 (as the table has them)
+__all__ = [  # noqa: RUF022 (in the order of the table above)
     "NetworkForbiddenError",
     "RecordingError",
     "RecordingMissingError",
@@ -79,15 +96,6 @@ __all__ = [  # noqa: RUF022 (as the table has them)
     "Replay",
     "ScriptedChatModel",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    home = _NAMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,8 @@
-"""An answer's bytes as a recording keeps them: text in lines that can be read, images as files beside it. Both ways exact."""
+"""Encoding of response bodies in recordings.
+
+Text is stored as readable lines, and images are stored as files beside it. Decoding gives the
+exact bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from typing import Any
 from majordomo.testing.errors import RecordingError
 
 IMAGES = "images"
-LONG_LINE = 200
-# Base64 of PNG, JPEG, WebP, GIF and PDF by its first characters, when it is no mere mention of one
-_RUN = re.compile(
+MAX_LINE_CHARS = 200
+# Base64 of PNG, JPEG, WebP, GIF and PDF, recognized by its first characters. The length excludes
+# text that only mentions the characters.
+_BASE64_IMAGE = re.compile(
     r"(?<![A-Za-z0-9+/])(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD|JVBERi0)[A-Za-z0-9+/]{40,}={0,2}"
 )
 _MAGIC = (
@@ -24,123 +29,154 @@ _MAGIC = (
     (b"GIF8", "gif"),
     (b"%PDF", "pdf"),
 )
-_CUTS = re.compile(r'(?<=\n)|(?<=,)(?=\s*")|(?<=\{)(?=\s*")')
-Keep = Callable[[bytes], str]
+_LINE_BREAKS = re.compile(r'(?<=\n)|(?<=,)(?=\s*")|(?<=\{)(?=\s*")')
+AddImage = Callable[[bytes], str]
+"""Stores an image and returns its file name."""
 
 
-class Files:
-    """Images met on the way, by the name they will have: that of their content, so that each is there once."""
+class ImageStore:
+    """Images of one exchange by file name; equal images have the same name."""
 
     def __init__(self) -> None:
-        self.met: dict[str, bytes] = {}
+        self.images_by_name: dict[str, bytes] = {}
 
-    def keep(self, data: bytes) -> str:
-        kind = next((kind for magic, kind in _MAGIC if data.startswith(magic)), "bin")
-        name = f"{hashlib.sha256(data).hexdigest()}.{kind}"
-        self.met[name] = data
+    def add(self, data: bytes) -> str:
+        """Add an image and return its file name, which is the hash of its content."""
+        suffix = next((suffix for magic, suffix in _MAGIC if data.startswith(magic)), "bin")
+        name = f"{hashlib.sha256(data).hexdigest()}.{suffix}"
+        self.images_by_name[name] = data
         return name
 
 
-def encode_body(data: bytes, keep: Keep) -> list[Any]:
-    """`data` in pieces: text as it is, {"base64": file} for an image in base64, {"file": file} for bytes that are no text."""
+def encode_body(data: bytes, add_image: AddImage) -> list[Any]:
+    """Encode a body as a list of JSON values.
+
+    Returns:
+        Strings for text, {"base64": file} for an image in base64, and {"file": file} for a body
+        that is not text.
+    """
     if not data:
         return []
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return [{"file": keep(data)}]
-    pieces: list[Any] = []
-    at = 0
-    for run in _RUN.finditer(text):
-        decoded = image_in(run[0])
-        if decoded is not None:
-            pieces += [*lines(text[at : run.start()]), {"base64": keep(decoded)}]
-            at = run.end()
-    return [*pieces, *lines(text[at:])]
+        return [{"file": add_image(data)}]
+    items: list[Any] = []
+    start = 0
+    for match in _BASE64_IMAGE.finditer(text):
+        image = decode_image(match[0])
+        if image is not None:
+            items += [*split_text(text[start : match.start()]), {"base64": add_image(image)}]
+            start = match.end()
+    return [*items, *split_text(text[start:])]
 
 
-def decode_body(pieces: Sequence[Any], read: Callable[[str], bytes]) -> bytes:
-    """The exact bytes again. Raises RecordingError for pieces that `fold` does not make."""
-    made: list[bytes] = []
-    for piece in pieces:
-        match piece:
+def decode_body(items: Sequence[Any], read_image: Callable[[str], bytes]) -> bytes:
+    """Return the exact bytes that `encode_body` encoded.
+
+    Raises:
+        RecordingError: An item is not one that `encode_body` returns.
+    """
+    parts: list[bytes] = []
+    for item in items:
+        match item:
             case str():
-                made.append(piece.encode())
+                parts.append(item.encode())
             case {"base64": str(name)}:
-                made.append(base64.b64encode(read(name)))
+                parts.append(base64.b64encode(read_image(name)))
             case {"file": str(name)}:
-                made.append(read(name))
+                parts.append(read_image(name))
             case _:
-                raise RecordingError("a recorded body holds what nobody recorded")
-    return b"".join(made)
+                raise RecordingError(
+                    'items of body must be text, {"base64": ...} or {"file": ...}; '
+                    f"got {type(item).__name__}"
+                )
+    return b"".join(parts)
 
 
-def named(text: str, keep: Keep) -> str:
-    """The text with the name of a file in place of each image: what a request is compared by."""
+def replace_images(text: str, add_image: AddImage) -> str:
+    """Replace each base64 image in the text of a request with "<images/NAME>"."""
 
-    def name(run: re.Match[str]) -> str:
-        decoded = image_in(run[0])
-        return run[0] if decoded is None else f"<{IMAGES}/{keep(decoded)}>"
+    def replace(match: re.Match[str]) -> str:
+        image = decode_image(match[0])
+        return match[0] if image is None else f"<{IMAGES}/{add_image(image)}>"
 
-    return _RUN.sub(name, text)
+    return _BASE64_IMAGE.sub(replace, text)
 
 
-def image_in(run: str) -> bytes | None:
-    """What the base64 says; None when it would not come back to the same text."""
+def decode_image(text: str) -> bytes | None:
+    """Decode base64; None when encoding the bytes again would give another text."""
     try:
-        decoded = base64.b64decode(run, validate=True)
+        data = base64.b64decode(text, validate=True)
     except binascii.Error:
         return None
-    return decoded if base64.b64encode(decoded).decode() == run else None
+    return data if base64.b64encode(data).decode() == text else None
 
 
-def lines(text: str) -> list[str]:
-    """The text cut after its line ends; a long line also between the members of its JSON. Joined, they are the text."""
-    cut: list[str] = []
+def split_text(text: str) -> list[str]:
+    """Split text into lines, and lines of more than 200 characters between JSON members too.
+
+    The parts joined are the text.
+    """
+    parts: list[str] = []
     for line in text.splitlines(keepends=True):
-        cut += [part for part in _CUTS.split(line) if part] if len(line) > LONG_LINE else [line]
-    return cut
+        if len(line) > MAX_LINE_CHARS:
+            parts += [part for part in _LINE_BREAKS.split(line) if part]
+        else:
+            parts.append(line)
+    return parts
 
 
-def hidden_body(pieces: Sequence[bytes], redact: Callable[[str], str]) -> tuple[bytes, list[int]]:
-    """The body without secrets and the lengths of its pieces. A secret may lie across pieces, so the whole is looked at; where something
-    was taken out, the cuts stay as near as they can."""
-    body = b"".join(pieces)
-    clean = _hidden(body, redact)
-    if clean == body:
-        return body, [len(piece) for piece in pieces]
+def redact_chunks(chunks: Sequence[bytes], redact: Callable[[str], str]) -> tuple[bytes, list[int]]:
+    """Redact a body that arrived in chunks.
+
+    A secret may span several chunks, so the entire body is redacted. Where that changes its
+    length, the chunk boundaries stay as close to the original ones as possible.
+
+    Returns:
+        The redacted body and the lengths of its chunks.
+    """
+    body = b"".join(chunks)
+    redacted = _redact_bytes(body, redact)
+    if redacted == body:
+        return body, [len(chunk) for chunk in chunks]
     lengths: list[int] = []
-    at = before = 0
-    for piece in pieces:
-        at += len(piece)
+    position = previous_end = 0
+    for chunk in chunks:
+        position += len(chunk)
         end = (
-            len(clean)
-            if at == len(body)
-            else max(before, min(len(_hidden(body[:at], redact)), len(clean)))
+            len(redacted)
+            if position == len(body)
+            else max(previous_end, min(len(_redact_bytes(body[:position], redact)), len(redacted)))
         )
-        lengths.append(end - before)
-        before = end
-    return clean, [length for length in lengths if length]
+        lengths.append(end - previous_end)
+        previous_end = end
+    return redacted, [length for length in lengths if length]
 
 
-def _hidden(data: bytes, redact: Callable[[str], str]) -> bytes:
+def _redact_bytes(data: bytes, redact: Callable[[str], str]) -> bytes:
     return redact(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
-def cut(body: bytes, lengths: Iterable[int]) -> list[bytes]:
-    """The body in pieces of these lengths."""
-    pieces: list[bytes] = []
-    at = 0
+def split_body(body: bytes, lengths: Iterable[int]) -> list[bytes]:
+    """Split the body into chunks of these lengths."""
+    chunks: list[bytes] = []
+    position = 0
     for length in lengths:
-        pieces.append(body[at : at + length])
-        at += length
-    return pieces
+        chunks.append(body[position : position + length])
+        position += length
+    return chunks
 
 
-def check_clean(files: Mapping[str, bytes], redact: Callable[[str], str]) -> None:
-    """Raise RecordingError when an image's own bytes hold a secret: it cannot be taken out without breaking the image."""
-    for name, data in files.items():
-        if _hidden(data, redact) != data:
+def check_images(images: Mapping[str, bytes], redact: Callable[[str], str]) -> None:
+    """Check that no image contains a secret; removing it would break the image.
+
+    Raises:
+        RecordingError: The bytes of an image contain a secret (SECRET_IN_IMAGE).
+    """
+    for name, data in images.items():
+        if _redact_bytes(data, redact) != data:
             raise RecordingError(
-                f"the file {name} holds a secret and is not recorded", code="SECRET_IN_IMAGE"
+                f"the image {name} contains a secret, so the exchange is not recorded",
+                code="SECRET_IN_IMAGE",
             )

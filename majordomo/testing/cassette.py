@@ -1,4 +1,8 @@
-"""A folder of exchanges: one JSON file each, images once in a folder beside them. Written whole or not at all."""
+"""A folder of recorded exchanges.
+
+Each exchange is one JSON file. Images are stored once each in a subfolder. A file is written
+completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from majordomo.concurrency.fork_safety import Lock
-from majordomo.testing.body_encoding import IMAGES, Files, check_clean
+from majordomo.testing.body_encoding import IMAGES, ImageStore, check_images
 from majordomo.testing.diff import difference
 from majordomo.testing.errors import RecordingError, RecordingMissingError
 from majordomo.testing.exchange import Exchange, dump, load
@@ -17,98 +21,129 @@ from majordomo.testing.request_matching import RecordedRequest
 
 
 class Cassette:
-    """Read when it is first asked, from any thread. The same request again gets the next recorded answer."""
+    """The exchanges of one folder, thread-safe. The folder is read on first use.
+
+    Repeating a request gives the next recorded response to it.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder: Path = Path(folder)
         self._lock = Lock()
         self._exchanges: list[Exchange] | None = None
         self._used: set[str] = set()
-        self._renewed: set[str] = set()
-        self._same: dict[str, str] = {}  # a random id of now: the one that stood in its place
+        self._replaced_keys: set[str] = set()
+        # Random ids of this run, and the recorded id that each corresponds to.
+        self._recorded_ids: dict[str, str] = {}
 
     @property
     def unused(self) -> list[str]:
-        """Names of the files that nobody has asked for: of requests that the program no longer makes."""
+        """Names of files that no request has used: recordings the program no longer needs."""
         with self._lock:
             return sorted(
                 exchange.name for exchange in self._all() if exchange.name not in self._used
             )
 
-    def find(self, asked: RecordedRequest) -> tuple[Exchange, dict[str, str]] | None:
-        """The next answer recorded for this request, and which random ids of then stand for which of now; None when there is none."""
+    def find(self, request: RecordedRequest) -> tuple[Exchange, dict[str, str]] | None:
+        """Return the next exchange recorded for a request, and mark it as used.
+
+        Returns:
+            The exchange, and a map from recorded random ids to those of this run; None when no
+            unused exchange matches.
+        """
         with self._lock:
-            known = {met for exchange in self._all() for met in exchange.request.ids}
+            known_ids = {id for exchange in self._all() for id in exchange.request.ids}
             for exchange in self._all():
-                if exchange.name in self._used or exchange.request.key != asked.key:
+                if exchange.name in self._used or exchange.request.key != request.key:
                     continue
-                pairs = list(zip(asked.ids, exchange.request.ids, strict=False))
+                pairs = list(zip(request.ids, exchange.request.ids, strict=False))
                 if all(
-                    len(now) == len(then) and self._may_be(now, then, known) for now, then in pairs
+                    len(current) == len(recorded) and self._ids_match(current, recorded, known_ids)
+                    for current, recorded in pairs
                 ):
-                    self._same.update(pairs)
+                    self._recorded_ids.update(pairs)
                     self._used.add(exchange.name)
-                    return exchange, {then: now for now, then in self._same.items() if then != now}
+                    return exchange, {
+                        recorded: current
+                        for current, recorded in self._recorded_ids.items()
+                        if recorded != current
+                    }
             return None
 
-    def _may_be(self, now: str, then: str, known: set[str]) -> bool:
-        """An id that came out of a recorded answer is itself; one made at random since stands for one of then, and always for that one."""
-        if now in self._same:
-            return self._same[now] == then
-        return now == then if now in known else then not in self._same.values()
+    def _ids_match(self, current: str, recorded: str, known_ids: set[str]) -> bool:
+        """Return whether an id of this run may correspond to a recorded id.
 
-    def missing(self, asked: RecordedRequest) -> RecordingMissingError:
-        """The error for a request that has no answer here."""
+        An id from a recorded response corresponds to itself. A random id made in this run
+        corresponds to one recorded id, always the same one.
+        """
+        if current in self._recorded_ids:
+            return self._recorded_ids[current] == recorded
+        if current in known_ids:
+            return current == recorded
+        return recorded not in self._recorded_ids.values()
+
+    def missing(self, request: RecordedRequest) -> RecordingMissingError:
+        """Return the error for a request without a recorded response."""
         with self._lock:
-            kept = self._all()
-        same = sum(exchange.request.key == asked.key for exchange in kept)
-        what = f"{asked.method} {asked.path}"
-        if same:
-            times = "once" if same == 1 else f"{same} times"
+            exchanges = self._all()
+        count = sum(exchange.request.key == request.key for exchange in exchanges)
+        target = f"{request.method} {request.path}"
+        if count:
+            times = "once" if count == 1 else f"{count} times"
             return RecordingMissingError(
-                f"{what} was recorded {times} in {self.folder}, and is asked once more",
+                f"{target} was recorded {times} in {self.folder}, but was sent once more; "
+                "record it again if the program now repeats it",
                 code="USED_UP",
             )
-        if not kept:
+        if not exchanges:
             return RecordingMissingError(
-                f"{what} is not recorded: {self.folder} holds no recordings"
+                f"{target} is not recorded: {self.folder} contains no recordings"
             )
         return RecordingMissingError(
-            f"{what} is not recorded in {self.folder}", difference=difference(asked, kept)
+            f"{target} is not recorded in {self.folder}", difference=difference(request, exchanges)
         )
 
-    def reserve(self, asked: RecordedRequest, *, anew: bool) -> Exchange:
-        """A place for what comes now; the exchange is counted as used. `anew`: the first time, what was recorded before is taken away."""
-        with self._lock:
-            kept = self._all()
-            if anew and asked.key not in self._renewed:
-                for old in [exchange for exchange in kept if exchange.request.key == asked.key]:
-                    (self.folder / old.name).unlink(missing_ok=True)
-                    kept.remove(old)
-            self._renewed.add(asked.key)
-            number = 1 + max(
-                (exchange.number for exchange in kept if exchange.request.key == asked.key),
-                default=0,
-            )
-            place = Exchange(asked, number)
-            self._used.add(place.name)
-            kept.append(place)
-            return place
+    def reserve(self, request: RecordedRequest, *, replace_existing: bool) -> Exchange:
+        """Add an empty exchange, marked as used, for a response that is about to arrive.
 
-    def release(self, place: Exchange) -> None:
-        """Nothing came to be kept there."""
+        Args:
+            request: The request that is being sent.
+            replace_existing: Delete the existing recordings of an equal request first, once per
+                cassette.
+        """
         with self._lock:
-            self._all().remove(place)
-            self._used.discard(place.name)
+            exchanges = self._all()
+            if replace_existing and request.key not in self._replaced_keys:
+                for old in [one for one in exchanges if one.request.key == request.key]:
+                    (self.folder / old.name).unlink(missing_ok=True)
+                    exchanges.remove(old)
+            self._replaced_keys.add(request.key)
+            number = 1 + max(
+                (one.number for one in exchanges if one.request.key == request.key), default=0
+            )
+            reserved = Exchange(request, number)
+            self._used.add(reserved.name)
+            exchanges.append(reserved)
+            return reserved
+
+    def release(self, reserved: Exchange) -> None:
+        """Remove a reserved exchange that will not be recorded."""
+        with self._lock:
+            self._all().remove(reserved)
+            self._used.discard(reserved.name)
 
     def save(
-        self, exchange: Exchange, sent: dict[str, bytes], redact: Callable[[str], str]
+        self, exchange: Exchange, request_images: dict[str, bytes], redact: Callable[[str], str]
     ) -> None:
-        """Write it, with the images that were `sent` and that came. Raises RecordingError when one of them holds a secret."""
-        files = Files()
-        document = dump(exchange, files.keep, redact)
-        images = {**sent, **files.met}
-        check_clean(images, redact)
+        """Write an exchange, its `request_images`, and the images of the response.
+
+        Raises:
+            RecordingError: An image contains a secret (SECRET_IN_IMAGE), or a file cannot be
+                written.
+        """
+        store = ImageStore()
+        document = dump(exchange, store.add, redact)
+        images = {**request_images, **store.images_by_name}
+        check_images(images, redact)
         text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         try:
             for name, data in images.items():
@@ -121,28 +156,29 @@ class Cassette:
 
     def _all(self) -> list[Exchange]:
         if self._exchanges is None:
-            found = [self._read(path) for path in sorted(self.folder.glob("*.json"))]
+            exchanges = [self._read(path) for path in sorted(self.folder.glob("*.json"))]
             self._exchanges = sorted(
-                found, key=lambda exchange: (exchange.request.name, exchange.number)
+                exchanges, key=lambda exchange: (exchange.request.name, exchange.number)
             )
         return self._exchanges
 
     def _read(self, path: Path) -> Exchange:
         try:
-            exchange = load(json.loads(path.read_text("utf-8")), self._image)
+            exchange = load(json.loads(path.read_text("utf-8")), self._read_image)
         except (ValueError, RecursionError):
-            raise RecordingError(f"{path}: it is no JSON") from None
+            raise RecordingError(f"{path}: not valid JSON") from None
         except RecordingError as error:
             raise RecordingError(f"{path}: {error.message}") from None
         if exchange.name != path.name:
             raise RecordingError(
-                f"{path}: its request was edited; it would be called {exchange.name}"
+                f"{path}: the request was edited; rename the file to {exchange.name}, "
+                "or record it again"
             )
         return exchange
 
-    def _image(self, name: str) -> bytes:
+    def _read_image(self, name: str) -> bytes:
         if Path(name).name != name:
-            raise RecordingError(f"{name!r} is no name of an image")
+            raise RecordingError(f"image must be a file name without a folder; got {name!r}")
         try:
             return (self.folder / IMAGES / name).read_bytes()
         except OSError:
@@ -150,13 +186,14 @@ class Cassette:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """In one step: another process sees the old file or the new one."""
+    """Write a file atomically: another process sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(temporary, 0o644)  # recordings are for everybody who has the repository
+        # `mkstemp` makes private files, but recordings are committed and shared.
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""Why a request was not found: how it differs from the recorded one that is most like it."""
+"""The difference between a request that was not recorded and the most similar recorded one."""
 
 from __future__ import annotations
 
@@ -10,54 +10,61 @@ from collections.abc import Sequence
 from majordomo.testing.exchange import Exchange
 from majordomo.testing.request_matching import RecordedRequest
 
-WIDTH = 160
-LINES = 60
-LOOKED_AT = 600  # lines of each request
-_WORDS = re.compile(rf"\S{{1,{WIDTH}}}\s*|\s+")
+MAX_LINE_CHARS = 160
+MAX_DIFF_LINES = 60
+MAX_COMPARED_LINES = 600
+_WORDS = re.compile(rf"\S{{1,{MAX_LINE_CHARS}}}\s*|\s+")
 
 
-def difference(asked: RecordedRequest, kept: Sequence[Exchange]) -> str:
-    """A unified diff of at most 60 lines from the nearest recorded request to this one."""
-    ours = _lines(asked)
+def difference(request: RecordedRequest, exchanges: Sequence[Exchange]) -> str:
+    """Return a unified diff, of at most 60 lines, from the nearest recorded request."""
+    request_lines = _lines(request)
 
-    def likeness(exchange: Exchange) -> tuple[bool, float]:
-        other = exchange.request
-        matcher = difflib.SequenceMatcher(None, _lines(other), ours, autojunk=False)
-        return (other.method, other.path) == (asked.method, asked.path), matcher.ratio()
+    def similarity(exchange: Exchange) -> tuple[bool, float]:
+        recorded = exchange.request
+        matcher = difflib.SequenceMatcher(None, _lines(recorded), request_lines, autojunk=False)
+        same_target = (recorded.method, recorded.path) == (request.method, request.path)
+        return same_target, matcher.ratio()
 
-    nearest = max(kept, key=likeness)
+    nearest = max(exchanges, key=similarity)
     diff = list(
         difflib.unified_diff(
             _lines(nearest.request),
-            ours,
+            request_lines,
             f"recorded: {nearest.name}",
-            "asked now",
+            "requested now",
             lineterm="",
             n=2,
         )
     )
-    if len(diff) > LINES:
-        diff = [*diff[:LINES], f"… and {len(diff) - LINES} lines more"]
+    if len(diff) > MAX_DIFF_LINES:
+        diff = [*diff[:MAX_DIFF_LINES], f"… and {len(diff) - MAX_DIFF_LINES} more lines"]
     return "\n".join(diff)
 
 
-def _lines(asked: RecordedRequest) -> list[str]:
-    """The canonical request, its long lines folded so that a change deep in a text is a short line too."""
+def _lines(request: RecordedRequest) -> list[str]:
+    """Return the first 600 lines of a request, with long lines folded.
+
+    Folding makes a change inside a long text visible as a change of one short line.
+    """
     lines: list[str] = []
-    for line in asked.shown.splitlines():
-        lines += _folded(line) if len(line) > WIDTH else [line]
-        if len(lines) > LOOKED_AT:
-            return lines[:LOOKED_AT]
+    for line in request.display_text.splitlines():
+        lines += _fold_line(line) if len(line) > MAX_LINE_CHARS else [line]
+        if len(lines) > MAX_COMPARED_LINES:
+            return lines[:MAX_COMPARED_LINES]
     return lines
 
 
-def _folded(line: str) -> list[str]:
-    """Cut after words that the words themselves choose (about each twelfth), so that one more word does not move all cuts behind it."""
-    pieces: list[str] = []
-    piece = ""
+def _fold_line(line: str) -> list[str]:
+    """Break a long line after words selected by their own hash (about one in twelve).
+
+    An inserted word therefore does not move the breaks behind it.
+    """
+    folded_lines: list[str] = []
+    folded = ""
     for word in _WORDS.findall(line):
-        piece += word
-        if zlib.crc32(word.encode()) % 12 == 0 or len(piece) > WIDTH:
-            pieces.append(piece)
-            piece = ""
-    return [*pieces, piece] if piece else pieces
+        folded += word
+        if zlib.crc32(word.encode()) % 12 == 0 or len(folded) > MAX_LINE_CHARS:
+            folded_lines.append(folded)
+            folded = ""
+    return [*folded_lines, folded] if folded else folded_lines

@@ -1,4 +1,7 @@
-"""What the kit raises when the test, not the program's backend, is wrong. None is retryable, so no flow repeats or hides them."""
+"""Errors of the testing kit: the test is wrong, not the backend.
+
+None is retryable, so no retry or fallback hides them.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,35 @@ from majordomo.errors import ConfigurationError
 
 
 class ScriptError(ConfigurationError):
-    """A script is over (code SCRIPT_EXHAUSTED), or holds what is no answer (code BAD_SCRIPT)."""
+    """A script is wrong.
+
+    The code is SCRIPT_EXHAUSTED when all answers are used, PAUSE_NOT_REACHED when the script did
+    not reach a pause in time, and BAD_SCRIPT when the script contains something that is not an
+    answer.
+    """
 
     default_code = "BAD_SCRIPT"
 
 
 class RecordingError(ConfigurationError):
-    """A recording cannot be read, or what was to be recorded must not be."""
+    """A recording cannot be read or written.
+
+    The code is SECRET_IN_IMAGE when an image contains a secret, and BAD_RECORDING otherwise.
+    """
 
     default_code = "BAD_RECORDING"
 
 
 class RecordingMissingError(RecordingError):
-    """A request that was not recorded. `difference` shows, as a unified diff of at most 60 lines, how the nearest recorded one differs."""
+    """A request has no recorded response.
+
+    The code is USED_UP when all recorded responses to the request are used, and NOT_RECORDED
+    otherwise.
+
+    Attributes:
+        difference: A unified diff, of at most 60 lines, from the most similar recorded request.
+            Empty when there is none.
+    """
 
     default_code = "NOT_RECORDED"
 
@@ -33,9 +52,14 @@ class RecordingMissingError(RecordingError):
 
 
 class NetworkForbiddenError(ConfigurationError):
-    """Something wanted to reach the network inside `no_network()`. `host` and `port` (None where only a name was looked up) say what.
+    """Network access was attempted inside `no_network()`.
 
-    It is no OSError, so that no HTTP library takes it for an unreachable server and tries again.
+    This is not an `OSError`, so that no HTTP library treats it as an unreachable server and
+    retries.
+
+    Attributes:
+        host: Host name or IP address.
+        port: Port; None when only the name was looked up.
     """
 
     default_code = "NETWORK_FORBIDDEN"

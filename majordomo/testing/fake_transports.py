@@ -1,4 +1,4 @@
-"""What the kit's transports share: they stand around another, are closed once, and answer from memory."""
+"""Building blocks of the transports in this package."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from majordomo.transport_types import Transport
 
 
 class WrappingTransport:
-    """A Transport around `port`, which it closes."""
+    """A transport around `inner`, which it closes."""
 
-    def __init__(self, transport: Transport) -> None:
-        self.port = transport
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
         self._closed = False
 
     def check_open(self) -> None:
+        """Raise `ConfigurationError` (CLOSED) after `aclose`."""
         if self._closed:
             raise ConfigurationError("the provider is closed", code="CLOSED")
 
     async def aclose(self) -> None:
+        """Close the inner transport and refuse further requests."""
         self._closed = True
-        await self.port.aclose()
+        await self.inner.aclose()
 
 
 class FakeReply:
-    """An answer from memory: these pieces, then the end, or `error` in its place."""
+    """A response from memory: the chunks, then the end, or `error` in its place."""
 
     def __init__(
         self,
         status: int,
         headers: Mapping[str, str],
-        pieces: Sequence[bytes] = (),
+        chunks: Sequence[bytes] = (),
         error: MajordomoError | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
-        self._pieces = [piece for piece in pieces if piece]
+        self._chunks = [chunk for chunk in chunks if chunk]
         self._error = error
-        self._at = 0
+        self._next_index = 0
 
     async def read(self) -> bytes:
+        """Return the next chunk; empty at the end."""
         await anyio.lowlevel.checkpoint()
-        if self._at < len(self._pieces):
-            self._at += 1
-            return self._pieces[self._at - 1]
+        if self._next_index < len(self._chunks):
+            self._next_index += 1
+            return self._chunks[self._next_index - 1]
         if self._error is not None:
             raise self._error
         return b""
 
     async def finish(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no resource is open."""
 
     async def aclose(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no resource is open."""

@@ -1,4 +1,4 @@
-"""Faults between a provider and its backend: which request meets which, and what happened."""
+"""The transport that injects faults between a provider and its backend."""
 
 from __future__ import annotations
 
@@ -24,47 +24,65 @@ Plan = Sequence[Fault | None] | Mapping[int, Fault] | Callable[[HTTPRequest, int
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """Request `number` (from 1), and the fault it met; None when it went through."""
+    """One request that reached `Faults`."""
 
     number: int
+    """Number of the request, from 1."""
     method: str
+    """HTTP method."""
     path: str
+    """Path below the provider's base URL."""
     fault: Fault | None
+    """The injected fault; None when the request was sent."""
 
 
 class Faults:
-    """`transport=Faults([Refused(), None, CutAfter(20)])`: faults by the number of the request, as it leaves (each repeat counts).
+    """A transport that injects faults into some requests and sends the others.
 
-    `plan` is a list (a fault or None for each request; after its end all go through), a mapping from request number (from 1) to fault, or a
-    function from the HTTPRequest and its number to a fault or None. A fault with `times=3` stands for three requests, but where a
-    function chooses. `inner` is what the others go through. `happened` lists all requests in order.
+    Requests are counted as they are sent, so each retry counts.
+
+    Args:
+        plan: A list with a fault or None for each request (later requests are sent), a mapping
+            from request number (from 1) to fault, or a function from the `HTTPRequest` and its
+            number to a fault or None. In a list or mapping, a fault with `times=3` covers three
+            requests.
+        inner: The transport for the other requests; the default transport when None.
+
+    Attributes:
+        history: All requests in order, as `InjectedFault`.
+
+    Raises:
+        ConfigurationError: `plan` contains something else.
+
+    Example:
+        >>> provider = md.OpenAI(transport=Faults([Refused(), None, CutAfter(20)]))
     """
 
     def __init__(self, plan: Plan, inner: Any = None) -> None:
         self.inner = inner
-        self.happened: list[InjectedFault] = []
+        self.history: list[InjectedFault] = []
         self._choose = plan if callable(plan) else _by_number(plan)
         self._lock = Lock()
 
     def count(self, kind: type[Fault] | None = None) -> int:
-        """How many requests met a fault of this kind; of any kind when None."""
-        return sum(isinstance(one.fault, kind or Fault) for one in self.happened)
+        """Return how many requests got a fault of this class, or any fault when None."""
+        return sum(isinstance(request.fault, kind or Fault) for request in self.history)
 
     @property
     def calls(self) -> int:
-        """How many requests went through."""
-        return sum(one.fault is None for one in self.happened)
+        """Number of requests that were sent without a fault."""
+        return sum(request.fault is None for request in self.history)
 
     def wrap(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> Transport:
-        """See Wrapper."""
+        """Return the transport with faults around `transport`; see `TransportWrapper.wrap`."""
         return _FaultyTransport(self, transport)
 
     def next(self, request: HTTPRequest) -> Fault | None:
-        """Counts the request, and says what it meets."""
+        """Count a request and return its fault, if any."""
         with self._lock:
-            number = len(self.happened) + 1
+            number = len(self.history) + 1
             fault = self._choose(request, number)
-            self.happened.append(InjectedFault(number, request.method, request.path, fault))
+            self.history.append(InjectedFault(number, request.method, request.path, fault))
             return fault
 
 
@@ -74,15 +92,16 @@ class _FaultyTransport(WrappingTransport):
         self._faults = faults
 
     async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+        """Inject the fault for this request, or send it."""
         self.check_open()
         fault = self._faults.next(request)
         if fault is None:
-            return await self.port.open(request, deadline)
-        return await fault.open(lambda: self.port.open(request, deadline), deadline)
+            return await self.inner.open(request, deadline)
+        return await fault.open(lambda: self.inner.open(request, deadline), deadline)
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        """Websockets go through untouched."""
-        connect = websocket_connector(self.port)
+        """Open a websocket without a fault."""
+        connect = websocket_connector(self.inner)
         if connect is None:
             raise UnsupportedError("this transport has no websockets", code="NO_WEBSOCKET")
         return await connect(path, deadline, limit)
@@ -95,19 +114,22 @@ def _by_number(
     if isinstance(plan, Mapping):
         for first, fault in plan.items():
             if isinstance(first, bool) or not isinstance(first, int) or first < 1:
-                raise ConfigurationError("requests are counted from 1", details={"field": "plan"})
-            table |= dict.fromkeys(range(first, first + _checked(fault).times), fault)
+                raise ConfigurationError(
+                    f"request numbers in plan must be integers from 1; got {first!r}",
+                    details={"field": "plan"},
+                )
+            table |= dict.fromkeys(range(first, first + _require_fault(fault).times), fault)
     else:
         for entry in plan:
-            times = 1 if entry is None else _checked(entry).times
+            times = 1 if entry is None else _require_fault(entry).times
             table |= dict.fromkeys(range(len(table) + 1, len(table) + 1 + times), entry)
     return lambda request, number: table.get(number)
 
 
-def _checked(fault: Any) -> Fault:
+def _require_fault(fault: Any) -> Fault:
     if not isinstance(fault, Fault):
         raise ConfigurationError(
-            f"a plan holds faults such as Refused(), not {type(fault).__name__}",
+            f"plan must contain faults such as Refused(); got {type(fault).__name__}",
             details={"field": "plan"},
         )
     return fault

@@ -1,4 +1,4 @@
-"""No network: every connection of any library in this process is refused, with an error that says where to."""
+"""Blocking of all network access in this process, with an error that names the target."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 from majordomo.errors import MajordomoError
 from majordomo.testing.errors import NetworkForbiddenError
 
-# Not the internet: pipes between processes, and what the kernel tells
+# Sockets that do not reach a network: pipes between processes and kernel interfaces.
 LOCAL_FAMILIES = {
     getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)
 }
-CONNECTING = ("connect", "connect_ex", "sendto", "sendmsg")
-LOOKING_UP = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
+CONNECT_FUNCTIONS = ("connect", "connect_ex", "sendto", "sendmsg")
+LOOKUP_FUNCTIONS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Somebody wanted to reach `host`; `port` is None where only its name was looked up."""
+    """An attempt to access the network."""
 
     host: str
+    """Host name or IP address."""
     port: int | None = None
+    """Port; None when only the name was looked up."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -34,50 +36,74 @@ class Attempt:
 
 @dataclass
 class NoNetwork:
-    """What `no_network()` gives: `forbidden` lists the attempts in order, of all threads. `allow_loopback` may be set meanwhile."""
+    """The value of `no_network()`."""
 
     allow_loopback: bool = False
+    """Whether addresses of this machine are allowed. May be changed at any time."""
     forbidden: list[Attempt] = field(default_factory=list)
+    """The refused attempts of all threads, in order."""
 
     def check(self, host: str, port: int | None) -> None:
-        """Raise NetworkForbiddenError unless this is the loopback, and that is allowed."""
+        """Raise `NetworkForbiddenError` unless `host` is loopback and loopback is allowed."""
         if self.allow_loopback and is_loopback(host):
             return
         attempt = Attempt(host, port)
         self.forbidden.append(attempt)
         raise NetworkForbiddenError(
-            f"no network in this test: something wanted to reach {attempt}", host=host, port=port
+            f"network access is forbidden in this test; attempted to reach {attempt}",
+            host=host,
+            port=port,
         )
 
 
 @contextmanager
 def no_network(*, allow_loopback: bool = False) -> Iterator[NoNetwork]:
-    """While inside, every connection and every look-up of a name raises NetworkForbiddenError, whichever library makes it.
+    """Refuse every connection and every name lookup inside the block, by any library.
 
-    Looks at Python's sockets, which is where asyncio, trio, httpx, requests, urllib3 and aiohttp connect; what is connected already stays
-    so, and other processes are not watched. Unix sockets are no network. May be nested.
+    This replaces functions of Python's sockets, through which asyncio, trio, httpx, requests,
+    urllib3 and aiohttp connect. Existing connections, Unix sockets and other processes are not
+    affected. Blocks may be nested.
+
+    Args:
+        allow_loopback: Allow addresses of this machine.
+
+    Yields:
+        The guard, whose `forbidden` lists the refused attempts.
+
+    Raises:
+        NetworkForbiddenError: In the code that tries to connect or to look up a name.
+
+    Example:
+        >>> with no_network() as network:
+        ...     run_program()
+        >>> assert network.forbidden == []
     """
     guard = NoNetwork(allow_loopback)
     with ExitStack() as undo:
-        for name in CONNECTING:
-            connecting = _connecting(
+        for name in CONNECT_FUNCTIONS:
+            guarded_function = _guard_connect(
                 guard, getattr(socket.socket, name), sends=name.startswith("send")
             )
-            undo.callback(_replace(socket.socket, name, connecting))
-        for name in LOOKING_UP:
-            looking_up = _looking_up(guard, getattr(socket, name), ports=name == "getaddrinfo")
-            undo.callback(_replace(socket, name, looking_up))
+            undo.callback(_replace(socket.socket, name, guarded_function))
+        for name in LOOKUP_FUNCTIONS:
+            guarded_function = _guard_lookup(
+                guard, getattr(socket, name), ports=name == "getaddrinfo"
+            )
+            undo.callback(_replace(socket, name, guarded_function))
         yield guard
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine: 127.0.0.0/8, ::1, localhost, and the unspecified address, which connects to it."""
+    """Return whether a host is this machine.
+
+    That is 127.0.0.0/8, ::1, localhost, and the unspecified address, which connects to it.
+    """
     address = _address(host)
     if address is None:
         name = host.lower().rstrip(".")
         return name == "localhost" or name.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_loopback or mapped.is_unspecified
+    mapped_address = getattr(address, "ipv4_mapped", None) or address
+    return mapped_address.is_loopback or mapped_address.is_unspecified
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -88,19 +114,20 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Set an attribute; returns what puts back what was there, be it that nothing was."""
-    own = vars(owner)
-    had, before = name in own, own.get(name)
+    """Set an attribute and return a function that restores or deletes it."""
+    attributes = vars(owner)
+    existed, previous = name in attributes, attributes.get(name)
     setattr(owner, name, value)
-    return (lambda: setattr(owner, name, before)) if had else (lambda: delattr(owner, name))
+    return (lambda: setattr(owner, name, previous)) if existed else (lambda: delattr(owner, name))
 
 
-def _connecting(
+def _guard_connect(
     guard: NoNetwork, original: Callable[..., Any], *, sends: bool
 ) -> Callable[..., Any]:
-    def guarded(self: socket.socket, *given: Any) -> Any:
-        # sendto(data[, flags], address), sendmsg(buffers[, ancdata[, flags[, address]]]): without an address it goes where connect went
-        address = given[-1] if given and (not sends or isinstance(given[-1], tuple)) else None
+    def guarded(self: socket.socket, *args: Any) -> Any:
+        # sendto(data[, flags], address), sendmsg(buffers[, ancdata[, flags[, address]]]):
+        # without an address, the data goes to the connected peer.
+        address = args[-1] if args and (not sends or isinstance(args[-1], tuple)) else None
         if address is not None and self.family not in LOCAL_FAMILIES:
             host, port = (
                 (address[0], address[1])
@@ -108,33 +135,35 @@ def _connecting(
                 else (address, None)
             )
             try:
-                guard.check(_text(host), port if isinstance(port, int) else None)
+                guard.check(_to_text(host), port if isinstance(port, int) else None)
             except MajordomoError:
+                # Libraries close the socket only after an OSError; without this, the garbage
+                # collector would have to.
                 if not sends:
-                    self.close()  # whoever connects closes only after an OSError, and the socket would be left to the collector
+                    self.close()
                 raise
-        return original(self, *given)
+        return original(self, *args)
 
     return guarded
 
 
-def _looking_up(
+def _guard_lookup(
     guard: NoNetwork, original: Callable[..., Any], *, ports: bool
 ) -> Callable[..., Any]:
-    def guarded(host: Any, *given: Any, **named: Any) -> Any:
-        # A number is looked up nowhere; nothing at all is this machine's own address, for a server
-        if host and _address(_text(host)) is None:
-            port = (given[0] if given else named.get("port")) if ports else None
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
+        # An IP address needs no lookup; an empty host means this machine, for a server.
+        if host and _address(_to_text(host)) is None:
+            port = (args[0] if args else kwargs.get("port")) if ports else None
             guard.check(
-                _text(host),
+                _to_text(host),
                 int(port)
                 if isinstance(port, int) or (isinstance(port, str) and port.isdigit())
                 else None,
             )
-        return original(host, *given, **named)
+        return original(host, *args, **kwargs)
 
     return guarded
 
 
-def _text(host: Any) -> str:
+def _to_text(host: Any) -> str:
     return host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)

@@ -1,4 +1,8 @@
-"""A place in a script where it waits for the test: a step, not a time."""
+"""A step of a script that waits for the test, so that no test has to sleep.
+
+A pause has two latches: the script sets `_reached` and waits for `_released`, and the test does
+the opposite. A latch that is set stays set.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from majordomo.testing.errors import ScriptError
 
 
 class _Latch:
-    """Once set, set for ever; may be awaited in any event loop and set from any thread."""
+    """An event that stays set. It can be awaited in any event loop and set from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,9 +46,14 @@ class _Latch:
 
 
 class Pause:
-    """Stands in a script; what comes after it is told once the test says `release()`. Works across threads, for the blocking calls too.
+    """A step of a script: what follows is emitted after the test calls `release()`.
 
-    A released pause stays released: make one for each place.
+    Works across threads, and so for sync calls too. A released pause stays released: create one
+    for each use.
+
+    Example:
+        >>> pause = Pause()
+        >>> model = ScriptedChatModel([["Good ", pause, "evening"]])
     """
 
     def __init__(self) -> None:
@@ -52,25 +61,39 @@ class Pause:
         self._released = _Latch()
 
     def release(self) -> None:
-        """Let the script go on. May be called before it is reached, from any thread, and twice."""
+        """Let the script continue.
+
+        May be called from any thread, before the pause is reached, and more than once.
+        """
         self._released.set()
 
     async def reached(self) -> None:
-        """Wait until the script stands here: everything before has been told."""
+        """Wait until the script reaches this pause; everything before it has been emitted."""
         await self._reached.wait()
 
     def reached_sync(self, seconds: float = 10) -> None:
-        """The same, blocking. Raises ScriptError when that takes longer than `seconds`."""
+        """Block until the script reaches this pause.
+
+        Args:
+            seconds: Maximum time to wait.
+
+        Raises:
+            ScriptError: The pause was not reached in time (PAUSE_NOT_REACHED).
+        """
         if not self._reached.wait_sync(seconds):
             raise ScriptError(
-                f"the script did not come to this pause within {seconds:g} s",
+                f"the script did not reach this pause within {seconds:g} s",
                 code="PAUSE_NOT_REACHED",
             )
 
     async def pass_through(self) -> None:
-        """What a script does here: say that it is reached, wait for the release."""
+        """Mark the pause as reached and wait for its release; called by the script."""
         self._reached.set()
         await self._released.wait()
 
     def __repr__(self) -> str:
-        return f"<Pause, {'released' if self._released.is_set() else 'reached' if self._reached.is_set() else 'not reached'}>"
+        if self._released.is_set():
+            state = "released"
+        else:
+            state = "reached" if self._reached.is_set() else "not reached"
+        return f"<Pause, {state}>"

@@ -1,4 +1,7 @@
-"""For pytest, which finds it by itself: the fixtures `no_network` and `only_loopback`. It loads next to nothing until one is used."""
+"""The pytest plugin with the fixtures `no_network` and `only_loopback`.
+
+pytest finds it through an entry point. It imports almost nothing until a fixture is used.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(name="no_network")
 def _no_network() -> Iterator[NoNetwork]:
-    """No connection and no look-up of a name in this test; the value lists the `forbidden` attempts."""
+    """Forbid all network access in this test; `no_network.forbidden` lists the attempts."""
     from majordomo.testing.network import no_network
 
     with no_network() as guard:
@@ -22,7 +25,7 @@ def _no_network() -> Iterator[NoNetwork]:
 
 @pytest.fixture(name="only_loopback")
 def _only_loopback() -> Iterator[NoNetwork]:
-    """The same, with this machine's own addresses allowed."""
+    """Forbid network access in this test, except to this machine."""
     from majordomo.testing.network import no_network
 
     with no_network(allow_loopback=True) as guard:

@@ -1,4 +1,4 @@
-"""A provider whose models say and draw what the test wrote down."""
+"""A provider whose models answer from scripts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from majordomo.validation import check_name
 
 
 class ScriptedProvider(BaseProvider):
-    """For code that takes a provider. Every id is a model; all chat models share one script, all image models the other.
+    """A provider for code under test that takes a provider.
 
-    See ScriptedChatModel and ScriptedImageModel for what a script is. Without a script of that kind the provider refuses, as one does that serves
-    no such models. `chat_requests` and `image_requests` are all requests asked.
+    Every id is a valid model. All chat models share one script, and all image models the other.
+
+    Args:
+        chat: Script of the chat models; see `ScriptedChatModel`. Without one, `model` raises
+            `UnsupportedError`.
+        images: Script of the image models; see `ScriptedImageModel`. Without one, `image_model`
+            raises `UnsupportedError`.
+        limits: Limits on the size of requests.
+
+    Attributes:
+        closed: Whether the provider has been closed.
+
+    Raises:
+        ScriptError: A script contains something that is not an answer.
+
+    Example:
+        >>> provider = ScriptedProvider(chat=["Good evening."], images=[plain_image()])
     """
 
     name = "scripted"
@@ -35,13 +50,25 @@ class ScriptedProvider(BaseProvider):
 
     @property
     def chat_requests(self) -> list[llm.Request]:
+        """All requests to chat models, in order."""
         return [] if self._chat is None else self._chat.requests
 
     @property
     def image_requests(self) -> list[imagegen.Request]:
+        """All requests to image models, in order."""
         return [] if self._images is None else self._images.requests
 
     def model(self, id: str, *options: llm.Option) -> llm.Model:
+        """Return a chat model.
+
+        Args:
+            id: Any valid model id.
+            options: Defaults for every request.
+
+        Raises:
+            UnsupportedError: There is no script for chat models.
+            ConfigurationError: The provider is closed (CLOSED).
+        """
         self._check_open()
         if self._chat is None:
             return super().model(id, *options)
@@ -54,6 +81,16 @@ class ScriptedProvider(BaseProvider):
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> imagegen.Model:
+        """Return an image model.
+
+        Args:
+            id: Any valid model id.
+            options: Defaults for every request.
+
+        Raises:
+            UnsupportedError: There is no script for image models.
+            ConfigurationError: The provider is closed (CLOSED).
+        """
         self._check_open()
         if self._images is None:
             return super().image_model(id, *options)
@@ -66,26 +103,27 @@ class ScriptedProvider(BaseProvider):
         )
 
     async def models(self) -> list[ModelInfo]:
-        """One of each kind that has a script."""
-        found = (
+        """Return one model for each script."""
+        models = (
             []
             if self._chat is None
             else [ModelInfo("scripted-chat", frozenset({"chat", "vision", "tools"}), True, "ready")]
         )
         return (
-            found
+            models
             if self._images is None
             else [
-                *found,
-                ModelInfo("scripted-painter", frozenset({"image", "edit"}), True, "ready"),
+                *models,
+                ModelInfo("scripted-image", frozenset({"image", "edit"}), True, "ready"),
             ]
         )
 
     async def health(self) -> Health:
+        """Return that the provider is available unless it is closed."""
         return Health(not self.closed, "closed" if self.closed else "scripted", 0.0)
 
     async def aclose(self) -> None:
-        """Refuse to make further models; `closed` tells a test that the program has tidied up."""
+        """Refuse to create further models. A test can check `closed`."""
         self.closed = True
 
     def _check_open(self) -> None:

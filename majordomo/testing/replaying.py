@@ -1,4 +1,4 @@
-"""Recorded exchanges, given again without a network."""
+"""Replaying of recorded exchanges without a network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import anyio.lowlevel
 
 from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.redaction import Secret
-from majordomo.testing.body_encoding import Files, cut
+from majordomo.testing.body_encoding import ImageStore, split_body
 from majordomo.testing.cassette import Cassette
 from majordomo.testing.errors import RecordingMissingError
 from majordomo.testing.exchange import Exchange
 from majordomo.testing.fake_transports import FakeReply, WrappingTransport
 from majordomo.testing.request_matching import normalize_request
-from majordomo.testing.scrubbing import make_redactor, several
+from majordomo.testing.scrubbing import as_tuple, make_redactor
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, MessageStream, Transport
 
-Pieces = Literal["recorded", "whole"] | int
+ChunkSize = Literal["recorded", "body"] | int
 
 
-class FolderWrapper:
-    """Exchanges in a folder, whether they are recorded into it or given again."""
+class CassetteWrapper:
+    """Base of `Recorder` and `Replay`: a folder of exchanges and how requests are compared."""
 
     def __init__(
         self,
@@ -34,22 +34,22 @@ class FolderWrapper:
         ignore: str | Iterable[str],
     ) -> None:
         self.cassette: Cassette = Cassette(folder)
-        self.ignore: tuple[str, ...] = several(ignore)
-        self._secrets = several(secrets)
+        self.ignore: tuple[str, ...] = as_tuple(ignore)
+        self._secrets = as_tuple(secrets)
         self.redact: Callable[[str], str] = make_redactor(self._secrets)
 
     @property
     def unused(self) -> list[str]:
-        """Files nobody has asked for since this object was made."""
+        """Names of the recordings that no request has used since this object was created."""
         return self.cassette.unused
 
-    def hiding_also(self, redact: Callable[[str], str]) -> Callable[[str], str]:
-        """What hides the secrets told here and what `hide` hides."""
+    def combined_redactor(self, redact: Callable[[str], str]) -> Callable[[str], str]:
+        """Return a redactor for the secrets of this object and those that `redact` removes."""
         return make_redactor(self._secrets, redact)
 
 
-class FolderTransport(WrappingTransport):
-    """A port whose answers stand in a folder, or will."""
+class CassetteTransport(WrappingTransport):
+    """Base of the transports that record or replay. Websockets are refused."""
 
     def __init__(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> None:
         super().__init__(transport)
@@ -57,18 +57,34 @@ class FolderTransport(WrappingTransport):
         self._redact = redact
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
+        """Raise `UnsupportedError` (NO_WEBSOCKET); providers then poll over HTTP instead."""
         raise UnsupportedError(
-            "a recording holds no websockets; what they tell is asked for another way",
+            "recordings have no websockets; progress is requested over HTTP instead",
             code="NO_WEBSOCKET",
         )
 
 
-class Replay(FolderWrapper):
-    """`transport=Replay("cassettes")`: the bytes that were recorded, in the order of asking; the backend is never reached.
+class Replay(CassetteWrapper):
+    """A transport that answers with recorded responses, in the order of the requests.
 
-    `pieces` says how an answer is cut: "recorded" as it came, "whole" in one, or a number of bytes. `secrets` and `ignore` as they were
-    when it was recorded. Random ids that this library made (of ComfyUI's and A1111's jobs) are put in the place of those of then. Raises
-    RecordingMissingError, which shows the difference to the nearest recorded request, and RecordingError for files that cannot be read.
+    The backend is never reached. Random ids that this library generated (for jobs of ComfyUI and
+    A1111) are replaced with those of the current run.
+
+    Args:
+        folder: Where the recordings are.
+        chunk_size: How a response body is split: "recorded" as it arrived, "body" in one chunk,
+            or a number of bytes.
+        secrets: As passed to `Recorder`.
+        ignore: As passed to `Recorder`.
+
+    Raises:
+        ConfigurationError: `chunk_size` is not one of these.
+        RecordingMissingError: In a call: the request is not recorded. The error shows how it
+            differs from the most similar recorded request.
+        RecordingError: In a call: a file cannot be read.
+
+    Example:
+        >>> provider = md.OpenAI("no key", transport=Replay("tests/cassettes/openai"))
     """
 
     inner = None
@@ -77,29 +93,30 @@ class Replay(FolderWrapper):
         self,
         folder: str | os.PathLike[str],
         *,
-        pieces: Pieces = "recorded",
+        chunk_size: ChunkSize = "recorded",
         secrets: str | Secret | Iterable[str | Secret] = (),
         ignore: str | Iterable[str] = (),
     ) -> None:
-        if pieces not in ("recorded", "whole") and (
-            isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1
+        if chunk_size not in ("recorded", "body") and (
+            isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1
         ):
             raise ConfigurationError(
-                'pieces is "recorded", "whole" or a number of bytes from 1',
-                details={"field": "pieces"},
+                'chunk_size must be "recorded", "body" or a number of bytes from 1; '
+                f"got {chunk_size!r}",
+                details={"field": "chunk_size"},
             )
         super().__init__(folder, secrets, ignore)
-        self.pieces = pieces
+        self.chunk_size = chunk_size
 
     def wrap(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> Transport:
-        """See Wrapper. `port` is never opened."""
-        return _ReplayTransport(self, transport, base_path, self.hiding_also(redact))
+        """Return the replaying transport; `transport` is never used, only closed."""
+        return _ReplayTransport(self, transport, base_path, self.combined_redactor(redact))
 
     def __repr__(self) -> str:
         return f"<Replay {self.cassette.folder}>"
 
 
-class _ReplayTransport(FolderTransport):
+class _ReplayTransport(CassetteTransport):
     def __init__(
         self, replay: Replay, transport: Transport, base_path: str, redact: Callable[[str], str]
     ) -> None:
@@ -107,9 +124,10 @@ class _ReplayTransport(FolderTransport):
         self._replay = replay
 
     async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+        """Return the recorded response to the request."""
         self.check_open()
         settings = self._replay
-        found = find_exchange(
+        replayed = find_exchange(
             settings.cassette,
             request,
             self._base_path,
@@ -117,71 +135,91 @@ class _ReplayTransport(FolderTransport):
             self._redact,
             settings.ignore,
         )
-        if isinstance(found, RecordingMissingError):
-            raise found
-        return await replay(found, deadline, settings.pieces)
+        if isinstance(replayed, RecordingMissingError):
+            raise replayed
+        return await replay(replayed, deadline, settings.chunk_size)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedExchange:
-    """A recorded exchange and which random ids of then stand for which of now."""
+    """A recorded exchange that answers a request of this run."""
 
     exchange: Exchange
+    """The recorded exchange."""
     ids: dict[str, str]
+    """Map from recorded random ids to those of this run."""
 
 
 def find_exchange(
     cassette: Cassette,
     request: HTTPRequest,
     base_path: str,
-    own: Callable[[str], str],
-    all_secrets: Callable[[str], str],
+    redact_own: Callable[[str], str],
+    redact_all: Callable[[str], str],
     ignore: Collection[str],
 ) -> ReplayedExchange | RecordingMissingError:
-    """The next answer to this request, else the error that says why there is none."""
-    # First without hiding the provider's key: in a replay it is often a word such as "test", which may stand in any text
-    for redact in (own, all_secrets):
-        asked = normalize_request(
-            request, base_path, redact=redact, ignore=ignore, keep=Files().keep
+    """Return the next recorded exchange for a request, or the error that explains its absence.
+
+    Args:
+        cassette: Where to look.
+        request: The request as it would be sent.
+        base_path: Path of the provider's base URL.
+        redact_own: Removes the secrets given to the recorder.
+        redact_all: Removes the provider's key too.
+        ignore: Names of members to ignore.
+    """
+    # First keep the provider's key: in a replay it is often a word such as "test", which may be
+    # part of any text.
+    for redact in (redact_own, redact_all):
+        recorded_request = normalize_request(
+            request, base_path, redact=redact, ignore=ignore, add_image=ImageStore().add
         )
-        if (found := cassette.find(asked)) is not None:
-            return ReplayedExchange(*found)
-    return cassette.missing(asked)
+        if (match := cassette.find(recorded_request)) is not None:
+            return ReplayedExchange(*match)
+    return cassette.missing(recorded_request)
 
 
 async def replay(
-    taken: ReplayedExchange, deadline: Deadline, pieces: Pieces = "recorded"
+    replayed: ReplayedExchange, deadline: Deadline, chunk_size: ChunkSize = "recorded"
 ) -> HTTPStream:
-    """The recorded answer as a stream. Raises the recorded error when no answer had come."""
+    """Return the recorded response as a stream.
+
+    Raises:
+        MajordomoError: The recorded error, when no response had arrived.
+    """
     deadline.start_phase("first_byte")
     await anyio.lowlevel.checkpoint()
     deadline.start_phase("idle")
-    exchange = taken.exchange
+    exchange = replayed.exchange
     error = copy.copy(exchange.error)
-    answer = exchange.response
-    if answer is None:
+    response = exchange.response
+    if response is None:
         assert error is not None
         raise error
-    if error is None and answer.ended == "left":
+    if error is None and response.ended == "abandoned":
         error = RecordingMissingError(
-            f"{exchange.name} ends here: when it was recorded, the answer was not read any further"
+            f"{exchange.name} ends here, because the response was not read any further when it "
+            "was recorded"
         )
-    body = _with_ids_of_now(b"".join(answer.pieces), taken.ids)
-    lengths: Iterable[int] = [len(piece) for piece in answer.pieces]
-    if pieces != "recorded":
-        size = len(body) if pieces == "whole" else pieces
+    body = _replace_ids(b"".join(response.chunks), replayed.ids)
+    lengths: Iterable[int] = [len(chunk) for chunk in response.chunks]
+    if chunk_size != "recorded":
+        size = len(body) if chunk_size == "body" else chunk_size
         lengths = [size] * (len(body) // max(size, 1) + 1)
-    return FakeReply(answer.status, answer.headers, cut(body, lengths), error)
+    return FakeReply(response.status, response.headers, split_body(body, lengths), error)
 
 
-def _with_ids_of_now(body: bytes, ids: dict[str, str]) -> bytes:
-    """In text alone: an image that quotes its job has a checksum. All these ids are of one length, so the cuts stay where they are."""
+def _replace_ids(body: bytes, ids: dict[str, str]) -> bytes:
+    """Replace recorded ids in a text body. Binary bodies stay: images have a checksum.
+
+    Both ids of a pair have the same length, so the chunk boundaries stay valid.
+    """
     if not ids:
         return body
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return body
-    for then, now in ids.items():
-        text = text.replace(then, now)
+    for recorded, current in ids.items():
+        text = text.replace(recorded, current)
     return text.encode()

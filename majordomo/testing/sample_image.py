@@ -1,4 +1,4 @@
-"""An image for tests, made without Pillow."""
+"""A sample image for tests, created without Pillow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from majordomo.media.image_part import ImagePart
 def plain_image(
     width: int = 64, height: int = 48, color: tuple[int, int, int] = (30, 60, 120)
 ) -> ImagePart:
-    """A PNG of one color (red, green, blue, 0 to 255 each); the same arguments give the same bytes."""
+    """Return a PNG of one color. Equal arguments give equal bytes.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        color: Red, green and blue, 0 to 255 each.
+    """
     rows = (b"\0" + bytes(color) * width) * height
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows, 9)) + _chunk(b"IEND", b"")

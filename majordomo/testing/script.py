@@ -1,4 +1,4 @@
-"""A script: answers in order, or a function from request to answer; what both kinds of scripted models share."""
+"""Scripts of the scripted models: answers in order, or a function from request to answer."""
 
 from __future__ import annotations
 
@@ -15,72 +15,89 @@ R = TypeVar("R")
 
 
 class Script(Generic[R]):
-    """Shared by all models made from it; safe across threads and event loops. `check` raises ScriptError for what is no answer."""
+    """Answers that several models may share, across threads and event loops.
+
+    Args:
+        answers: A list of answers, or a function, which may be async, from request to answer.
+        check: Raises `ScriptError` for a value that is not an answer.
+        answer_types: Types of answers that are iterable or that users may pass without a list.
+
+    Raises:
+        ScriptError: `answers` is neither, or contains something that is not an answer.
+    """
 
     def __init__(
         self,
         answers: Iterable[Any] | Callable[[R], Any],
         check: Callable[[Any], None],
-        kinds: tuple[type, ...],
+        answer_types: tuple[type, ...],
     ) -> None:
         self.requests: list[R] = []
         self._lock = Lock()
         self._check = check
-        self._answer: Callable[[R], Any] | None = None
+        self._function: Callable[[R], Any] | None = None
         self._answers: list[Any] = []
         if callable(answers):
-            self._answer = answers
+            self._function = answers
             return
-        if isinstance(answers, (*kinds, Mapping)) or not isinstance(answers, Iterable):
+        if isinstance(answers, (*answer_types, Mapping)) or not isinstance(answers, Iterable):
             raise ScriptError(
-                f"a script is a list of answers or a function, not {_article(answers)}; put it into a list"
+                "script must be a list of answers or a function; "
+                f"got {type(answers).__name__}. Put a single answer into a list"
             )
         self._answers = list(answers)
-        for number, answer in enumerate(self._answers):
+        for index, answer in enumerate(self._answers):
             try:
                 check(answer)
             except ScriptError as error:
-                raise ScriptError(f"script[{number}]: {error.message}") from None
+                raise ScriptError(f"script[{index}]: {error.message}") from None
 
     @property
     def remaining(self) -> int:
-        """How many answers have not been used; 0 for a function."""
+        """Number of unused answers; 0 for a function."""
         return len(self._answers) - min(len(self.requests), len(self._answers))
 
     async def next_answer(self, request: R) -> Any:
-        """The answer to this request, which is noted. Raises ScriptError (SCRIPT_EXHAUSTED) when there is none left."""
+        """Record the request and return its answer.
+
+        Raises:
+            ScriptError: No answer is left (SCRIPT_EXHAUSTED), or the function returned something
+                that is not an answer.
+        """
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
-        if self._answer is not None:
-            answer = self._answer(request)
+        if self._function is not None:
+            answer = self._function(request)
             if inspect.isawaitable(answer):
                 answer = await answer
             self._check(answer)
             return answer
         if number > len(self._answers):
             raise ScriptError(
-                f"the script is over: it has {len(self._answers)} answers, and this is request {number}: {_shown(request)}",
+                f"the script has {len(self._answers)} answers, and this is request {number}: "
+                f"{_summarize(request)}. Add an answer to the script",
                 code="SCRIPT_EXHAUSTED",
             )
         return self._answers[number - 1]
 
 
-def is_error(beat: object) -> bool:
-    return isinstance(beat, Exception)
+def is_error(step: object) -> bool:
+    """Return whether a step of a script raises."""
+    return isinstance(step, Exception)
 
 
-def raised(beat: Any) -> Exception:
-    """The scripted error to raise: a copy where it is of ours, so that a constant in a script is not written on by the call that met it."""
-    made: Exception = copy.copy(beat) if isinstance(beat, MajordomoError) else beat
-    return made
+def copy_error(step: Any) -> Exception:
+    """Return the error to raise for a step.
+
+    An error of majordomo is copied, because the call adds details to it and a script may use one
+    object several times.
+    """
+    error: Exception = copy.copy(step) if isinstance(step, MajordomoError) else step
+    return error
 
 
-def _article(value: object) -> str:
-    return f"a {type(value).__name__}"
-
-
-def _shown(request: Any) -> str:
+def _summarize(request: Any) -> str:
     messages = getattr(request, "messages", None)
     text = messages[-1].text if messages else getattr(request, "prompt", "")
     return repr(text if len(text) <= 200 else text[:200] + "…")

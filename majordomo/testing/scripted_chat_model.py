@@ -1,4 +1,4 @@
-"""A chat model that says what the test wrote down."""
+"""A chat model that answers from a script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from majordomo.models.chat_model import ChatModel
 from majordomo.settings import Limits
 from majordomo.testing.errors import ScriptError
 from majordomo.testing.pause import Pause
-from majordomo.testing.script import Script, is_error, raised
+from majordomo.testing.script import Script, copy_error, is_error
 
 PARTS = (TextPart, ThinkingPart, ToolCallPart, ImagePart)
 EVENTS = (llm.TextDelta, llm.ThinkingDelta, llm.Loading, llm.Queued)
@@ -26,14 +26,32 @@ ChatScript = Iterable[Any] | Callable[[llm.Request], Any] | Script[llm.Request]
 
 
 class ScriptedChatModel(ChatModel):
-    """Answers from a script; options, checks, `output`, both colors and the order of events are those of every chat model.
+    """A chat model that answers from a script.
 
-    `script` is a list of answers, used in the order of asking, or a function (it may be async) from the request to an answer. An answer is
-    a str (streamed word by word), a Message, a Reply, a part (ToolCallPart, ImagePart, ...), an error to raise, or a list of these told one
-    by one, which may also hold TextDelta, ThinkingDelta, Loading, Queued and `Pause`: a str in a list is one TextDelta; an error may come
-    last or in the middle. In a stream, ConnectionFailedError after the first piece becomes StreamBrokenError, as on a wire, and a
-    StreamBrokenError gets the reply so far as its `partial`. `requests` are all requests asked, with all options applied.
-    Raises ScriptError for what is no answer, and when asked after the last one.
+    Options, validation, `output`, the sync and async API and the order of events are those of
+    every chat model.
+
+    An answer is a str (streamed word by word), a `Message`, a `Reply`, a part (`ToolCallPart`,
+    `ImagePart`, ...), an error to raise, or a list of steps that are emitted one by one. Steps are
+    the same values, and `TextDelta`, `ThinkingDelta`, `Loading`, `Queued` and `Pause`; a str in a
+    list is one `TextDelta`. An error may be anywhere in the list. In a stream, a
+    `ConnectionFailedError` after the first part becomes a `StreamBrokenError`, as it does with a
+    real connection, and a `StreamBrokenError` gets the reply so far as its `partial`.
+
+    Args:
+        script: A list of answers, used in the order of the requests, or a function, which may be
+            async, from request to answer.
+        options: Defaults for every request.
+        id: Model id.
+        provider: Name of the provider, as in errors and replies.
+        limits: Limits on the size of requests.
+
+    Raises:
+        ScriptError: The script contains something that is not an answer. In a call: no answer is
+            left (SCRIPT_EXHAUSTED).
+
+    Example:
+        >>> model = ScriptedChatModel(["Good evening.", md.RateLimitError("slow down")])
     """
 
     def __init__(
@@ -49,96 +67,105 @@ class ScriptedChatModel(ChatModel):
 
     @property
     def requests(self) -> list[llm.Request]:
+        """All requests, in order, with all options applied."""
         return self.script.requests
 
     @property
     def remaining(self) -> int:
-        """Answers not used yet."""
+        """Number of unused answers."""
         return self.script.remaining
 
     async def _generate(self, request: llm.Request) -> llm.Reply:
-        told = _ScriptedReply(self, request)
-        async for _ in told.events(whole=True):
+        scripted = _ScriptedReply(self, request)
+        async for _ in scripted.events(streaming=False):
             pass
-        return told.reply
+        return scripted.reply
 
     def _stream(self, request: llm.Request) -> llm.ChatSource:
-        return _Source(_ScriptedReply(self, request))
+        return _ScriptedSource(_ScriptedReply(self, request))
 
 
 def chat_script(script: ChatScript) -> Script[llm.Request]:
+    """Return the script itself, or a new one from its answers."""
     if isinstance(script, Script):
         return script
     return Script(script, check_answer, (str, llm.Message, llm.Reply, *PARTS, *EVENTS))
 
 
 def check_answer(answer: Any) -> None:
-    """Raise ScriptError for what a chat model cannot answer."""
-    for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
+    """Raise `ScriptError` for a value that a chat model cannot answer."""
+    for step in answer if isinstance(answer, (list, tuple)) else [answer]:
         if not isinstance(
-            beat, (str, llm.Message, llm.Reply, Pause, *PARTS, *EVENTS)
-        ) and not is_error(beat):
-            raise ScriptError(f"a {type(beat).__name__} is nothing a chat model answers")
+            step, (str, llm.Message, llm.Reply, Pause, *PARTS, *EVENTS)
+        ) and not is_error(step):
+            raise ScriptError(
+                "an answer of a chat model must be a str, a Message, a Reply, a part, an event, "
+                f"a Pause, an error, or a list of these; got {type(step).__name__}"
+            )
 
 
 class _ScriptedReply:
-    """One answer while it is told: its events, and the reply as it grows."""
+    """One answer while it is emitted: its events, and the reply so far."""
 
     def __init__(self, model: ScriptedChatModel, request: llm.Request) -> None:
         self._model = model
         self._request = request
         self._parts: list[llm.Part] = []
-        self._given: llm.Reply | None = None  # what a Reply in the script says beyond its message
+        # A Reply in the script; it supplies everything except the message.
+        self._template: llm.Reply | None = None
         self._calls = 0
-        self._whole: llm.Reply | None = None
+        self._final_reply: llm.Reply | None = None
 
     @property
     def reply(self) -> llm.Reply:
-        return self._whole or self._so_far()
+        """The final reply, or the reply so far."""
+        return self._final_reply or self._partial_reply()
 
-    async def events(self, *, whole: bool) -> AsyncIterator[llm.ChatEvent]:
+    async def events(self, *, streaming: bool) -> AsyncIterator[llm.ChatEvent]:
+        """Yield the events of the answer, and raise its errors."""
         try:
             answer = await self._model.script.next_answer(self._request)
-            for beat in answer if isinstance(answer, (list, tuple)) else _beats(answer):
+            for step in answer if isinstance(answer, (list, tuple)) else _split_answer(answer):
                 await anyio.lowlevel.checkpoint()
-                if isinstance(beat, Pause):
-                    await beat.pass_through()
-                elif is_error(beat):
-                    raise self._failure(raised(beat), whole)
+                if isinstance(step, Pause):
+                    await step.pass_through()
+                elif is_error(step):
+                    error = copy_error(step)
+                    raise self._streaming_error(error) if streaming else error
                 else:
-                    for event in self._emit(beat):
+                    for event in self._step_events(step):
                         yield event
-            yield llm.Done(self._finished())
+            yield llm.Done(self._finish())
         except MajordomoError as error:
             error.with_context(self._model.provider, self._model.id)
             raise
 
-    def _emit(self, beat: Any) -> Iterable[llm.ChatEvent]:
-        match beat:
+    def _step_events(self, step: Any) -> Iterable[llm.ChatEvent]:
+        match step:
             case str():
-                beat = llm.TextDelta(beat)
+                step = llm.TextDelta(step)
             case TextPart():
-                beat = llm.TextDelta(beat.text)
+                step = llm.TextDelta(step.text)
             case ToolCallPart():
-                return self._called(beat)
+                return self._tool_call_events(step)
             case ImagePart():
-                self._parts.append(beat)
-                return [llm.ImageReady(beat)]
+                self._parts.append(step)
+                return [llm.ImageReady(step)]
             case llm.Reply():
-                self._given = beat
-                return [event for part in beat.message.parts for event in self._emit(part)]
+                self._template = step
+                return [event for part in step.message.parts for event in self._step_events(part)]
             case llm.Message():
-                return [event for part in beat.parts for event in self._emit(part)]
-        if isinstance(beat, llm.TextDelta):
-            self._grow(TextPart(beat.text))
-        elif isinstance(beat, ThinkingPart):
-            self._grow(beat)
-            beat = llm.ThinkingDelta(beat.text)
-        elif isinstance(beat, llm.ThinkingDelta):
-            self._grow(ThinkingPart(beat.text))
-        return [beat]
+                return [event for part in step.parts for event in self._step_events(part)]
+        if isinstance(step, llm.TextDelta):
+            self._append(TextPart(step.text))
+        elif isinstance(step, ThinkingPart):
+            self._append(step)
+            step = llm.ThinkingDelta(step.text)
+        elif isinstance(step, llm.ThinkingDelta):
+            self._append(ThinkingPart(step.text))
+        return [step]
 
-    def _called(self, call: ToolCallPart) -> list[llm.ChatEvent]:
+    def _tool_call_events(self, call: ToolCallPart) -> list[llm.ChatEvent]:
         index = self._calls
         self._calls += 1
         self._parts.append(call)
@@ -148,66 +175,68 @@ class _ScriptedReply:
             llm.ToolCall(index, call),
         ]
 
-    def _grow(self, part: TextPart | ThinkingPart) -> None:
+    def _append(self, part: TextPart | ThinkingPart) -> None:
+        """Add text, to the last part when it is of the same kind."""
         last = self._parts[-1] if self._parts else None
         if type(last) is type(part) and not (isinstance(last, ThinkingPart) and last.opaque):
             self._parts[-1] = replace(last, text=last.text + part.text)
         else:
             self._parts.append(part)
 
-    def _so_far(self) -> llm.Reply:
+    def _partial_reply(self) -> llm.Reply:
         message = llm.Message("assistant", tuple(self._parts or [TextPart("")]))
         return llm.Reply(message, model=self._model.id, provider=self._model.provider)
 
-    def _finished(self) -> llm.Reply:
-        reply = replace(self._so_far(), finish_reason="tool_calls" if self._calls else "stop")
-        given = self._given
-        if given is not None:
+    def _finish(self) -> llm.Reply:
+        reply = replace(
+            self._partial_reply(), finish_reason="tool_calls" if self._calls else "stop"
+        )
+        template = self._template
+        if template is not None:
             reply = replace(
                 reply,
-                finish_reason=given.finish_reason
-                if given.finish_reason != "unknown"
+                finish_reason=template.finish_reason
+                if template.finish_reason != "unknown"
                 else reply.finish_reason,
-                usage=given.usage,
-                model=given.model or reply.model,
-                warnings=given.warnings,
-                raw=given.raw,
-                raw_finish_reason=given.raw_finish_reason,
+                usage=template.usage,
+                model=template.model or reply.model,
+                warnings=template.warnings,
+                raw=template.raw,
+                raw_finish_reason=template.raw_finish_reason,
             )
         if self._request.output is not None and not self._calls:
             reply = replace(reply, output=read_output(self._request.output, reply.text))
-        self._whole = reply
+        self._final_reply = reply
         return reply
 
-    def _failure(self, error: Exception, whole: bool) -> Exception:
-        if whole:
-            return error
+    def _streaming_error(self, error: Exception) -> Exception:
+        """Return the error that a stream raises for this one."""
         if isinstance(error, ConnectionFailedError) and self._parts:
             return StreamBrokenError(
                 f"the stream broke off: {error.message}",
-                partial=self._so_far(),
+                partial=self._partial_reply(),
                 details=error.details,
             )
         if isinstance(error, StreamBrokenError) and error.partial is None:
-            error.partial = self._so_far()
+            error.partial = self._partial_reply()
         return error
 
 
-def _beats(answer: Any) -> Sequence[Any]:
-    """A text alone comes in words, as it would from a backend."""
+def _split_answer(answer: Any) -> Sequence[Any]:
+    """Split a text into words, as a backend would stream it."""
     return re.findall(r"\S+\s*|\s+", answer) if isinstance(answer, str) else [answer]
 
 
-class _Source:
-    """The told events one by one: a test's steps are single."""
+class _ScriptedSource:
+    """Returns the events one by one, so that a test sees each step separately."""
 
-    def __init__(self, told: _ScriptedReply) -> None:
-        self._told = told
-        self._events = told.events(whole=False)
+    def __init__(self, scripted: _ScriptedReply) -> None:
+        self._scripted = scripted
+        self._events = scripted.events(streaming=True)
 
     @property
     def reply(self) -> llm.Reply:
-        return self._told.reply
+        return self._scripted.reply
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
         async for event in self._events:

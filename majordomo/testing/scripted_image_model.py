@@ -1,4 +1,4 @@
-"""An image model that gives what the test wrote down."""
+"""An image model that answers from a script."""
 
 from __future__ import annotations
 
@@ -15,26 +15,44 @@ from majordomo.models.image_model import Emit, ImageModel
 from majordomo.settings import Limits
 from majordomo.testing.errors import ScriptError
 from majordomo.testing.pause import Pause
-from majordomo.testing.script import Script, is_error, raised
+from majordomo.testing.script import Script, copy_error, is_error
 
 EVENTS = (imagegen.Queued, imagegen.Loading, imagegen.Step, imagegen.Preview)
 ImageScript = Iterable[Any] | Callable[[imagegen.Request], Any] | Script[imagegen.Request]
 
 
 class ScriptedImageModel(ImageModel):
-    """Draws from a script; options, checks, both colors and the order of events are those of every image model.
+    """An image model that answers from a script.
 
-    `script` is a list of answers, used in the order of asking, or a function (it may be async) from the request to an answer. An answer is
-    an ImagePart, an imagegen.Result, an error to raise, or a list of these, told one by one, which may also hold Queued, Loading, Step,
-    Preview and `Pause`. A StreamBrokenError gets the Result so far (None before the first image) as its `partial`. `requests` are all
-    requests drawn, with all options applied. Raises ScriptError for what is no answer, and when asked after the last one.
+    Options, validation, the sync and async API and the order of events are those of every image
+    model.
+
+    An answer is an `ImagePart`, an `imagegen.Result`, an error to raise, or a list of steps that
+    are emitted one by one. Steps are the same values, and `Queued`, `Loading`, `Step`, `Preview`
+    and `Pause`. A `StreamBrokenError` gets the result so far (None before the first image) as its
+    `partial`.
+
+    Args:
+        script: A list of answers, used in the order of the requests, or a function, which may be
+            async, from request to answer.
+        options: Defaults for every request.
+        id: Model id.
+        provider: Name of the provider, as in errors and results.
+        limits: Limits on the size of requests.
+
+    Raises:
+        ScriptError: The script contains something that is not an answer. In a call: no answer is
+            left (SCRIPT_EXHAUSTED).
+
+    Example:
+        >>> model = ScriptedImageModel([[imagegen.Step(1, 2), plain_image()]])
     """
 
     def __init__(
         self,
         script: ImageScript,
         *options: imagegen.Option,
-        id: str = "scripted-painter",
+        id: str = "scripted-image",
         provider: str = "scripted",
         limits: Limits | None = None,
     ) -> None:
@@ -43,34 +61,35 @@ class ScriptedImageModel(ImageModel):
 
     @property
     def requests(self) -> list[imagegen.Request]:
+        """All requests, in order, with all options applied."""
         return self.script.requests
 
     @property
     def remaining(self) -> int:
-        """Answers not used yet."""
+        """Number of unused answers."""
         return self.script.remaining
 
     async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
         try:
             answer = await self.script.next_answer(request)
-            given: imagegen.Result | None = None
+            template: imagegen.Result | None = None
             images: list[ImagePart] = []
-            for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
+            for step in answer if isinstance(answer, (list, tuple)) else [answer]:
                 await anyio.lowlevel.checkpoint()
-                if isinstance(beat, Pause):
-                    await beat.pass_through()
-                elif isinstance(beat, imagegen.Result):
-                    given = beat
-                    images += beat.images
-                elif isinstance(beat, ImagePart):
-                    images.append(beat)
-                elif is_error(beat):
-                    raise self._failure(raised(beat), request, images)
+                if isinstance(step, Pause):
+                    await step.pass_through()
+                elif isinstance(step, imagegen.Result):
+                    template = step
+                    images += step.images
+                elif isinstance(step, ImagePart):
+                    images.append(step)
+                elif is_error(step):
+                    raise self._with_partial(copy_error(step), request, images)
                 elif emit is not None:
-                    emit(beat)
+                    emit(step)
             if not images:
-                raise NoImageError("the script's answer holds no image")
-            return self._result(request, images, given)
+                raise NoImageError("the answer in the script contains no image")
+            return self._result(request, images, template)
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise
@@ -79,10 +98,10 @@ class ScriptedImageModel(ImageModel):
         self,
         request: imagegen.Request,
         images: list[ImagePart],
-        given: imagegen.Result | None = None,
+        template: imagegen.Result | None = None,
     ) -> imagegen.Result:
-        if given is not None and len(images) == len(given.images):
-            result = replace(given, model=given.model or self.id, provider=self.provider)
+        if template is not None and len(images) == len(template.images):
+            result = replace(template, model=template.model or self.id, provider=self.provider)
         else:
             details = tuple(
                 imagegen.ImageDetails(
@@ -96,12 +115,12 @@ class ScriptedImageModel(ImageModel):
             result = imagegen.Result(tuple(images), details, model=self.id, provider=self.provider)
         if request.n and len(images) != request.n:
             warning = CallWarning(
-                "COUNT_DIFFERS", f"{request.n} images were asked for, {len(images)} came", "n"
+                "COUNT_DIFFERS", f"{request.n} images were requested, {len(images)} received", "n"
             )
             result = replace(result, warnings=(*result.warnings, warning))
         return result
 
-    def _failure(
+    def _with_partial(
         self, error: Exception, request: imagegen.Request, images: list[ImagePart]
     ) -> Exception:
         if isinstance(error, StreamBrokenError) and error.partial is None and images:
@@ -110,15 +129,19 @@ class ScriptedImageModel(ImageModel):
 
 
 def image_script(script: ImageScript) -> Script[imagegen.Request]:
+    """Return the script itself, or a new one from its answers."""
     if isinstance(script, Script):
         return script
     return Script(script, check_answer, (str, bytes, ImagePart, imagegen.Result, *EVENTS))
 
 
 def check_answer(answer: Any) -> None:
-    """Raise ScriptError for what an image model cannot give."""
-    for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
-        if not isinstance(beat, (ImagePart, imagegen.Result, Pause, *EVENTS)) and not is_error(
-            beat
+    """Raise `ScriptError` for a value that an image model cannot answer."""
+    for step in answer if isinstance(answer, (list, tuple)) else [answer]:
+        if not isinstance(step, (ImagePart, imagegen.Result, Pause, *EVENTS)) and not is_error(
+            step
         ):
-            raise ScriptError(f"a {type(beat).__name__} is nothing an image model gives")
+            raise ScriptError(
+                "an answer of an image model must be an ImagePart, a Result, an event, a Pause, "
+                f"an error, or a list of these; got {type(step).__name__}"
+            )

@@ -1,4 +1,4 @@
-"""What never gets into a recording."""
+"""Removal of secrets from recordings."""
 
 from __future__ import annotations
 
@@ -9,40 +9,53 @@ from typing import Any
 
 from majordomo.redaction import HIDDEN, Redactor, Secret, as_secret
 
-# Keys of services by the shape they all have; of other people's too, pasted into a prompt or quoted in an answer
-_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9_-])(?:sk-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{35}|hf_[A-Za-z0-9]{30,}|gsk_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{30,}"
-    r"|r8_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})"
+# Keys of well-known services, recognized by their shape. This also removes keys of other people
+# that were pasted into a prompt or quoted in a response.
+_KEY_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:sk-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{35}|hf_[A-Za-z0-9]{30,}"
+    r"|gsk_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}"
+    r"|AKIA[A-Z0-9]{16}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})"
     r"(?![A-Za-z0-9_-])|(?<=Bearer )[A-Za-z0-9._~+/-]{16,}=*"
 )
-KEPT_HEADERS = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
+RECORDED_HEADERS = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
 
 
 def make_redactor(
-    secrets: Iterable[str | Secret], more: Callable[[str], str] = str
+    secrets: Iterable[str | Secret], then: Callable[[str], str] = str
 ) -> Callable[[str], str]:
-    """What takes these secrets, whatever `more` knows, and anything with the shape of a known key out of a text."""
-    sealed = [secret for secret in map(as_secret, secrets) if secret is not None]
-    sealed += [
+    """Return a function that removes secrets from a text.
+
+    Args:
+        secrets: Values to remove, also in their JSON-escaped form.
+        then: A further redactor to apply.
+
+    Returns:
+        A function that also removes anything with the shape of a well-known service's key.
+    """
+    all_secrets = [secret for secret in map(as_secret, secrets) if secret is not None]
+    all_secrets += [
         Secret(escaped)
-        for secret in sealed
+        for secret in all_secrets
         if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()
     ]
-    ours = Redactor(sealed, within=False)
-    return lambda text: _SHAPES.sub(HIDDEN, more(ours(text)))
+    redactor = Redactor(all_secrets, within=False)
+    return lambda text: _KEY_SHAPES.sub(HIDDEN, then(redactor(text)))
 
 
-def several(given: str | Secret | Iterable[Any]) -> tuple[Any, ...]:
-    """One, or many, as a tuple."""
-    return (given,) if isinstance(given, (str, Secret)) else tuple(given)
+def as_tuple(values: str | Secret | Iterable[Any]) -> tuple[Any, ...]:
+    """Return one value or several values as a tuple."""
+    return (values,) if isinstance(values, (str, Secret)) else tuple(values)
 
 
-def kept_headers(
-    headers: Mapping[str, str], more: frozenset[str], redact: Callable[[str], str]
+def filter_headers(
+    headers: Mapping[str, str], extra_names: frozenset[str], redact: Callable[[str], str]
 ) -> dict[str, str]:
-    """The headers of an answer that decide something; all others are chance, or somebody's account."""
+    """Return the response headers that affect a call, redacted.
+
+    All others are random, or identify an account.
+    """
     return {
         name: redact(value)
         for name, value in headers.items()
-        if name in KEPT_HEADERS or name in more
+        if name in RECORDED_HEADERS or name in extra_names
     }

@@ -1,11 +1,20 @@
-"""The one room that knows HTTP.
+"""HTTP transport. The only package that imports an HTTP library.
 
-A pool of our own over the HTTP/1.1 connection of httpcore (or httpcore2, when `[fast]` is installed), in five pieces behind a
-`front`: `socket` (one socket; all waiting, all time limits), `connection` (a socket that speaks HTTP and knows whether it is clean),
-`pool` (one origin, one event loop), `reply` (an answer while it arrives) and `room` (origin, headers, one pool per loop). `foreign`
-carries the same requests over any httpx client or transport. `websocket` (with `[comfyui]`) is beside all that: messages both ways, where
-a backend tells of its work so. `logs` keeps keys out of what the libraries log. Nothing here repeats a request, follows a redirect, keeps
-a cookie or reads the environment.
+A connection pool over the HTTP/1.1 connection of httpcore (or httpcore2, when `[fast]` is
+installed):
+
+* `lazy_transport`: checks the settings when a provider is constructed and loads the rest at the
+  first call.
+* `http_transport`: one origin, its headers, and one pool per event loop.
+* `pool`: the connections to one origin in one event loop.
+* `connection`: one HTTP connection and whether it can be reused.
+* `socket_stream`: one socket; all waiting and all time limits.
+* `response`: a response while it arrives. `chunks` parses chunked bodies for it.
+* `httpx_adapter`: sends the same requests over any httpx client or transport.
+* `websocket` (with `[comfyui]`): websockets, for backends that report progress over one.
+* `log_redaction`: removes keys from the log records of the HTTP libraries.
+
+Nothing here retries a request, follows a redirect, keeps a cookie or reads the environment.
 """
 
 from majordomo.transport.base_url import BaseURL

@@ -1,4 +1,10 @@
-"""A provider's way to its backend: one origin, headers made once, one pool per event loop."""
+"""The HTTP transport of a provider: one origin, headers encoded once, one pool per event loop.
+
+Who closes what: a transport does not own its pools, the event loops do (`_pools` maps the transport
+to its pool in the running loop). `aclose` closes the pool of the running loop; the pools of other
+loops end with those loops. A pool's connect function must not refer to the transport, so that an
+abandoned transport can be collected and its pools with it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +30,7 @@ from majordomo.transport.base_url import BaseURL, Headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import MAX_CONNECTIONS, Pool
-from majordomo.transport.response import HTTPReply
+from majordomo.transport.response import HTTPResponse
 from majordomo.transport.socket_stream import SocketStream, connect_tcp, start_tls
 from majordomo.transport.tls import context_for
 from majordomo.transport_types import (
@@ -41,36 +47,44 @@ _pools: RunVar[WeakKeyDictionary[HTTPTransport, Pool]] = RunVar("majordomo-pools
 
 
 class HTTPTransport:
-    """The Transport over sockets of our own. `headers` go with every request and never elsewhere: there is only this one origin."""
+    """The default transport, over sockets and a connection pool of its own.
+
+    `headers` are sent with every request and never elsewhere: there is only one origin.
+    """
 
     def __init__(
         self,
-        address: BaseURL,
+        base_url: BaseURL,
         *,
         headers: Headers,
         tls: str | ssl.SSLContext | None = None,
         proxy: BaseURL | None = None,
-        connections: int = MAX_CONNECTIONS,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        self.address = address
+        self.base_url = base_url
         self._tls = tls
         self._proxy = proxy
-        self._connections = connections
+        self._max_connections = max_connections
         self._closed = False
-        self._origin = httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
+        self._origin = httpcore.Origin(
+            base_url.scheme.encode(), base_url.host.encode(), base_url.port
+        )
         self._headers = headers
 
     async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
-        """Send, and wait for the head of the answer. Raises ConnectionFailedError, DeadlineExceededError, BadResponseError."""
-        pool = await self._pool()
+        """Send the request and wait for the head of the response.
+
+        Raises ConnectionFailedError, DeadlineExceededError and BadResponseError.
+        """
+        pool = await self._get_pool()
         connection = await pool.acquire(deadline)
-        wire = connection.wire
-        wire.begin(deadline)
+        stream = connection.stream
+        stream.begin(deadline)
         deadline.start_phase("first_byte")
 
         try:
-            response = await connection.protocol.handle_async_request(self._request(request))
-            reply = HTTPReply(response, connection, pool.release)
+            response = await connection.protocol.handle_async_request(self._encode(request))
+            reply = HTTPResponse(response, connection, pool.release)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
@@ -79,23 +93,25 @@ class HTTPTransport:
                 error, (MajordomoError, anyio.get_cancelled_exc_class())
             ) or not isinstance(error, Exception):
                 raise
-            # Of theirs only the class is kept: h11 quotes a bad header's value, and that may be a key
-            raise self._failed(error, connection) from None
+            # Keep only the class of the library's error: h11 quotes the value of a bad header, and
+            # that may be a key.
+            raise self._translate_error(error, connection) from None
         deadline.start_phase("idle")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s %s%s -> %d",
                 request.method,
-                self.address.origin,
+                self.base_url.origin,
                 request.path.partition("?")[0],
                 reply.status,
             )
         return reply
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        """A websocket at `path`, on a connection of its own beside the pool; its messages have at most `limit` bytes.
+        """Open a websocket at `path` whose messages have at most `limit` bytes.
 
-        Raises ConfigurationError (MISSING_EXTRA) without wsproto, and as `open` does.
+        It uses a connection of its own, outside the pool. Raises ConfigurationError
+        (`MISSING_EXTRA`) if wsproto is not installed, and the errors of `open`.
         """
         try:
             from majordomo.transport.websocket import WebSocket
@@ -106,18 +122,18 @@ class HTTPTransport:
             ) from None
         if self._closed:
             raise ConfigurationError("the provider is closed", code="CLOSED")
-        socket = WebSocket(
-            await _stream(self.address, self._proxy, self._tls, deadline, tunnelled=True),
+        websocket = WebSocket(
+            await _open_stream(self.base_url, self._proxy, self._tls, deadline, tunnel=True),
             deadline,
             limit,
         )
-        await socket.handshake(self.address.authority, self.address.path + path, self._headers)
-        return socket
+        await websocket.handshake(self.base_url.authority, self.base_url.path + path, self._headers)
+        return websocket
 
-    def _request(self, request: HTTPRequest) -> httpcore.Request:
-        target = (request.path if request.from_origin else self.address.path + request.path).encode(
-            "ascii"
-        )
+    def _encode(self, request: HTTPRequest) -> httpcore.Request:
+        target = (
+            request.path if request.from_origin else self.base_url.path + request.path
+        ).encode("ascii")
         headers = [*self._headers, (b"Accept", request.accept.encode())]
         headers.append((b"Accept-Encoding", b"identity" if request.stream else b"gzip"))
         body = request.body
@@ -128,13 +144,11 @@ class HTTPTransport:
             length = len(body)
         else:
             content, length = _BodyChunks(body), body.length
-        if length or request.method not in (
-            "GET",
-            "HEAD",
-        ):  # a POST without it is answered 5 s late by sd-server
+        # sd-server delays its response to a POST without Content-Length by 5 s.
+        if length or request.method not in ("GET", "HEAD"):
             headers.append((b"Content-Length", b"%d" % length))
-        if self._proxy is not None and not self.address.secure:
-            target = self.address.origin.encode() + target
+        if self._proxy is not None and not self.base_url.secure:
+            target = self.base_url.origin.encode() + target
         url = httpcore.URL(
             scheme=self._origin.scheme,
             host=self._origin.host,
@@ -143,27 +157,30 @@ class HTTPTransport:
         )
         return httpcore.Request(request.method.encode(), url, headers=headers, content=content)
 
-    def _failed(self, error: Exception, connection: Connection) -> MajordomoError:
-        wire = connection.wire
-        details = {"reused": connection.used, "sent": wire.sent, "replied": wire.replied}
+    def _translate_error(self, error: Exception, connection: Connection) -> MajordomoError:
+        stream = connection.stream
+        details = {"reused": connection.used, "sent": stream.sent, "replied": stream.replied}
         if isinstance(error, httpcore.LocalProtocolError):
-            return InvalidRequestError("the request cannot be put into HTTP", field="headers")
-        if isinstance(error, httpcore.RemoteProtocolError) and wire.replied:
+            return InvalidRequestError(
+                "the request cannot be encoded as HTTP; check its headers", field="headers"
+            )
+        if isinstance(error, httpcore.RemoteProtocolError) and stream.replied:
             return BadResponseError(
-                f"{self.address.authority} answers with what is no HTTP",
+                f"the response of {self.base_url.authority} is not valid HTTP",
                 code="NOT_HTTP",
                 details=details,
             )
         if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError)):
             return ConnectionFailedError(
-                f"{self.address.authority} closed the connection without an answer", details=details
+                f"{self.base_url.authority} closed the connection without a response",
+                details=details,
             )
         return ConnectionFailedError(
-            f"the exchange with {self.address.authority} failed: {type(error).__name__}",
+            f"the request to {self.base_url.authority} failed: {type(error).__name__}",
             details=details,
         )
 
-    async def _pool(self) -> Pool:
+    async def _get_pool(self) -> Pool:
         try:
             pools = _pools.get()
         except LookupError:
@@ -173,18 +190,24 @@ class HTTPTransport:
         if pool is None:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
-            pool = Pool(self._dial_function(), self._connections)
+            pool = Pool(self._connect_function(), self._max_connections)
             pools[self] = pool
             await pool.start()
         return pool
 
-    def _dial_function(self) -> Any:
-        """A function that connects. It must not hold the room: a room that nobody holds any more lets its pools go."""
-        origin, address, proxy, tls = self._origin, self.address, self._proxy, self._tls
-        return lambda deadline: _connect(origin, address, proxy, tls, deadline)
+    def _connect_function(self) -> Any:
+        """Return a function that connects.
+
+        It must not refer to the transport: an unreferenced transport lets go of its pools.
+        """
+        origin, base_url, proxy, tls = self._origin, self.base_url, self._proxy, self._tls
+        return lambda deadline: _connect(origin, base_url, proxy, tls, deadline)
 
     async def aclose(self) -> None:
-        """Refuse further calls, and close the connections of this event loop; those of other loops end with their loops."""
+        """Refuse further requests and close the connections of this event loop.
+
+        The connections of other event loops end with those loops.
+        """
         self._closed = True
         try:
             pools = _pools.get()
@@ -197,35 +220,40 @@ class HTTPTransport:
 
 async def _connect(
     origin: httpcore.Origin,
-    address: BaseURL,
+    base_url: BaseURL,
     proxy: BaseURL | None,
     tls: str | ssl.SSLContext | None,
     deadline: Deadline,
 ) -> Connection:
-    stream = await _stream(address, proxy, tls, deadline, tunnelled=address.secure)
-    return Connection(origin, SocketStream(stream, deadline, secure=address.secure))
+    stream = await _open_stream(base_url, proxy, tls, deadline, tunnel=base_url.secure)
+    return Connection(origin, SocketStream(stream, deadline, secure=base_url.secure))
 
 
-async def _stream(
-    address: BaseURL,
+async def _open_stream(
+    base_url: BaseURL,
     proxy: BaseURL | None,
     tls: str | ssl.SSLContext | None,
     deadline: Deadline,
     *,
-    tunnelled: bool,
+    tunnel: bool,
 ) -> anyio.abc.ByteStream:
-    """TCP and TLS under one limit. `tunnelled`: a proxy is asked for a tunnel, not for answers."""
+    """Connect with TCP and TLS under one limit.
+
+    With `tunnel`, a proxy is asked for a tunnel (CONNECT) instead of forwarding requests.
+    """
     deadline.start_phase("connect")
-    near = proxy or address
+    peer = proxy or base_url
     stream = None
     try:
         with anyio.move_on_after(deadline.next_timeout()):
-            tcp = await connect_tcp(near.host, near.port)
+            tcp = await connect_tcp(peer.host, peer.port)
             if proxy is not None and proxy.secure:
                 tcp = await start_tls(tcp, proxy.host, context_for(tls))
-            if proxy is not None and tunnelled:
-                tcp = await _tunnel(tcp, proxy, address, deadline)
-            stream = await start_tls(tcp, address.host, context_for(tls)) if address.secure else tcp
+            if proxy is not None and tunnel:
+                tcp = await _open_tunnel(tcp, proxy, base_url, deadline)
+            stream = (
+                await start_tls(tcp, base_url.host, context_for(tls)) if base_url.secure else tcp
+            )
     except ssl.SSLError as error:
         reason = (
             error.verify_message
@@ -233,11 +261,13 @@ async def _stream(
             else (error.reason or "handshake failed")
         )
         raise ConnectionFailedError(
-            f"no TLS with {near.authority}: {reason}", code="TLS_FAILED", retryable=False
+            f"TLS connection to {peer.authority} failed: {reason}",
+            code="TLS_FAILED",
+            retryable=False,
         ) from None
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise ConnectionFailedError(
-            f"cannot connect to {near.authority}: {_reason(error)}",
+            f"cannot connect to {peer.authority}: {_reason(error)}",
             details={"reused": False, "sent": False, "replied": False},
         ) from None
     if stream is None:
@@ -245,51 +275,64 @@ async def _stream(
     return stream
 
 
-async def _tunnel(tcp: Any, proxy: BaseURL, address: BaseURL, deadline: Deadline) -> Any:
-    """CONNECT through a proxy, by hand: the answer's head is small, and what follows belongs to TLS."""
+async def _open_tunnel(tcp: Any, proxy: BaseURL, base_url: BaseURL, deadline: Deadline) -> Any:
+    """Open a tunnel through a proxy with CONNECT.
+
+    Implemented by hand: the head of the response is small, and what follows belongs to TLS.
+    """
     target = (
-        f"{address.host}:{address.port}"
-        if ":" not in address.host
-        else f"[{address.host}]:{address.port}"
+        f"{base_url.host}:{base_url.port}"
+        if ":" not in base_url.host
+        else f"[{base_url.host}]:{base_url.port}"
     )
     await tcp.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     head = b""
     while b"\r\n\r\n" not in head:
         if len(head) > 16 * 1024:
-            raise OSError("the proxy talks too much")
-        head += await tcp.receive(1)  # not a byte beyond the head may be taken
+            raise OSError("the head of the proxy's response is larger than 16 KiB")
+        # Read single bytes: nothing beyond the head may be consumed.
+        head += await tcp.receive(1)
     status = head.split(b" ", 2)[1:2]
     if not status or not status[0].startswith(b"2"):
         await anyio.aclose_forcefully(tcp)
-        raise OSError(f"the proxy refused ({status[0].decode('latin-1')[:3] if status else '?'})")
+        raise OSError(
+            f"the proxy refused the tunnel ({status[0].decode('latin-1')[:3] if status else '?'})"
+        )
     return tcp
 
 
 def _reason(error: BaseException) -> str:
-    """In words what connect_tcp keeps in a cause, which may be a group of one error per address tried."""
+    """Describe why connect_tcp failed.
+
+    The cause may be a group with one error for each address that was tried.
+    """
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    found = cause if isinstance(cause, OSError) else error
-    if isinstance(found, OSError):
-        # asyncio puts a sentence of its own into strerror
+    reason = cause if isinstance(cause, OSError) else error
+    if isinstance(reason, OSError):
+        # asyncio writes a sentence of its own into strerror.
         return (
-            os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror
-        ) or type(found).__name__
-    return type(found).__name__
+            os.strerror(reason.errno) if reason.errno and reason.errno > 0 else reason.strerror
+        ) or type(reason).__name__
+    return type(reason).__name__
 
 
 class _BodyChunks:
-    """An upload as httpcore wants it: an iterator object. (httpcore 1.0 leaves an async generator behind when it fails half way.)"""
+    """A streaming body as the iterator object that httpcore needs.
 
-    def __init__(self, upload: StreamingBody) -> None:
-        self._pieces: Iterator[bytes] = upload.chunks()
+    It is not an async generator, because httpcore 1.0 leaves one behind when a request fails half
+    way.
+    """
+
+    def __init__(self, body: StreamingBody) -> None:
+        self._chunks: Iterator[bytes] = body.chunks()
 
     def __aiter__(self) -> _BodyChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = next(self._pieces, None)
-        if piece is None:
+        chunk = next(self._chunks, None)
+        if chunk is None:
             raise StopAsyncIteration
-        return piece
+        return chunk

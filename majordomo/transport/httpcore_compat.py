@@ -1,4 +1,7 @@
-"""Whose HTTP/1.1 connection is used: httpcore2 when it is installed (the extra `fast`), else httpcore. Both give the same names."""
+"""The httpcore to use: httpcore2 when it is installed (extra `fast`), else httpcore.
+
+Both have the same names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The front door: all is checked when a provider is made; the room itself, and httpcore with it, is loaded at the first call."""
+"""Lazy construction of the transport.
+
+All settings are checked when a provider is constructed. The transport itself, and httpcore with it,
+is loaded at the first call.
+"""
 
 from __future__ import annotations
 
@@ -24,42 +28,48 @@ if TYPE_CHECKING:
 
 
 class LazyTransport:
-    """A Transport that is made when it is first used, once, whichever thread comes first."""
+    """A transport that is constructed at its first use, exactly once across all threads."""
 
-    def __init__(self, make: Callable[[], Transport]) -> None:
-        self._make = make
+    def __init__(self, construct: Callable[[], Transport]) -> None:
+        self._construct = construct
         self._transport: Transport | None = None
         self._closed = False
         self._lock = Lock()
 
     def open(self, request: HTTPRequest, deadline: Deadline) -> Awaitable[HTTPStream]:
-        """See Transport. No coroutine of its own: the port's is handed on."""
-        return (self._transport or self._made()).open(request, deadline)
+        """Open the request with the inner transport, without a coroutine of its own."""
+        return (self._transport or self._get_transport()).open(request, deadline)
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        """See Connect. Raises UnsupportedError for a port without websockets."""
-        connect = websocket_connector(self._transport or self._made())
+        """Open a websocket with the inner transport.
+
+        Raises UnsupportedError if the inner transport does not support websockets.
+        """
+        connect = websocket_connector(self._transport or self._get_transport())
         if connect is None:
-            raise UnsupportedError("this transport has no websockets", code="NO_WEBSOCKET")
+            raise UnsupportedError(
+                "this transport does not support websockets", code="NO_WEBSOCKET"
+            )
         return await connect(path, deadline, limit)
 
     async def aclose(self) -> None:
+        """Refuse further requests and close the inner transport, if it was constructed."""
         with self._lock:
             self._closed = True
         if self._transport is not None:
             await self._transport.aclose()
 
-    def _made(self) -> Transport:
+    def _get_transport(self) -> Transport:
         with self._lock:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
             if self._transport is None:
-                self._transport = self._make()
+                self._transport = self._construct()
             return self._transport
 
 
 def make_transport(
-    address: BaseURL,
+    base_url: BaseURL,
     *,
     headers: Mapping[str, Secret],
     tls: str | ssl.SSLContext | None = None,
@@ -67,36 +77,47 @@ def make_transport(
     transport: Any = None,
     redact: Callable[[str], str] = str,
 ) -> Transport:
-    """The way to a backend: sockets of our own, or `transport`, which is a Wrapper, a Transport or any httpx client or transport.
+    """Return the transport of a provider.
 
-    A Wrapper is told `hide`, which takes the provider's keys out of a text. Raises ConfigurationError for headers, a proxy or a
-    combination that cannot be.
+    Args:
+        base_url: The base URL of the backend.
+        headers: Headers of every request.
+        tls: A file of CA certificates, an SSL context, or None for the public CAs.
+        proxy: The URL of an HTTP proxy; None for a direct connection.
+        transport: A TransportWrapper, a Transport, or any httpx client or transport to use. None
+            uses our own.
+        redact: Removes the provider's secrets from a text; passed to a TransportWrapper.
+
+    Raises:
+        ConfigurationError: For invalid headers, an invalid proxy, or a combination that is not
+            supported.
     """
     if hasattr(transport, "wrap"):
         wrapper: TransportWrapper = transport
-        port = make_transport(
-            address, headers=headers, tls=tls, proxy=proxy, transport=wrapper.inner, redact=redact
+        inner = make_transport(
+            base_url, headers=headers, tls=tls, proxy=proxy, transport=wrapper.inner, redact=redact
         )
-        return wrapper.wrap(port, address.path, redact)
-    encoded = encode_headers(address, headers)
+        return wrapper.wrap(inner, base_url.path, redact)
+    encoded = encode_headers(base_url, headers)
     if transport is None:
-        through = BaseURL.parse(proxy, "proxy") if proxy is not None else None
+        proxy_url = BaseURL.parse(proxy, "proxy") if proxy is not None else None
 
-        def make() -> Transport:
-            from majordomo.transport.http_transport import (
-                HTTPTransport,  # not before the first call: it costs 20 ms
-            )
+        def construct() -> Transport:
+            # Importing this takes 20 ms, so it waits for the first call.
+            from majordomo.transport.http_transport import HTTPTransport
 
-            return HTTPTransport(address, headers=encoded, tls=tls, proxy=through)
+            return HTTPTransport(base_url, headers=encoded, tls=tls, proxy=proxy_url)
 
-        return LazyTransport(make)
+        return LazyTransport(construct)
     if tls is not None or proxy is not None:
         raise ConfigurationError(
-            "with transport=, tls and proxy are its business", details={"field": "transport"}
+            "tls and proxy cannot be combined with transport=; configure them on the transport",
+            details={"field": "transport"},
         )
     if hasattr(transport, "open") and hasattr(transport, "aclose"):
-        own: Transport = transport
-        return own
-    from majordomo.transport.httpx_adapter import HTTPXTransport  # imports httpx
+        custom: Transport = transport
+        return custom
+    # This imports httpx.
+    from majordomo.transport.httpx_adapter import HTTPXTransport
 
-    return HTTPXTransport(address, encoded, transport)
+    return HTTPXTransport(base_url, encoded, transport)

@@ -1,4 +1,7 @@
-"""The HTTP libraries' own logs: at DEBUG they show the head of each answer, in which a backend may quote a key."""
+"""Remove API keys from the log records of the HTTP libraries.
+
+At DEBUG they log the head of each response, in which a backend may quote a key.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,37 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 _LIBRARIES = ("httpcore", "httpcore2", "httpx", "httpx2")
-_PARTS = ("", ".connection", ".http11", ".http2", ".proxy", ".socks")
+_SUBLOGGERS = ("", ".connection", ".http11", ".http2", ".proxy", ".socks")
 
 
 def redact_in_logs(redact: Callable[[str], str]) -> None:
-    """Have `hide` applied, for as long as it lives, to what the HTTP libraries log. It costs nothing while they log nothing."""
-    if not _hiding:
+    """Apply `redact` to what the HTTP libraries log, for as long as `redact` is referenced.
+
+    It costs nothing while they log nothing.
+    """
+    if not _redactors:
         for library in _LIBRARIES:
-            for part in _PARTS:
-                logging.getLogger(library + part).addFilter(_filter)  # again is as once
-    _hiding[id(redact)] = redact
+            for name in _SUBLOGGERS:
+                # addFilter is idempotent.
+                logging.getLogger(library + name).addFilter(_filter)
+    _redactors[id(redact)] = redact
 
 
 class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
-            told = shown = record.getMessage()
-        except (TypeError, ValueError):  # not ours to mend: logging tells of it
+            message = redacted = record.getMessage()
+        except (TypeError, ValueError):
+            # Let logging report the malformed record.
             return True
-        for alive in _hiding.valuerefs():  # one step: other threads may add to it meanwhile
-            if (redact := alive()) is not None:
-                shown = redact(shown)
-        if shown != told:
-            record.msg, record.args = shown, None
+        # valuerefs() takes one step: other threads may add redactors meanwhile.
+        for reference in _redactors.valuerefs():
+            if (redact := reference()) is not None:
+                redacted = redact(redacted)
+        if redacted != message:
+            record.msg, record.args = redacted, None
         return True
 
 
-_hiding: WeakValueDictionary[int, Callable[[str], str]] = WeakValueDictionary()
+_redactors: WeakValueDictionary[int, Callable[[str], str]] = WeakValueDictionary()
 _filter = _Filter()

@@ -1,4 +1,21 @@
-"""The connections of one provider in one event loop. Every step is O(1), and whatever happens, exactly one slot comes back."""
+"""The connections of one provider in one event loop.
+
+Theory of operation:
+
+* Slots: a semaphore bounds the connections in use. `acquire` takes a slot first and then a
+  connection; exactly one slot is released for each slot taken, by `release` or, if `acquire` fails,
+  by `acquire` itself. A second semaphore bounds concurrent connection attempts.
+* Idle connections are in a deque, the most recently used one last. `acquire` closes expired ones
+  from the front and takes the last one that is still silent; one that is not (the server closed it
+  or sent something unexpected) is closed.
+* A connection in use belongs to the response, which gives it back with `release`. The pool then
+  either keeps it, if it is clean, or closes it before its slot becomes free.
+* A closed pool refuses `acquire`, and closes connections in use when they come back.
+* The pool ends with its event loop: a suspended async generator, which asyncio.run and trio.run
+  close while the loop still works, closes the idle connections.
+
+Every step is O(1), apart from closing expired connections.
+"""
 
 from __future__ import annotations
 
@@ -14,32 +31,35 @@ from majordomo.transport_types import Deadline
 
 MAX_CONNECTIONS = 1000
 MAX_CONCURRENT_CONNECTS = 64
-KEEP_SECONDS = 60.0
+KEEP_ALIVE_SECONDS = 60.0
 
 ConnectFunction = Callable[[Deadline], Awaitable[Connection]]
 
 
 class Pool:
-    """Slot first, then connection; at most `size` connections at once."""
+    """A connection pool; at most `size` connections at once."""
 
     def __init__(
         self,
-        dial: ConnectFunction,
+        connect: ConnectFunction,
         size: int = MAX_CONNECTIONS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._dial = dial
+        self._connect = connect
         self._clock = clock
         self._slots = anyio.Semaphore(size, fast_acquire=True)
-        self._dials = anyio.Semaphore(MAX_CONCURRENT_CONNECTS, fast_acquire=True)
+        self._connects = anyio.Semaphore(MAX_CONCURRENT_CONNECTS, fast_acquire=True)
         self._idle: deque[Connection] = deque()
         self._closed = False
-        self._guard: AsyncGenerator[None, None] | None = None
+        self._loop_guard: AsyncGenerator[None, None] | None = None
 
     async def start(self) -> None:
-        """Tie the pool to its loop: asyncio.run and trio.run close suspended async generators while the loop still works."""
-        self._guard = self._close_with_loop()
-        await self._guard.__anext__()
+        """Bind the pool to the running event loop.
+
+        asyncio.run and trio.run close suspended async generators while the loop still works.
+        """
+        self._loop_guard = self._close_with_loop()
+        await self._loop_guard.__anext__()
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         try:
@@ -48,38 +68,41 @@ class Pool:
             await self._close_connections()
 
     async def acquire(self, deadline: Deadline) -> Connection:
-        """A connection for one exchange; `release` must follow. Raises ConfigurationError when the pool is closed."""
+        """Return a connection for one exchange; `release` must follow.
+
+        Raises ConfigurationError when the pool is closed.
+        """
         deadline.start_phase("queue")
         await _acquire(self._slots, deadline)
         try:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
-            return await self._connection(deadline)
+            return await self._get_connection(deadline)
         except BaseException:
             self._slots.release()
             raise
 
-    async def _connection(self, deadline: Deadline) -> Connection:
+    async def _get_connection(self, deadline: Deadline) -> Connection:
         now = self._clock()
         while self._idle and self._idle[0].expires < now:
             await self._idle.popleft().aclose()
         while self._idle:
             connection = self._idle.pop()
-            if connection.wire.is_silent():
+            if connection.stream.is_idle():
                 return connection
             await connection.aclose()
-        await _acquire(self._dials, deadline)
+        await _acquire(self._connects, deadline)
         try:
-            return await self._dial(deadline)
+            return await self._connect(deadline)
         finally:
-            self._dials.release()
+            self._connects.release()
 
     async def release(self, connection: Connection) -> None:
-        """The exchange is over. A connection that is not clean is closed before its slot is free."""
+        """End an exchange: keep a clean connection, close another one, then release the slot."""
         try:
             if not self._closed and connection.is_clean():
                 connection.used = True
-                connection.expires = self._clock() + KEEP_SECONDS
+                connection.expires = self._clock() + KEEP_ALIVE_SECONDS
                 self._idle.append(connection)
             else:
                 await connection.aclose()
@@ -87,9 +110,9 @@ class Pool:
             self._slots.release()
 
     async def aclose(self) -> None:
-        """Close what is idle, and what is in use as soon as it comes back. Taking is refused from now on."""
-        if self._guard is not None:
-            await self._guard.aclose()
+        """Close idle connections now and others when they are released. Refuse `acquire`."""
+        if self._loop_guard is not None:
+            await self._loop_guard.aclose()
         await self._close_connections()
 
     async def _close_connections(self) -> None:

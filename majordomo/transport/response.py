@@ -1,4 +1,16 @@
-"""An answer while it arrives."""
+"""A response while it arrives.
+
+Theory of operation:
+
+* `HTTPResponse` owns the connection from the head of the response until the message has ended or
+  failed, or the reply is closed. Then it closes httpcore's stream and gives the connection back to
+  the pool, exactly once (`_end`).
+* Content arrives in one of two ways: through httpcore's iterator, or directly from the socket
+  stream while h11 only counts bytes (`_read_body_directly`). h11 always sees the end of the
+  message.
+* A response that is closed early closes the socket first, so that httpcore's clean-up ends at once.
+* Decoding (gzip) is separate: `DecodedResponse` decodes what `_read_raw` returns.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +25,19 @@ from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoE
 from majordomo.transport.chunks import BadChunkError
 from majordomo.transport.connection import Connection
 from majordomo.transport.httpcore_compat import httpcore
-from majordomo.transport.socket_stream import READ
+from majordomo.transport.socket_stream import READ_BYTES
 
-DRAIN_BYTES = 64 * 1024
+MAX_DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.25
-INFLATE = 64 * 1024
-MAX_CHUNK = 6  # digits of a Content-Length from which on h11 does not see all of the body
-LAST = 16 * 1024  # bytes of a long body that h11 always sees, the end with them
+MAX_INFLATED_BYTES = 64 * 1024
+# From so many digits of Content-Length on, h11 does not see all of the body.
+LONG_BODY_DIGITS = 6
+# h11 always sees so many last bytes of a long body, and with them its end.
+TAIL_BYTES = 16 * 1024
 
 
-class DecodedReply(ABC):
-    """Reads pieces of an answer through its content coding; whoever carries the answer gives them raw."""
+class DecodedResponse(ABC):
+    """A response that is decoded while it is read. Subclasses return the raw chunks."""
 
     __slots__ = ("_inflate", "headers")
 
@@ -32,35 +46,41 @@ class DecodedReply(ABC):
         self._inflate = inflater(headers)
 
     async def read(self) -> bytes:
-        """The next decoded piece, never empty; b"" at the end. Raises typed errors, after which the connection is gone."""
+        """Return the next decoded chunk, or b"" at the end of the message.
+
+        A chunk is never empty otherwise. Raises typed errors, after which the connection is closed.
+        """
         inflate = self._inflate
         while True:
-            if inflate is not None and (piece := inflate.more()):
-                return piece
-            raw = await self._raw()
+            if inflate is not None and (chunk := inflate.next_chunk()):
+                return chunk
+            raw = await self._read_raw()
             if inflate is None:
                 return raw
             if raw:
                 inflate.feed(raw)
             else:
-                return inflate.end()
+                return inflate.finish()
 
     @abstractmethod
-    async def _raw(self) -> bytes:
-        """The next piece as it came, b"" at the end."""
+    async def _read_raw(self) -> bytes:
+        """Return the next chunk as received, b"" at the end."""
 
 
-class HTTPReply(DecodedReply):
-    """Status, headers and decoded pieces. Not a generator: it can be left at any point, and closed twice."""
+class HTTPResponse(DecodedResponse):
+    """A response on a connection of our own pool.
+
+    It is not a generator: it can be abandoned at any point and closed twice.
+    """
 
     __slots__ = (
-        "_begun",
+        "_body",
+        "_body_begun",
         "_chunked",
         "_connection",
-        "_done",
-        "_give_back",
+        "_ended",
         "_long",
-        "_pieces",
+        "_release",
         "_stream",
         "status",
     )
@@ -69,97 +89,113 @@ class HTTPReply(DecodedReply):
         self,
         response: httpcore.Response,
         connection: Connection,
-        give_back: Callable[[Connection], Awaitable[None]],
+        release: Callable[[Connection], Awaitable[None]],
     ) -> None:
         super().__init__(header_map(response.headers))
         self.status: int = response.status
         stream: Any = response.stream
         self._stream = stream
-        self._pieces: AsyncIterator[bytes] | None = stream.__aiter__()
+        self._body: AsyncIterator[bytes] | None = stream.__aiter__()
         self._connection = connection
-        self._give_back = give_back
-        self._done = False
-        self._begun = False  # whether httpcore has been asked for a piece of the body
+        self._release = release
+        self._ended = False
+        # Whether the body was requested from httpcore.
+        self._body_begun = False
         self._chunked = connection.awaits_chunks()
-        self._long = len(self.headers.get("content-length", "")) >= MAX_CHUNK
+        self._long = len(self.headers.get("content-length", "")) >= LONG_BODY_DIGITS
 
-    async def _raw(self) -> bytes:
-        if self._pieces is None:
+    async def _read_raw(self) -> bytes:
+        if self._body is None:
             return b""
-        if (self._chunked or self._long) and (piece := await self._middle()):
-            return piece
-        self._begun = True
+        if (self._chunked or self._long) and (chunk := await self._read_body_directly()):
+            return chunk
+        self._body_begun = True
         try:
-            piece = await self._pieces.__anext__()
-            while not piece:
-                piece = await self._pieces.__anext__()
+            chunk = await self._body.__anext__()
+            while not chunk:
+                chunk = await self._body.__anext__()
         except StopAsyncIteration:
-            self._pieces = None
-            await self._over()
+            self._body = None
+            await self._end()
             return b""
         except BaseException as error:
-            self._pieces = None
-            await self._over()
+            self._body = None
+            await self._end()
             if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError)):
-                raise _cut() from None
+                raise _reply_cut_error() from None
             raise
-        return piece
+        return chunk
 
-    async def _middle(self) -> bytes:
-        """The next piece of a long body or of one in chunks, straight from the wire: h11 would copy it four times, and only counts it. b""
-        where h11 must see what comes: what it holds already, and the end."""
+    async def _read_body_directly(self) -> bytes:
+        """Return the next part of a long or chunked body, read from the socket without h11.
+
+        h11 would copy it four times, and only counts it. Returns b"" where h11 must see what
+        comes: what it holds already, and the end.
+        """
         connection = self._connection
         try:
             if self._chunked:
-                piece = await connection.wire.read_chunks()
-                self._chunked = bool(piece)
-                return piece
-            most = connection.expected() - LAST
-            if most <= 0:
+                chunk = await connection.stream.read_chunks()
+                self._chunked = bool(chunk)
+                return chunk
+            max_bytes = connection.expected() - TAIL_BYTES
+            if max_bytes <= 0:
                 return b""
-            piece = await connection.wire.read_available(min(most, READ))
+            chunk = await connection.stream.read_available(min(max_bytes, READ_BYTES))
         except BaseException as error:
             await self.aclose()
             if isinstance(error, (httpcore.NetworkError, BadChunkError)):
-                raise _cut() from None
+                raise _reply_cut_error() from None
             raise
-        connection.consumed(len(piece))
-        return piece
+        connection.consumed(len(chunk))
+        return chunk
 
-    async def _over(self) -> None:
-        """The message has ended or failed: httpcore's stream is closed (it decides whether the connection is idle), the slot goes back."""
-        if self._done:
+    async def _end(self) -> None:
+        """Close httpcore's stream and release the connection, when the message ended or failed.
+
+        Closing the stream decides whether the connection is idle.
+        """
+        if self._ended:
             return
-        self._done = True
+        self._ended = True
         try:
             await self._stream.aclose()
-        finally:  # cancelled meanwhile, the connection is not clean: giving it back closes it under a shield of its own
-            await self._give_back(self._connection)
+        finally:
+            # If canceled here, the connection is not clean, and the pool closes it (shielded).
+            await self._release(self._connection)
 
     async def finish(self) -> None:
-        """The dialect has its end mark: read the little that may still come, else the connection is lost to the next call."""
-        if self._pieces is None:
+        """End a response whose content is complete, for example after a stream's end marker.
+
+        Reads the little that may still arrive; without that, the connection could not be reused.
+        """
+        if self._body is None:
             return
-        left = DRAIN_BYTES
+        remaining = MAX_DRAIN_BYTES
         with anyio.move_on_after(DRAIN_SECONDS):
             try:
-                while left > 0 and (piece := await self._raw()):
-                    left -= len(piece)
+                while remaining > 0 and (chunk := await self._read_raw()):
+                    remaining -= len(chunk)
             except MajordomoError:
                 return
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave. When the message is not over, the socket is closed first: what httpcore then still does ends at once."""
-        if self._done:
+        """Close the response at any point. Calling it twice is allowed.
+
+        If the message is not complete, the socket is closed first, so that httpcore's clean-up ends
+        at once.
+        """
+        if self._ended:
             return
         with anyio.CancelScope(shield=True):
-            if self._pieces is not None:
+            if self._body is not None:
                 await self._connection.aclose()
-                # httpcore leaves an inner generator to the collector unless it is pulled until it ends; on a closed wire that is at once
+                # httpcore leaves an inner generator to the garbage collector unless it is read to
+                # its end. On a closed socket that ends at once.
                 try:
-                    while self._begun:
-                        await self._pieces.__anext__()
+                    while self._body_begun:
+                        await self._body.__anext__()
                 except (
                     StopAsyncIteration,
                     httpcore.NetworkError,
@@ -167,74 +203,87 @@ class HTTPReply(DecodedReply):
                     MajordomoError,
                 ):
                     pass
-                except RuntimeError:  # "already running": the loop ends, and is about to close it
+                except RuntimeError:
+                    # "already running": the event loop is ending and is about to close it.
                     pass
-                self._pieces = None
-            await self._over()
+                self._body = None
+            await self._end()
 
 
-def _cut() -> ConnectionFailedError:
+def _reply_cut_error() -> ConnectionFailedError:
     return ConnectionFailedError(
-        "the connection was lost in the middle of the answer",
+        "the connection was lost before the response was complete",
         code="REPLY_CUT",
         details={"replied": True},
     )
 
 
 def header_map(headers: Any) -> Mapping[str, str]:
-    """Lower-case names; a repeated header's values joined by commas."""
-    found: dict[str, str] = {}
+    """Return the headers with lower-case names; join the values of a repeated one by commas."""
+    joined: dict[str, str] = {}
     for raw_name, raw_value in headers:
         name = raw_name.decode("latin-1").lower()
         value = raw_value.decode("latin-1")
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
 class Inflater:
-    """gzip, at most 64 KiB at a time, so that a bomb is noticed by whoever counts before it fills the memory."""
+    """Incremental gzip decoder.
+
+    It returns at most 64 KiB at a time, so that the caller, which counts bytes, detects a
+    decompression bomb before it fills the memory.
+    """
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(31)
 
     def feed(self, raw: bytes) -> None:
+        """Add received bytes."""
         self._input = self._zlib.unconsumed_tail + raw
 
     _input = b""
 
-    def more(self) -> bytes:
-        """The next decoded piece; b"" when more input is needed."""
+    def next_chunk(self) -> bytes:
+        """Return the next decoded chunk; b"" when more input is needed."""
         if not self._input:
             return b""
         try:
-            piece = self._zlib.decompress(self._input, INFLATE)
+            chunk = self._zlib.decompress(self._input, MAX_INFLATED_BYTES)
         except zlib.error:
             raise BadResponseError(
-                "the answer says gzip and is none", code="BAD_ENCODING"
+                "the response declares gzip but is not valid gzip", code="BAD_ENCODING"
             ) from None
-        if self._zlib.unused_data:  # zlib would keep all that comes
+        # zlib would collect everything that follows.
+        if self._zlib.unused_data:
             raise BadResponseError(
-                "the answer goes on behind the end of its gzip", code="BAD_ENCODING"
+                "the response continues after the end of its gzip data", code="BAD_ENCODING"
             )
         self._input = self._zlib.unconsumed_tail
-        return piece
+        return chunk
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
+        """Return b"", or raise ConnectionFailedError if the gzip data is incomplete."""
         if not self._zlib.eof:
             raise ConnectionFailedError(
-                "the answer ended before its gzip did", code="REPLY_CUT", details={"replied": True}
+                "the response ended before its gzip data did",
+                code="REPLY_CUT",
+                details={"replied": True},
             )
         return b""
 
 
 def inflater(headers: Mapping[str, str]) -> Inflater | None:
-    """What decodes the answer's content coding. Raises BadResponseError for any but gzip: it was never asked for."""
+    """Return a decoder for the response's content coding; None if there is none.
+
+    Raises BadResponseError for any coding but gzip, because no other was requested.
+    """
     coding = headers.get("content-encoding", "").strip().lower()
     if coding in ("", "identity"):
         return None
     if coding in ("gzip", "x-gzip"):
         return Inflater()
     raise BadResponseError(
-        f"the answer is coded as {plain_text(coding, 40)!r}; only gzip was asked for",
+        f"the response has content coding {plain_text(coding, 40)!r}; only gzip was requested",
         code="BAD_ENCODING",
     )

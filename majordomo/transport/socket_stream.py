@@ -1,4 +1,24 @@
-"""One socket: all waiting and all time limits are here, one scope per wait, none open while anything else runs."""
+"""One socket under httpcore's HTTP/1.1 connection. All waiting and all time limits are here.
+
+Theory of operation:
+
+* A `SocketStream` serves one request at a time. `begin` resets it for the next request on the same
+  connection: `sent` (bytes of the request were sent), `replied` (bytes of the response arrived).
+* Time: each wait opens one cancel scope with `deadline.next_timeout()` and closes it before
+  anything else runs. httpcore's own time-outs are not used. While the first byte is awaited, the
+  wait is split into ticks, after each of which `deadline.watch` may change the phase.
+* Sending: `write` collects bytes until 64 KiB or the next read, so that the head and a small body
+  leave in one packet. On TCP, before each further part of a body, the socket is polled: a server
+  that responds before it has the whole body may reset the connection, which would lose its
+  response. If the socket is full, the stream listens while it sends; what arrives then is kept in
+  `_early_response` for the next read, and sending ends with a WriteError, after which httpcore
+  reads the response.
+* Receiving: bytes pass through `Chunks`. `read` returns what h11 must see, `read_chunks` and
+  `read_available` return parts of the body without h11.
+* Reuse: `drained` and `is_idle` tell the pool whether something unread may remain.
+* Closing: `aclose` is idempotent and shielded. The `Connection` closes the stream, the pool or the
+  response closes the `Connection`.
+"""
 
 from __future__ import annotations
 
@@ -17,65 +37,81 @@ from majordomo.transport.chunks import Chunks
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport_types import Deadline
 
-MAX_BUFFER = 64 * 1024
-READ = (
-    256 * 1024
-)  # as much as an event loop takes at once: with less, every piece is cut in two and waited for twice
+MAX_WRITE_BUFFER_BYTES = 64 * 1024
+# As much as an event loop reads at once. With less, each read would be split in two and waited for
+# twice.
+READ_BYTES = 256 * 1024
 
 
 class SocketStream(httpcore.AsyncNetworkStream):
-    """What httpcore's connection reads from and writes to. httpcore's own time-outs stay unset; `deadline` is asked before every wait."""
+    """The network stream that httpcore's connection reads from and writes to."""
 
     def __init__(self, stream: anyio.abc.ByteStream, deadline: Deadline, *, secure: bool) -> None:
         self._stream = stream
         self._secure = secure
         self.deadline: Deadline = deadline
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._filled = False
+        self._write_buffer: list[bytes] = []
+        self._write_buffer_size = 0
+        self._read_was_full = False
         self._closed = False
-        self.sent: bool = False  # whether bytes of the present request have left
-        self.replied: bool = False  # whether bytes of its answer have arrived
+        # Whether bytes of the current request were sent.
+        self.sent: bool = False
+        # Whether bytes of its response arrived.
+        self.replied: bool = False
         raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         self._poll = select.poll()
         self._poll.register(raw.fileno(), select.POLLIN)
         self._poll_both = select.poll()
         self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
         self._chunks = Chunks()
-        self._early = b""  # what was read while a body was still being sent
+        # What was received while a body was being sent.
+        self._early_response = b""
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes for httpcore, b"" at the end: up to READ, though it would take fewer. Sends what is held first."""
-        if self._held:
-            with contextlib.suppress(
-                httpcore.WriteError
-            ):  # an answer may be there all the same, and says more
-                await self._flush()
-        return self._chunks.release() or self._chunks.feed(await self.read_available(READ))
+        """Send what is buffered, then return the next bytes for httpcore; b"" at the end.
 
-    async def read_available(self, most: int) -> bytes:
-        """The next bytes as they come, at most so many (up to READ); b"" at the end."""
-        received = await self._received(most)
-        # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
-        self._filled = len(received) >= most
+        Returns up to READ_BYTES, regardless of `max_bytes`.
+        """
+        if self._write_buffer:
+            # A response may have arrived all the same, and it tells more than the write error.
+            with contextlib.suppress(httpcore.WriteError):
+                await self._flush()
+        return self._chunks.release() or self._chunks.feed(await self.read_available(READ_BYTES))
+
+    async def read_available(self, max_bytes: int) -> bytes:
+        """Return the next bytes as received, at most `max_bytes` (up to READ_BYTES).
+
+        Returns b"" at the end.
+        """
+        received = await self._receive(max_bytes)
+        # anyio returns up to that many bytes of what it has buffered. After a full read there may
+        # be more in its buffer, which polling the socket does not show.
+        self._read_was_full = len(received) >= max_bytes
         if received:
             self.replied = True
         return received
 
     async def read_chunks(self) -> bytes:
-        """What the next chunks of the body hold; b"" where the protocol library must see what comes. Raises BadChunkError."""
+        """Return the content of the next chunks of the body.
+
+        Returns b"" when h11 must see what comes next. Raises BadChunkError.
+        """
         chunks, data = self._chunks, b""
         while chunks.plain:
-            if text := chunks.take(data):
-                return text
-            if chunks.plain and not (data := await self.read_available(READ)):
-                break  # the end: it says what that means
+            if content := chunks.take(data):
+                return content
+            if chunks.plain and not (data := await self.read_available(READ_BYTES)):
+                # The connection has ended; h11 decides what that means.
+                break
         return b""
 
-    async def _received(self, most: int) -> bytes:
-        if self._early:
-            data, self._early = self._early[:most], self._early[most:]
+    async def _receive(self, max_bytes: int) -> bytes:
+        if self._early_response:
+            data, self._early_response = (
+                self._early_response[:max_bytes],
+                self._early_response[max_bytes:],
+            )
             return data
         deadline = self.deadline
         while True:
@@ -84,7 +120,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
-                    received = await self._stream.receive(most)
+                    received = await self._stream.receive(max_bytes)
             except anyio.EndOfStream:
                 return b""
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
@@ -92,87 +128,94 @@ class SocketStream(httpcore.AsyncNetworkStream):
             if received is not None:
                 return received
             if watch is not None:
-                await (
-                    watch()
-                )  # even when the limit has passed: it may have been the wrong one, the model loads
+                # Also when the limit has passed: it may have been the wrong one, because the model
+                # is loading.
+                await watch()
             if watch is None or deadline.remaining() <= 0:
-                raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
+                # This typed error passes through httpcore unchanged.
+                raise deadline.exceeded()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Held until 64 KiB or the next read, so that head and small body leave in one packet."""
-        self._held.append(buffer)
-        self._held_size += len(buffer)
-        if self._held_size >= MAX_BUFFER:
+        """Buffer the bytes; they are sent from 64 KiB on or with the next read."""
+        self._write_buffer.append(buffer)
+        self._write_buffer_size += len(buffer)
+        if self._write_buffer_size >= MAX_WRITE_BUFFER_BYTES:
             await self._flush()
 
     async def _flush(self) -> None:
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held, self._held_size = [], 0
-        watched = False
-        # A server that answers before it has the whole body (413) may reset the connection, and its answer would be lost:
-        # look before each further piece. Not on TLS, where session tickets look like an answer.
+        data = (
+            self._write_buffer[0] if len(self._write_buffer) == 1 else b"".join(self._write_buffer)
+        )
+        self._write_buffer, self._write_buffer_size = [], 0
+        listen = False
+        # A server that responds before it has the whole body (413) may reset the connection, and
+        # its response would be lost: poll before each further part. Not on TLS, where session
+        # tickets look like a response.
         if self.sent and not self._secure:
             ready = self._poll_both.poll(0)
             if ready and ready[0][1] & ~select.POLLOUT:
-                raise httpcore.WriteError("the server already answers")
-            watched = (
-                not ready
-            )  # the socket is full: the server does not read, it may be about to answer
+                raise httpcore.WriteError("the server already responded")
+            # The socket is full: the server does not read, and may be about to respond.
+            listen = not ready
         self.sent = True
         try:
             with anyio.move_on_after(self.deadline.next_timeout()) as scope:
-                await (self._send_watching(data) if watched else self._stream.send(data))
+                await (self._send_while_listening(data) if listen else self._stream.send(data))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise httpcore.WriteError("connection lost") from None
         if scope.cancelled_caught:
             raise self.deadline.exceeded()
-        if self._early:
-            raise httpcore.WriteError("the server already answers")
+        if self._early_response:
+            raise httpcore.WriteError("the server already responded")
 
-    async def _send_watching(self, data: bytes) -> None:
-        """Send while listening. What the server says meanwhile is kept for the next read, and ends the sending."""
+    async def _send_while_listening(self, data: bytes) -> None:
+        """Send, and stop sending when the server responds. Keep the response for the next read."""
         async with anyio.create_task_group() as group:
 
             async def listen() -> None:
                 try:
-                    self._early = await self._stream.receive(READ)
+                    self._early_response = await self._stream.receive(READ_BYTES)
                 except (
                     anyio.EndOfStream,
                     anyio.BrokenResourceError,
                     anyio.ClosedResourceError,
                     OSError,
                 ):
-                    return  # the next write or read meets it too
+                    # The next write or read fails too.
+                    return
                 group.cancel_scope.cancel()
 
             async def send() -> None:
                 try:
                     await self._stream.send(data)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                    broken.append(True)
+                    send_failed.append(True)
                 group.cancel_scope.cancel()
 
-            broken: list[bool] = []
+            send_failed: list[bool] = []
             group.start_soon(listen)
             group.start_soon(send)
-        if broken and not self._early:
+        if send_failed and not self._early_response:
             raise anyio.BrokenResourceError
 
     def begin(self, deadline: Deadline) -> None:
-        """A new request starts on this socket."""
+        """Start a new request on this socket."""
         self.deadline = deadline
         self.sent = self.replied = False
-        self._early = b""
-        self._held, self._held_size = [], 0
+        self._early_response = b""
+        self._write_buffer, self._write_buffer_size = [], 0
         self._chunks = Chunks()
 
     @property
     def drained(self) -> bool:
-        """Whether nothing can wait above the socket: the last read did not fill its buffer, and nothing of it is held back."""
-        return not self._filled and not self._chunks.holds
+        """Whether no received bytes can be buffered above the socket.
 
-    def is_silent(self) -> bool:
-        """Whether nothing at all has come since: no bytes, no end, no unread TLS record."""
+        True if the last read did not fill its buffer and no chunk is pending.
+        """
+        return not self._read_was_full and not self._chunks.has_pending
+
+    def is_idle(self) -> bool:
+        """Return whether nothing has arrived: no bytes, no end, no unread TLS record."""
         if self._closed or self._poll.poll(0):
             return False
         if self._ssl is None:
@@ -186,36 +229,43 @@ class SocketStream(httpcore.AsyncNetworkStream):
         return False
 
     async def aclose(self) -> None:
+        """Close the socket. Calling it twice is allowed."""
         if self._closed:
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
             try:
                 await anyio.aclose_forcefully(self._stream)
-            except RuntimeError:  # its event loop is closed, and the collector's are its sockets; the other side need not wait for that
+            except RuntimeError:
+                # The event loop is closed, and the garbage collector closes the socket. Shut it
+                # down so that the server sees the end before that.
                 with contextlib.suppress(OSError):
                     self._stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(
                         socket.SHUT_RDWR
                     )
 
     def get_extra_info(self, info: str) -> Any:
+        """Return the SSL object for "ssl_object"; None for anything else."""
         return self._ssl if info == "ssl_object" else None
 
 
 async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
-    """A TCP connection that notices, in time, when the other side is gone: models load for minutes."""
+    """Open a TCP connection with keep-alive probes.
+
+    Models load for minutes, and the probes detect that the server has vanished meanwhile.
+    """
     try:
         stream = await anyio.connect_tcp(host, port)
     except BaseExceptionGroup as group:
-        found = group.subgroup(
-            MajordomoError
-        )  # a ban on connections in this process refuses in its own words, which anyio wraps
-        if found is None:
+        # A ban on connections in this process raises a typed error, which anyio wraps in groups.
+        match = group.subgroup(MajordomoError)
+        if match is None:
             raise
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]  # type: ignore[assignment]  # down to the error itself
-        raise found from None
-    except ValueError:  # anyio makes a group of the failures of all addresses, and there was none
+        while isinstance(match, BaseExceptionGroup):
+            match = match.exceptions[0]  # type: ignore[assignment]  # ends at the error itself
+        raise match from None
+    except ValueError:
+        # anyio groups the errors of all addresses, and there was no address.
         raise OSError("the name has no address") from None
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -225,7 +275,7 @@ async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
 async def start_tls(
     stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext
 ) -> anyio.abc.ByteStream:
-    """TLS over `stream`, which is closed when that fails or is cancelled."""
+    """Start TLS over `stream`. Closes `stream` if that fails or is canceled."""
     from anyio.streams.tls import TLSStream
 
     try:

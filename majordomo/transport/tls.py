@@ -1,4 +1,7 @@
-"""TLS contexts: made at the first https connection (it costs 24 ms or more), then shared by everybody with the same trust."""
+"""TLS contexts, created at the first https connection and shared.
+
+Creating one takes 24 ms or more, so providers with the same CA certificates share a context.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ from functools import lru_cache
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
 
-_making = Lock()
+_creation_lock = Lock()
 
 
 def context_for(tls: str | ssl.SSLContext | None) -> ssl.SSLContext:
-    """`tls` is a file of CA certificates, a context of the caller's own, or None for the public CAs. Certificates are always verified."""
+    """Return the TLS context for the `tls` setting. Certificates are always verified.
+
+    `tls` is the path of a file of CA certificates, an SSL context, or None for the public CAs.
+    """
     if isinstance(tls, ssl.SSLContext):
         return tls
-    with _making:
-        return _context(tls)
+    with _creation_lock:
+        return _create_context(tls)
 
 
 @lru_cache(maxsize=16)
-def _context(ca_file: str | None) -> ssl.SSLContext:
+def _create_context(ca_file: str | None) -> ssl.SSLContext:
     if ca_file is None:
         import certifi
 
@@ -29,7 +35,9 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError):
         raise ConfigurationError(
-            "tls names no file of CA certificates", details={"field": "tls"}
+            "tls must be an SSLContext or the path of a file of CA certificates;"
+            " the file cannot be loaded",
+            details={"field": "tls"},
         ) from None
     context.set_alpn_protocols(["http/1.1"])
     return context

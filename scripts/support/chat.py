@@ -1,4 +1,7 @@
-"""What each chat backend does with each field, asked of the dialects themselves: a request with the field is encoded beside one without."""
+"""Tables of what each chat backend does with each field.
+
+The dialects themselves decide: a request with the field is encoded and compared with one without.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,17 @@ from majordomo import llm
 from majordomo.dialects.openai.presets import PRESETS
 from majordomo.llm import FilePart, ThinkingPart, ToolCallPart
 
-PICTURE = md.ImagePart.from_pil(Image.new("RGB", (8, 8)))
+IMAGE = md.ImagePart.from_pil(Image.new("RGB", (8, 8)))
 TOOL = md.Tool("look", "Look at something.")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A column. What no `encode` tells is said in words; WORDS names the tests that show it. `pages` are those that have it."""
+    """A column of the tables.
+
+    What encoding a request cannot show is written as text; TESTS names the tests that prove it.
+    `pages` are the backend pages that have the column.
+    """
 
     name: str
     pages: tuple[str, ...]
@@ -86,33 +93,33 @@ BACKENDS = [
         "`Anthropic` up to 4.5",
         ("anthropic",),
         **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"),
-        told="chat, sight, tools",
+        told="chat, vision, tools",
     ),
     Backend(
         "`Anthropic` from 4.7",
         ("anthropic",),
         **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"),
-        told="chat, sight, tools",
+        told="chat, vision, tools",
     ),
     Backend(
         '`Anthropic(version="2026-10-21")`',
         ("anthropic",),
         **_of(lambda: md.Anthropic("k", version="2026-10-21"), "claude-opus-4-8"),
-        told="chat, sight, tools",
+        told="chat, vision, tools",
     ),
     Backend(
         "`Gemini` 2.5",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-2.5-flash"),
         images="yes",
-        told="chat, sight, thinking, images, embeddings",
+        told="chat, vision, thinking, images, embeddings",
     ),
     Backend(
         "`Gemini` 3",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-3-pro"),
         images="yes",
-        told="chat, sight, thinking, images, embeddings",
+        told="chat, vision, thinking, images, embeddings",
     ),
     Backend(
         "`Offline`",
@@ -124,30 +131,33 @@ BACKENDS = [
     ),
 ]
 
-# What stands in words above, and the tests that show it
-WORDS = {
+# The tests for the rows that are written as text.
+TESTS = {
     "images in answers": [
         "tests/dialects/test_chat_dialects.py::test_responses_generate_images_with_the_hosted_tool",
         "tests/dialects/test_chat_dialects.py::test_gemini_returns_the_final_image_without_its_draft",
         "tests/dialects/test_openai_chat.py::test_images_in_responses_become_parts_and_links_are_not_fetched",
     ],
-    "`usage` tells": ["tests/dialects/test_chat_dialects.py::test_a_complete_response_is_decoded"],
+    "`usage` reports": [
+        "tests/dialects/test_chat_dialects.py::test_a_complete_response_is_decoded"
+    ],
     "cancelling": [
         "tests/providers/test_chat_providers.py::test_leaving_a_stream_closes_its_connection",
-        "tests/providers/test_chat_hostile.py::test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works",
+        "tests/providers/test_chat_hostile.py::test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works",
     ],
-    "`models()` tells": [
+    "`models()` reports": [
         "tests/dialects/test_model_lists.py::test_a_list_gives_the_declared_capabilities",
         "tests/dialects/test_model_lists.py::test_openai_capabilities_follow_from_the_name",
         "tests/dialects/test_model_lists.py::test_gemini_capabilities_follow_from_the_methods",
     ],
-    "one conversation, the same with all": [
+    "one conversation with all backends": [
         "tests/providers/test_one_conversation.py::test_the_conversation_is_the_same_with_every_backend"
     ],
 }
 
 TOOLS: dict[str, Any] = {"tools": (TOOL,)}
-# row: (what is asked for, what the request it is compared with has, the field that a warning or an error would name)
+# Row: fields of the request, fields of the request that it is compared with, and the field that a
+# warning or an error names.
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "`tools`": (TOOLS, {}, "tools"),
     '`tool_choice="none"`': (TOOLS | {"tool_choice": "none"}, TOOLS, "tool_choice"),
@@ -168,53 +178,61 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     '`reasoning="low"`': ({"reasoning": "low"}, {}, "reasoning"),
     "`reasoning` in tokens": ({"reasoning": 4000}, {}, "reasoning"),
     '`reasoning="off"`': ({"reasoning": "off"}, {}, "reasoning"),
-    "`temperature` beside `reasoning`": (
+    "`temperature` with `reasoning`": (
         {"reasoning": "low", "temperature": 0.5},
         {"reasoning": "low"},
         "temperature",
     ),
 }
-WORDS_OF_CELLS = {
-    "yes": "it arrives",
-    "warning": "the backend has no such thing or only some values; the reply warns, `strict=True` makes it an `UnsupportedError`",
-    "no": "`UnsupportedError` before anything is sent",
-    "moved": "it travels in the user's turn that follows, with a line that says whence it came",
-    "gathered": "all system turns stand together before the conversation, and the reply warns",
-    "in words": "the schema is told to the model, which the server does not force",
+CELL_VALUES = {
+    "yes": "the field is sent",
+    "warning": "the backend does not support the field or only some values; the reply has a"
+    " warning, with `strict=True` an `UnsupportedError` is raised",
+    "no": "an `UnsupportedError` is raised before anything is sent",
+    "moved": "sent in the next user message, labelled with its source",
+    "merged": "all system messages are combined at the start, and the reply has a warning",
+    "prompted": "the schema is put in the prompt, not enforced by the server",
 }
-LEGEND = """What thinking a model gets back: its text, its signature (or what the backend calls so), or both; another provider's is never sent.
-A bare name is a preset of `OpenAICompatible`. Whether the model behind it can do what the backend can say, the model decides."""
+LEGEND = """\
+`thinking sent back` lists which parts of its own thinking a model gets back: the text, the
+signature (or its equivalent), or both. Thinking of another provider is never sent. A name
+without a class is a preset of `OpenAICompatible`. What the backend supports, the model behind
+it may not."""
 
 
 def body_of(
     model: Any, messages: Sequence[llm.Message], fields: Mapping[str, Any]
 ) -> tuple[str, list[str | None]]:
-    """The body in JSON, and the fields that warnings name. Offline has no body, and warns all the same."""
+    """Return the body as JSON and the fields that warnings name; Offline has no body."""
     request = llm.Request(tuple(messages), **fields)
     if not hasattr(model, "_codec"):
         return "", [warning.field for warning in model._stream(request)._warnings]
-    wire, warnings = model._codec.encode_request(model.id, request)
-    raw = wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.chunks())
+    http_request, warnings = model._codec.encode_request(model.id, request)
+    raw = (
+        http_request.body
+        if isinstance(http_request.body, bytes)
+        else b"".join(http_request.body.chunks())
+    )
     return json.dumps(json.loads(raw), ensure_ascii=False), [warning.field for warning in warnings]
 
 
 def field_cell(backend: Backend, model: Any, row: str) -> str:
-    asked, beside, name = FIELDS[row]
+    fields, baseline, name = FIELDS[row]
     hello = [md.user("hi")]
     try:
-        body, warned = body_of(model, hello, asked)
+        body, warned = body_of(model, hello, fields)
     except md.UnsupportedError:
         return "no"
     if name in warned:
         return "warning"
-    plain, _ = body_of(model, hello, beside)
+    plain, _ = body_of(model, hello, baseline)
     if body == plain and body:
-        sys.exit(f"{backend.name} drops {row} without a word")
-    return "in words" if name == "output" and '"json_object"' in body else "yes"
+        sys.exit(f"{backend.name} drops {row} without a warning")
+    return "prompted" if name == "output" and '"json_object"' in body else "yes"
 
 
-def part_cell(model: Any, messages: Sequence[llm.Message], told: str, sent: str) -> str:
-    """Whether `sent` arrives, and in the turn that also says `told`."""
+def part_cell(model: Any, messages: Sequence[llm.Message], nearby: str, sent: str) -> str:
+    """Return whether `sent` is in the body, and in the same message as `nearby`."""
     try:
         body, warned = body_of(model, messages, {})
     except md.UnsupportedError:
@@ -224,22 +242,22 @@ def part_cell(model: Any, messages: Sequence[llm.Message], told: str, sent: str)
     if not body:
         return "yes"
     document = json.loads(body)
-    turns = document.get("messages") or document.get("input") or document["contents"]
-    where = [turn for turn in turns if sent in json.dumps(turn)]
-    if not where:
+    sent_messages = document.get("messages") or document.get("input") or document["contents"]
+    containing = [message for message in sent_messages if sent in json.dumps(message)]
+    if not containing:
         return "–"
-    return "yes" if told in json.dumps(where[0]) else "moved"
+    return "yes" if nearby in json.dumps(containing[0]) else "moved"
 
 
 def system_cell(model: Any) -> str:
     body, _ = body_of(model, [md.user("FIRST"), md.system("MIDDLE"), md.user("LAST")], {})
     if not body:
         return "yes"
-    return "yes" if body.index("FIRST") < body.index("MIDDLE") < body.index("LAST") else "gathered"
+    return "yes" if body.index("FIRST") < body.index("MIDDLE") < body.index("LAST") else "merged"
 
 
 def thinking_cell(model: Any) -> str:
-    """What of its own thoughts a model is sent again, in a plain conversation and in a tool loop."""
+    """Return which parts of its thinking a model gets back, without tools and in a tool loop."""
     owner = model._codec.provider if hasattr(model, "_codec") else model.provider
     opaque = {
         "signature": "SIGNED",
@@ -264,24 +282,24 @@ def thinking_cell(model: Any) -> str:
 def column(backend: Backend) -> dict[str, str]:
     model = backend.model()
     call = ToolCallPart("c", "look", "{}")
-    picture, pdf, note = (
-        PICTURE.to_base64(),
+    image, pdf, note = (
+        IMAGE.to_base64(),
         FilePart(b"%PDF-1.4 sent", "application/pdf", "a.pdf"),
         FilePart(b"sent", "text/plain", "a.txt"),
     )
-    looked = [md.user("hi"), llm.assistant(call), md.tool_result(call, "RESULT", PICTURE)]
+    looked = [md.user("hi"), llm.assistant(call), md.tool_result(call, "RESULT", IMAGE)]
     cells = {
-        "images of the user": part_cell(model, [md.user("HERE", PICTURE)], "HERE", picture),
-        "images in tool results": part_cell(model, looked, "RESULT", picture),
+        "images of the user": part_cell(model, [md.user("HERE", IMAGE)], "HERE", image),
+        "images in tool results": part_cell(model, looked, "RESULT", image),
         "images of the assistant": part_cell(
             model,
-            [md.user("hi"), llm.assistant("SAID", PICTURE), md.user("go on")],
+            [md.user("hi"), llm.assistant("SAID", IMAGE), md.user("go on")],
             "SAID",
-            picture,
+            image,
         ),
         "PDF files": part_cell(model, [md.user("HERE", pdf)], "HERE", "HERE"),
         "text files": part_cell(model, [md.user("HERE", note)], "HERE", "HERE"),
-        "system turns in the middle": system_cell(model),
+        "system messages in the middle": system_cell(model),
     }
     cells |= {row: field_cell(backend, model, row) for row in FIELDS}
     cells["thinking sent back"] = thinking_cell(model)
@@ -293,7 +311,7 @@ def column(backend: Backend) -> dict[str, str]:
     words = (backend.images, backend.usage, backend.cancel, backend.told)
     return cells | dict(
         zip(
-            ("images in answers", "`usage` tells", "cancelling", "`models()` tells"),
+            ("images in answers", "`usage` reports", "cancelling", "`models()` reports"),
             words,
             strict=True,
         )
@@ -301,7 +319,7 @@ def column(backend: Backend) -> dict[str, str]:
 
 
 def grouped(columns: Sequence[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
-    """Backends in whose columns the same stands share one."""
+    """Merge the columns of backends with equal cells."""
     made: list[tuple[list[str], dict[str, str]]] = []
     for name, cells in columns:
         same = next((names for names, known in made if known == cells), None)
@@ -317,8 +335,8 @@ def columns() -> list[tuple[Backend, dict[str, str]]]:
     return [(backend, column(backend)) for backend in BACKENDS]
 
 
-def whole_table() -> str:
-    """All backends, each with a link to its page."""
+def full_table() -> str:
+    """Return the table of all backends, each with a link to its page."""
     found = grouped(
         [
             (f"[{backend.name}](backends/{backend.pages[-1]}.md)", cells)
@@ -330,13 +348,16 @@ def whole_table() -> str:
         [[row, *(cells[row] for _, cells in found)] for row in found[0][1]],
     )
     shown = "\n".join(
-        f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in WORDS.items()
+        f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in TESTS.items()
     )
-    return f"{legend(WORDS_OF_CELLS)} {LEGEND}\n\n{made}\n\nThe rows in words, and more that no encoder tells, are shown by these tests:\n\n{shown}"
+    return (
+        f"{legend(CELL_VALUES)}\n\n{LEGEND}\n\n{made}\n\n"
+        f"These tests prove the rows that are written as text:\n\n{shown}"
+    )
 
 
 def page_tables() -> dict[str, str]:
-    """The table of each backend's own page."""
+    """Return the table of each backend's own page."""
     tables = {}
     for page in dict.fromkeys(page for backend, _ in columns() for page in backend.pages):
         found = grouped(
@@ -344,12 +365,12 @@ def page_tables() -> dict[str, str]:
         )
         if len(found) == 1 and found[0][0] in PRESETS:
             found = [(f'`OpenAICompatible(preset="{found[0][0]}")`', found[0][1])]
-        tables[page] = of_one_page(WORDS_OF_CELLS, list(found[0][1]), found)
+        tables[page] = of_one_page(CELL_VALUES, list(found[0][1]), found)
     return tables
 
 
 def presets_table() -> str:
-    """Where each preset of `OpenAICompatible` is, and where its key comes from."""
+    """Return the table of presets of `OpenAICompatible`: address and key variable."""
     rows = [
         [
             f"`{name}`",

@@ -1,4 +1,4 @@
-"""What each image backend does with each field, asked of the dialects themselves."""
+"""Tables of what each image backend does with each field, according to its dialect."""
 
 from __future__ import annotations
 
@@ -14,49 +14,57 @@ import majordomo as md
 from majordomo import imagegen
 from majordomo.dialects.ollama.images import OllamaImagesCodec, OllamaServer
 from majordomo.models.image_model import HTTPImageModel
-from majordomo.offline import provider as offline
+from majordomo.offline import image_model as offline
 
-PICTURE = md.ImagePart.from_pil(Image.new("RGB", (1024, 1024)))
-EDIT: dict[str, Any] = {"images": (PICTURE,)}
+IMAGE = md.ImagePart.from_pil(Image.new("RGB", (1024, 1024)))
+EDIT: dict[str, Any] = {"images": (IMAGE,)}
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A column. What no `fit` tells (what happens while it draws) is said in words, and shown by the tests of the provider."""
+    """A column of the tables.
+
+    What `adapt` cannot show, such as progress, is written as text and tested with the provider.
+    """
 
     name: str
     page: str
     model: Callable[[], imagegen.Model]
     progress: str
     cancel: str
-    seed_told: str
+    reported_seed: str
     previews: str = ""
     usage: str = "–"
     readme: bool = True
-    size: str = ""  # instead of what `fit` tells: it warns of no size when only what comes can show the difference
-    arrives: str = "yes"  # "sent" where nobody can know what becomes of it
+    # Replaces the result for `size` where only the returned image shows a difference.
+    size: str = ""
+    # "sent" where only the server knows whether the field has an effect.
+    arrives: str = "yes"
 
 
 def _ollama(*version: int) -> imagegen.Model:
-    """What it takes is a matter of the server's version, which is asked before the first image."""
+    """Return a model for a version of the server, which a provider would query."""
     model = md.Ollama().image_model("x/flux2-klein")
-    model._any_codec = OllamaImagesCodec(
+    model._image_codec = OllamaImagesCodec(
         lambda _: OllamaServer((version[0], version[1], version[2]), frozenset({"image", "vision"}))
     )
     return model
 
 
-PAID = "closes the connection; it is paid for all the same"
-LEAVES = "closes the connection: gone from the line and from a load; an image that is drawn runs to its end"
+PAID = "closes the connection; the image is charged anyway"
+LEAVES = (
+    "closes the connection: removed from the queue or from loading;"
+    " an image in progress is finished"
+)
 BETWEEN = "stops between two steps"
-SDCPP_SEED = "image's text"
+SDCPP_SEED = "image metadata"
 BACKENDS = [
     Backend(
         "`StableDiffusion`",
         "sd-server",
         lambda: md.StableDiffusion().image_model("sdxl"),
-        "place in the server's line",
-        "withdraws a job that waits; one that is drawn runs to its end",
+        "position in the server's queue",
+        "withdraws a queued job; one in progress is finished",
         SDCPP_SEED,
     ),
     Backend(
@@ -64,8 +72,8 @@ BACKENDS = [
         "sd-server",
         lambda: md.StableDiffusion(api="sdapi").image_model("sdxl"),
         "–",
-        "closes the connection; the server draws to its end",
-        "answer",
+        "closes the connection; the server finishes the image",
+        "reply",
         readme=False,
     ),
     Backend(
@@ -73,7 +81,7 @@ BACKENDS = [
         "sd-server",
         lambda: md.StableDiffusion(api="openai").image_model("sdxl"),
         "–",
-        "closes the connection; the server draws to its end",
+        "closes the connection; the server finishes the image",
         SDCPP_SEED,
         readme=False,
     ),
@@ -91,7 +99,7 @@ BACKENDS = [
         lambda: md.LlamaSwap(images="sdapi").image_model("sdxl"),
         "loading",
         LEAVES,
-        "answer",
+        "reply",
         readme=False,
     ),
     Backend(
@@ -99,16 +107,16 @@ BACKENDS = [
         "automatic1111",
         lambda: md.Automatic1111().image_model("sdxl"),
         "steps",
-        "interrupts, when the server says that the job is ours",
-        "answer",
+        "interrupts, if the server reports that the job is ours",
+        "reply",
     ),
     Backend(
         "`ComfyUI`",
         "comfyui",
         lambda: md.ComfyUI().image_model("sdxl"),
-        "place in the queue; steps with `[comfyui]`",
-        "deletes a job that waits, interrupts one that is ours and runs",
-        "image's text",
+        "position in the queue; steps with `[comfyui]`",
+        "deletes a queued job, interrupts a running one of ours",
+        "image metadata",
     ),
     Backend(
         "`Ollama` 0.14.3 to 0.32.5",
@@ -193,7 +201,7 @@ BACKENDS = [
         lambda: md.OpenAICompatible().image_model("some-model"),
         "–",
         "closes the connection",
-        "image's text",
+        "image metadata",
         usage="tokens",
         arrives="sent",
     ),
@@ -203,11 +211,11 @@ BACKENDS = [
         lambda: md.Offline().image_model("renderer"),
         "steps",
         "stops",
-        "answer",
+        "reply",
     ),
 ]
 
-# field: (fields asked for, the field that a warning or an error would name)
+# Row: fields of the request, and the field that a warning or an error names.
 PROBES: dict[str, tuple[dict[str, Any], str]] = {
     "`n`": ({"n": 2}, "n"),
     "`size`": ({"size": "1040x800"}, "size"),
@@ -219,8 +227,8 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
     "`scheduler`": ({"scheduler": "karras"}, "scheduler"),
     "`seed`": ({"seed": 7}, "seed"),
     "`images`, one": (EDIT, "images"),
-    "`images`, several": ({"images": (PICTURE, PICTURE)}, "images"),
-    "`mask`": ({**EDIT, "mask": PICTURE}, "mask"),
+    "`images`, several": ({"images": (IMAGE, IMAGE)}, "images"),
+    "`mask`": ({**EDIT, "mask": IMAGE}, "mask"),
     "`strength`": ({**EDIT, "strength": 0.5}, "strength"),
     "`output_format`": ({"output_format": "webp"}, "output_format"),
     "`quality`": ({"quality": "high"}, "quality"),
@@ -238,18 +246,20 @@ IN_README = [
     "`strength`",
     "`previews`",
 ]
-WORDS = {
-    "yes": "it arrives",
-    "sent": "what becomes of it only the server knows",
-    "warning": "the backend has no such thing or only some values; the result warns, `strict=True` makes it an `UnsupportedError`",
-    "no": "`UnsupportedError` before anything is sent",
+CELL_VALUES = {
+    "yes": "the field is sent",
+    "sent": "the field is sent; only the server knows whether it has an effect",
+    "warning": "the backend does not support the field or only some values; the result has a"
+    " warning, with `strict=True` an `UnsupportedError` is raised",
+    "no": "an `UnsupportedError` is raised before anything is sent",
     "calls": "several calls, one image each",
-    "shape": "the nearest shape (and area, where the model has several) is asked for; the result warns when what came has other pixels",
+    "shape": "the nearest aspect (and area, where the model has several) is requested; the result"
+    " has a warning when the returned size differs",
 }
 
 
 def cells(backend: Backend, fields: list[str]) -> list[str]:
-    """A backend's column."""
+    """Return the cells of a backend."""
     model = backend.model()
     return [
         backend.size if field == "`size`" and backend.size else cell(backend, model, *PROBES[field])
@@ -261,9 +271,9 @@ def cell(backend: Backend, model: imagegen.Model, fields: dict[str, Any], name: 
     request = imagegen.Request("a lighthouse", **fields)
     try:
         if isinstance(model, HTTPImageModel):
-            door = model._any_codec
-            fitted, warnings = door.adapt(model.id, request, None)
-            if name == "n" and door.max_per_call(model.id, fitted) < 2:
+            codec = model._image_codec
+            fitted, warnings = codec.adapt(model.id, request, None)
+            if name == "n" and codec.max_per_call(model.id, fitted) < 2:
                 return "calls"
         else:
             fitted, warnings = offline._adapt_request(request, model.id, model.provider)
@@ -276,28 +286,28 @@ def cell(backend: Backend, model: imagegen.Model, fields: dict[str, Any], name: 
 def columns() -> list[tuple[Backend, dict[str, str]]]:
     found = []
     for backend in BACKENDS:
-        told = dict(zip(PROBES, cells(backend, list(PROBES)), strict=True))
-        told["events before `Done`"], told["cancelling"] = backend.progress, backend.cancel
-        told["seed told by"], told["`usage`"] = backend.seed_told, backend.usage
-        found.append((backend, told))
+        values = dict(zip(PROBES, cells(backend, list(PROBES)), strict=True))
+        values["events before `Done`"], values["cancelling"] = backend.progress, backend.cancel
+        values["seed reported in"], values["`usage`"] = backend.reported_seed, backend.usage
+        found.append((backend, values))
     return found
 
 
-def whole_table() -> str:
-    """All backends, each with a link to its page."""
+def full_table() -> str:
+    """Return the table of all backends, each with a link to its page."""
     found = columns()
-    rows = [[row, *(told[row] for _, told in found)] for row in found[0][1]]
-    return f"{legend(WORDS)}\n\n" + table(
+    rows = [[row, *(values[row] for _, values in found)] for row in found[0][1]]
+    return f"{legend(CELL_VALUES)}\n\n" + table(
         ["", *(f"[{backend.name}](backends/{backend.page}.md)" for backend, _ in found)], rows
     )
 
 
 def page_tables() -> dict[str, str]:
-    """The table of each backend's own page."""
+    """Return the table of each backend's own page."""
     tables = {}
     for page in dict.fromkeys(backend.page for backend in BACKENDS):
-        found = [(backend.name, told) for backend, told in columns() if backend.page == page]
-        tables[page] = of_one_page(WORDS, list(found[0][1]), found)
+        found = [(backend.name, values) for backend, values in columns() if backend.page == page]
+        tables[page] = of_one_page(CELL_VALUES, list(found[0][1]), found)
     return tables
 
 
@@ -307,4 +317,4 @@ def readme_table() -> str:
         for backend in BACKENDS
         if backend.readme
     ]
-    return table(["draws with", *IN_README, "tells"], rows)
+    return table(["image backend", *IN_README, "events"], rows)

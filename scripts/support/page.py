@@ -1,13 +1,13 @@
-"""Tables in Markdown, and the place in a page where one stands."""
+"""Markdown tables, and the marked parts of pages that contain them."""
 
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -16,35 +16,32 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def legend(words: Mapping[str, str], used: str | None = None) -> str:
-    """What the words in a table mean: all of them, or those that stand in the table `used`."""
-    told = [
-        f"{word}: {meaning}."
-        for word, meaning in words.items()
-        if used is None or f"| {word} |" in used
-    ]
+def legend(values: Mapping[str, str], used: str | None = None) -> str:
+    """Return a list with the meaning of each cell value; only those in `used`, if given."""
     return "\n".join(
-        textwrap.wrap(" ".join(told), 140, break_long_words=False, break_on_hyphens=False)
+        f"* {value}: {meaning}."
+        for value, meaning in values.items()
+        if used is None or f"| {value} |" in used
     )
 
 
 def of_one_page(
-    words: Mapping[str, str], rows: list[str], columns: Sequence[tuple[str, Mapping[str, str]]]
+    values: Mapping[str, str], rows: list[str], columns: Sequence[tuple[str, Mapping[str, str]]]
 ) -> str:
-    """The table of one backend's page. Rows that say nothing in any column are left out."""
-    kept = [row for row in rows if any(cells[row] != "–" for _, cells in columns)]
-    made = table(
+    """Return the table of a backend's page, without rows that are empty in every column."""
+    used_rows = [row for row in rows if any(cells[row] != "–" for _, cells in columns)]
+    text = table(
         ["", *(name for name, _ in columns)],
-        [[row, *(cells[row] for _, cells in columns)] for row in kept],
+        [[row, *(cells[row] for _, cells in columns)] for row in used_rows],
     )
-    meant = legend(words, made)
-    return f"{made}\n\n{meant}" if meant else made
+    meanings = legend(values, text)
+    return f"{text}\n\n{meanings}" if meanings else text
 
 
-def replaced(text: str, made: str, name: str = "support") -> str:
-    """A page's text with the part between its two marks made anew."""
-    marks = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-    new, count = re.subn(marks, lambda m: f"{m[1]}\n{made}\n\n{m[2]}", text, flags=re.DOTALL)
+def replaced(text: str, content: str, name: str = "support") -> str:
+    """Return a page's text with new content between its two markers."""
+    markers = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
+    new, count = re.subn(markers, lambda m: f"{m[1]}\n{content}\n\n{m[2]}", text, flags=re.DOTALL)
     if count != 1:
-        raise LookupError(f"it lacks the two marks of {name}")
+        raise LookupError(f"the markers of {name} are missing")
     return new

@@ -1,3 +1,5 @@
+"""safe_text: mentions are neutralized and other text is unchanged."""
+
 from __future__ import annotations
 
 import re
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from majordomo.bots import safe_text, split
 
-RINGS = [
+MENTIONS = [
     "@everyone",
     "@here",
     "@Channel",
@@ -25,17 +27,17 @@ RINGS = [
 ]
 
 
-@pytest.mark.parametrize("text", RINGS)
-def test_what_would_ring_is_joined(text: str) -> None:
-    made = safe_text(text)
-    assert made != text
-    assert made.replace("\u200d", "") == text
-    assert text.lstrip("(").split()[-1] not in made
-    assert safe_text(made) == made
+@pytest.mark.parametrize("text", MENTIONS)
+def test_a_mention_is_neutralized(text: str) -> None:
+    neutralized = safe_text(text)
+    assert neutralized != text
+    assert neutralized.replace("\u200d", "") == text
+    assert text.lstrip("(").split()[-1] not in neutralized
+    assert safe_text(neutralized) == neutralized
 
 
-_PIECES = [
-    *RINGS,
+FRAGMENTS = [
+    *MENTIONS,
     "@",
     "<",
     "!",
@@ -54,8 +56,8 @@ _PIECES = [
 ]
 
 
-@given(st.lists(st.sampled_from(_PIECES) | st.text(max_size=3)).map("".join))
-def test_doing_it_twice_changes_nothing_and_nothing_rings(text: str) -> None:
+@given(st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3)).map("".join))
+def test_safe_text_is_idempotent_and_leaves_no_mention(text: str) -> None:
     once = safe_text(text)
     assert safe_text(once) == once
     assert once.replace("\u200d", "") == text.replace("\u200d", "")
@@ -75,11 +77,11 @@ def test_doing_it_twice_changes_nothing_and_nothing_rings(text: str) -> None:
         "@",
     ],
 )
-def test_the_rest_stays_as_it_is(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert safe_text(text) == text
 
 
-def test_a_cut_does_not_take_the_joiner_away() -> None:
+def test_splitting_keeps_the_joiner() -> None:
     assert any(
         message.startswith("@\u200deve") for message in split("x" * 14 + safe_text("@everyone"), 16)
     )

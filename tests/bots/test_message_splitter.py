@@ -1,3 +1,5 @@
+"""Splitting texts: where they are cut, code fences, characters, and growing texts."""
+
 from __future__ import annotations
 
 import unicodedata
@@ -22,7 +24,7 @@ def code(lines: int, mark: str = "```", language: str = "python") -> str:
     )
 
 
-def test_what_fits_stays_as_it_is() -> None:
+def test_a_text_that_fits_is_one_message() -> None:
     assert split("Good evening.\n\n```py\n1\n```") == ["Good evening.\n\n```py\n1\n```"]
     assert split("x" * 2000) == ["x" * 2000]
     assert split("") == split(" \n ") == []
@@ -66,7 +68,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize(("text", "limit", "expected"), CUTS.values(), ids=CUTS.keys())
-def test_it_cuts_where_a_reader_would_pause(text: str, limit: int, expected: list[str]) -> None:
+def test_the_best_cut_is_chosen(text: str, limit: int, expected: list[str]) -> None:
     assert split(text, limit) == expected
 
 
@@ -78,15 +80,15 @@ def test_code_that_fits_is_not_cut() -> None:
 
 
 def test_longer_code_is_closed_and_opened_again_with_its_language() -> None:
-    told = split("Before.\n" + code(40) + "After.", 200)
-    assert told[0] == "Before.\n"
-    for message in told[1:]:
+    messages = split("Before.\n" + code(40) + "After.", 200)
+    assert messages[0] == "Before.\n"
+    for message in messages[1:]:
         assert message.startswith("```python\nline_")
-    for message in told[1:-1]:
+    for message in messages[1:-1]:
         assert message.endswith("\n```")
-    assert told[-1].endswith("```\nAfter.")
+    assert messages[-1].endswith("```\nAfter.")
     assert [
-        line for message in told for line in message.splitlines() if line.startswith("line_")
+        line for message in messages for line in message.splitlines() if line.startswith("line_")
     ] == code(40).splitlines()[1:-1]
 
 
@@ -101,40 +103,40 @@ def test_longer_code_is_closed_and_opened_again_with_its_language() -> None:
 )
 def test_fences_of_any_length_and_kind(opening: str, inner: str, closing: str) -> None:
     text = f"{opening}\n" + f"{inner}\n" * 60 + f"{closing}\nafter the code"
-    told = split(text, 120)
-    assert len(told) > 2
+    messages = split(text, 120)
+    assert len(messages) > 2
     assert all(
         message.startswith(tuple(f"{opening}\n{line}\n" for line in inner.splitlines()))
-        for message in told[:-1]
+        for message in messages[:-1]
     )
-    assert "".join(told).endswith(f"{closing}\nafter the code")
+    assert "".join(messages).endswith(f"{closing}\nafter the code")
 
 
-def test_code_in_a_list_and_in_a_quote() -> None:
+def test_code_in_a_list_or_a_quote_is_opened_again_with_its_prefix() -> None:
     text = "1. Do this:\n\n   ```sh\n" + "   make all\n" * 30 + "   ```\n2. Then that\n"
-    told = split(text, 120)
-    assert told[1].startswith("   ```sh\n   make")
-    assert told[1].endswith("make all\n   ```")
-    assert told[-1].endswith("   ```\n2. Then that\n")
+    messages = split(text, 120)
+    assert messages[1].startswith("   ```sh\n   make")
+    assert messages[1].endswith("make all\n   ```")
+    assert messages[-1].endswith("   ```\n2. Then that\n")
     text = "> ```\n" + "> quoted code\n" * 20 + "out of the quote, and so out of the code " * 5
-    told = split(text, 120)
-    assert told[1].startswith("> ```\n> quoted")
-    assert not told[-1].startswith(">")
-    assert "```" not in told[-1]
+    messages = split(text, 120)
+    assert messages[1].startswith("> ```\n> quoted")
+    assert not messages[-1].startswith(">")
+    assert "```" not in messages[-1]
     assert split("- ~~~py\n" + "  x = 1\n" * 20, 80)[1].startswith("  ~~~py\n  x = 1")
 
 
-def test_inline_code_and_a_lone_mark_open_nothing() -> None:
+def test_inline_code_and_a_lone_mark_open_no_fence() -> None:
     text = "Use ``` x ``` or\n```not a ` fence\n" + WORDS * 4
     assert "".join(split(text, 100)) == text
 
 
-def test_code_that_is_still_open_is_closed_for_show() -> None:
+def test_code_that_is_still_open_is_closed() -> None:
     assert split("```py\nx = 1") == ["```py\nx = 1\n```"]
     assert split("```py") == ["```py"]
 
 
-def test_characters_stay_whole() -> None:
+def test_grapheme_clusters_are_not_cut() -> None:
     family, flag, accent, hangul = "👨‍👩‍👧‍👦", "🇫🇷", "e\u0301", "\u1112\u1161\u11ab"
     for unit in (family, flag, accent, hangul, "👍🏽", "❤\ufe0f", "\r\n", "\ud83d\ude00"):
         for count in ("characters", "utf16"):
@@ -142,11 +144,11 @@ def test_characters_stay_whole() -> None:
                 assert message.lstrip("a").replace(unit, "") == "", unit
 
 
-def test_a_character_longer_than_a_message_is_cut_all_the_same() -> None:
+def test_a_cluster_longer_than_a_message_is_cut() -> None:
     assert [len(message) for message in split("e" + "\u0301" * 39, 16)] == [16, 16, 8]
 
 
-def test_lengths_are_counted_as_the_platform_counts() -> None:
+def test_utf16_counts_code_units() -> None:
     assert [len(message) for message in split("😀" * 16, 16)] == [16]
     assert [len(message) for message in split("😀" * 16, 16, count="utf16")] == [8, 8]
 
@@ -160,7 +162,7 @@ def test_lengths_are_counted_as_the_platform_counts() -> None:
         ({"text": b"x"}, "text"),
     ],
 )
-def test_what_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:
+def test_an_invalid_argument_is_named_by_its_field(settings: dict[str, object], field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         split(**{"text": "x", **settings})  # type: ignore[arg-type]
     assert caught.value.field == field
@@ -204,44 +206,42 @@ def length(text: str, count: str) -> int:
 @example("```" + "p" * 60 + "\n" + "x\n" * 60, 16, "utf16")
 @example("`" * 40 + "\n" + "x\n" * 60, 16, "characters")
 @example(" " * 30 + "```\n" + "x" * 60, 16, "characters")
-def test_no_message_is_too_long_and_together_they_are_the_text(
-    text: str, limit: int, count: str
-) -> None:
-    told = pieces(text, limit, count=count)  # type: ignore[arg-type]
-    assert "".join(text[piece.start : piece.end] for piece in told) == text
+def test_pieces_fit_and_give_the_text_again(text: str, limit: int, count: str) -> None:
+    result = pieces(text, limit, count=count)  # type: ignore[arg-type]
+    assert "".join(text[piece.start : piece.end] for piece in result) == text
     before = None
-    for piece in told:
+    for piece in result:
         assert 0 < length(piece.text, count) <= limit
         assert piece.end > piece.start
         source = text[piece.start : piece.end]
         closing = piece.fence.closing if piece.fence else ""
-        repaired = source + ("\n" if closing and not source.endswith("\n") else "") + closing
-        assert piece.text in (repaired, before.opening + repaired if before else repaired)
+        closed = source + ("\n" if closing and not source.endswith("\n") else "") + closing
+        assert piece.text in (closed, before.opening + closed if before else closed)
         before = piece.fence
-    assert split(text, limit, count=count) == [piece.text for piece in told if piece.text.strip()]  # type: ignore[arg-type]
+    assert split(text, limit, count=count) == [piece.text for piece in result if piece.text.strip()]  # type: ignore[arg-type]
 
 
 @settings(max_examples=tries(200), deadline=None)
 @given(st.lists(PARTS, max_size=80), st.integers(16, 60))
-def test_growing_text_touches_only_the_last_message(parts: list[str], limit: int) -> None:
+def test_a_growing_text_changes_only_the_last_message(parts: list[str], limit: int) -> None:
     splitter = Splitter(limit)
-    shown: list[str] = []
+    messages: list[str] = []
     text = ""
     for part in parts:
         text += part
-        last = len(shown) - 1
+        last = len(messages) - 1
         for change in splitter.update(text):
             assert change.index >= last
-            assert change.new == (change.index == len(shown))
+            assert change.new == (change.index == len(messages))
             assert change.text.strip()
             assert len(change.text) <= limit
-            shown[change.index : change.index + 1] = [change.text]
-        assert tuple(shown) == splitter.messages
+            messages[change.index : change.index + 1] = [change.text]
+        assert tuple(messages) == splitter.messages
     if "`" not in text and "~" not in text:
-        assert "".join("".join(shown).split()) == "".join(text.split())
+        assert "".join("".join(messages).split()) == "".join(text.split())
 
 
-def test_the_messages_of_a_growing_text_are_those_of_the_whole() -> None:
+def test_a_growing_text_gives_the_same_messages_as_split() -> None:
     text = (WORDS * 3 + "\n\n" + code(30) + "\n" + WORDS * 2) * 2
     splitter = Splitter(300)
     changes = [
@@ -252,10 +252,10 @@ def test_the_messages_of_a_growing_text_are_those_of_the_whole() -> None:
     assert splitter.update(text) == []
 
 
-def test_another_text_replaces_what_was_shown() -> None:
+def test_another_text_replaces_all_messages() -> None:
     splitter = Splitter(16)
     assert [
-        (change.index, change.new) for change in splitter.update("waiting in line, number 3")
+        (change.index, change.new) for change in splitter.update("waiting, you are number 3")
     ] == [(0, True), (1, True)]
     changes = splitter.update("hello")
     assert [(change.index, change.text, change.new) for change in changes] == [
@@ -266,6 +266,6 @@ def test_another_text_replaces_what_was_shown() -> None:
 
 
 @given(st.text(max_size=40), st.integers(-2, 50))
-def test_a_cut_never_parts_a_mark_from_its_letter(text: str, at: int) -> None:
+def test_may_cut_keeps_combining_marks_with_their_letters(text: str, at: int) -> None:
     if may_cut(text, at) and 0 < at < len(text) and text[at - 1] not in "\r\n":
         assert unicodedata.category(text[at]) not in ("Mn", "Me")

@@ -1,3 +1,5 @@
+"""Throttled streams: when snapshots come, what they contain, and how streams end."""
+
 from __future__ import annotations
 
 import gc
@@ -18,78 +20,80 @@ from tests.support.fake_clock import FakeClock
 pytestmark = pytest.mark.anyio
 
 
-class Talk:
-    """A stream that says what the test tells it to; it knows whether it was entered and left."""
+class ControlledStream:
+    """A stream whose events come from the test; counts how often it was entered and closed."""
 
     def __init__(self) -> None:
-        self.said: deque[Any] = deque()
-        self.news = anyio.Event()
-        self.entered_times = self.left = 0
+        self.pending: deque[Any] = deque()
+        self.new_event = anyio.Event()
+        self.enter_count = self.exit_count = 0
 
-    async def __aenter__(self) -> Talk:
-        self.entered_times += 1
+    async def __aenter__(self) -> ControlledStream:
+        self.enter_count += 1
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.left += 1
+        self.exit_count += 1
 
-    def __aiter__(self) -> Talk:
+    def __aiter__(self) -> ControlledStream:
         return self
 
     async def __anext__(self) -> Any:
-        while not self.said:
-            self.news = anyio.Event()
-            await self.news.wait()
+        while not self.pending:
+            self.new_event = anyio.Event()
+            await self.new_event.wait()
         await checkpoint()
-        said = self.said.popleft()
-        if isinstance(said, BaseException):
-            raise said
-        return said
+        event = self.pending.popleft()
+        if isinstance(event, BaseException):
+            raise event
+        return event
 
-    def say(self, *events: object) -> None:
-        self.said += [llm.TextDelta(event) if isinstance(event, str) else event for event in events]
-        self.news.set()
+    def send(self, *events: object) -> None:
+        self.pending += [
+            llm.TextDelta(event) if isinstance(event, str) else event for event in events
+        ]
+        self.new_event.set()
 
     def end(self) -> None:
-        self.say(StopAsyncIteration())
+        self.send(StopAsyncIteration())
 
 
-async def collect(live: ThrottledStream[Any], into: list[Any]) -> None:
-    async with live:
-        async for snapshot in live:
-            into.append(snapshot)
+async def collect(throttled: ThrottledStream[Any], snapshots: list[Any]) -> None:
+    async with throttled:
+        async for snapshot in throttled:
+            snapshots.append(snapshot)
 
 
 @asynccontextmanager
-async def shown(live: ThrottledStream[Any]) -> AsyncIterator[list[Any]]:
-    """Snapshots as they come, taken by a task of their own."""
+async def collected(throttled: ThrottledStream[Any]) -> AsyncIterator[list[Any]]:
+    """The snapshots so far, collected by a task."""
     seen: list[Any] = []
     async with anyio.create_task_group() as group:
-        group.start_soon(collect, live, seen)
+        group.start_soon(collect, throttled, seen)
         yield seen
         group.cancel_scope.cancel()
 
 
-async def test_at_most_one_edit_in_so_many_seconds_and_the_last_state_always() -> None:
-    clock, talk = FakeClock(), Talk()
-    async with shown(throttle(talk, 1.2, clock=clock)) as seen:
-        talk.say("Good ")
-        await clock.settle()
+async def test_one_snapshot_per_interval_and_always_the_last_state() -> None:
+    clock, stream = FakeClock(), ControlledStream()
+    async with collected(throttle(stream, 1.2, clock=clock)) as seen:
+        stream.send("Good ")
+        await clock.run_ready_tasks()
         assert [snapshot.text for snapshot in seen] == ["Good "]
-        talk.say("even", "ing, ")
+        stream.send("even", "ing, ")
         await clock.advance(1.1)
         assert len(seen) == 1
         await clock.advance(0.1)
         assert [snapshot.text for snapshot in seen] == ["Good ", "Good evening, "]
         await clock.advance(5)
-        assert len(seen) == 2, "nothing new, nothing to show"
-        talk.say("world")
-        await clock.settle()
+        assert len(seen) == 2, "no change, no snapshot"
+        stream.send("world")
+        await clock.run_ready_tasks()
         assert seen[-1].text == "Good evening, world"
         reply = llm.Reply(md.assistant("Good evening, world!"))
-        talk.say("!", llm.Done(reply))
-        talk.end()
-        await clock.settle()
+        stream.send("!", llm.Done(reply))
+        stream.end()
+        await clock.run_ready_tasks()
         assert len(seen) == 3
         await clock.advance(1.2)
     assert [snapshot.finished for snapshot in seen] == [False, False, False, True]
@@ -98,12 +102,12 @@ async def test_at_most_one_edit_in_so_many_seconds_and_the_last_state_always() -
         reply,
         pytest.approx(7.4),
     )
-    assert (talk.entered_times, talk.left) == (1, 1)
+    assert (stream.enter_count, stream.exit_count) == (1, 1)
 
 
-async def test_what_happens_before_the_first_word_is_shown_as_words() -> None:
-    clock, talk = FakeClock(), Talk()
-    async with shown(throttle(talk, 1, clock=clock)) as seen:
+async def test_events_before_the_text_give_a_status() -> None:
+    clock, stream = FakeClock(), ControlledStream()
+    async with collected(throttle(stream, 1, clock=clock)) as seen:
         for event in (
             llm.Queued(3),
             llm.Queued(),
@@ -112,9 +116,9 @@ async def test_what_happens_before_the_first_word_is_shown_as_words() -> None:
             llm.ThinkingDelta("m"),
             llm.ToolCallStarted(0, "1", "draw"),
         ):
-            talk.say(event)
+            stream.send(event)
             await clock.advance(1)
-        talk.say("So: ")
+        stream.send("So: ")
         await clock.advance(1)
     assert [snapshot.shown for snapshot in seen] == [
         "waiting, number 3",
@@ -127,44 +131,48 @@ async def test_what_happens_before_the_first_word_is_shown_as_words() -> None:
     assert seen[-1].status == ""
 
 
-async def test_words_of_ones_own_and_no_word_for_what_is_no_news() -> None:
-    clock, talk = FakeClock(), Talk()
-    words = {llm.Queued: "bitte warten"}
-    async with shown(
-        throttle(talk, 0, formatter=lambda event: words.get(type(event)), clock=clock)
+async def test_a_formatter_sets_the_status_and_none_changes_nothing() -> None:
+    clock, stream = FakeClock(), ControlledStream()
+    texts = {llm.Queued: "bitte warten"}
+    async with collected(
+        throttle(stream, 0, formatter=lambda event: texts.get(type(event)), clock=clock)
     ) as seen:
-        talk.say(llm.Queued(1))
-        await clock.settle()
-        talk.say(llm.ThinkingDelta("hm"))
-        await clock.settle()
+        stream.send(llm.Queued(1))
+        await clock.run_ready_tasks()
+        stream.send(llm.ThinkingDelta("hm"))
+        await clock.run_ready_tasks()
     assert [snapshot.shown for snapshot in seen] == ["bitte warten"]
 
 
-async def test_the_words_after_a_tool_are_a_new_paragraph(
+async def test_text_after_a_tool_is_a_new_paragraph(
     image: Callable[..., md.ImagePart],
 ) -> None:
-    clock, talk, drawn = FakeClock(), Talk(), image()
+    clock, stream, generated = FakeClock(), ControlledStream(), image()
     call = llm.ToolCallPart("1", "draw")
-    talk.say(
+    stream.send(
         "I draw.",
         llm.ToolCall(0, call),
-        llm.ImageReady(drawn),
+        llm.ImageReady(generated),
         llm.ToolReturned(call, llm.ToolResultPart("1", "draw")),
         "There.",
     )
-    talk.end()
+    stream.end()
     seen: list[Snapshot] = []
-    await collect(throttle(talk, 0, clock=clock), seen)
-    assert (seen[-1].text, seen[-1].images, seen[-1].reply) == ("I draw.\n\nThere.", (drawn,), None)
+    await collect(throttle(stream, 0, clock=clock), seen)
+    assert (seen[-1].text, seen[-1].images, seen[-1].reply) == (
+        "I draw.\n\nThere.",
+        (generated,),
+        None,
+    )
 
 
-async def test_a_heartbeat_when_nothing_is_said() -> None:
-    clock, talk = FakeClock(), Talk()
-    async with shown(throttle(talk, 1, heartbeat=5, clock=clock)) as seen:
-        talk.say(llm.Loading())
+async def test_a_heartbeat_gives_a_snapshot_without_changes() -> None:
+    clock, stream = FakeClock(), ControlledStream()
+    async with collected(throttle(stream, 1, heartbeat=5, clock=clock)) as seen:
+        stream.send(llm.Loading())
         for _ in range(6):
             await clock.advance(2.5)
-        talk.say("a")
+        stream.send("a")
         await clock.advance(1)
     assert [(snapshot.shown, snapshot.elapsed) for snapshot in seen] == [
         *(("loading the model", at) for at in (0, 5, 10, 15)),
@@ -173,13 +181,13 @@ async def test_a_heartbeat_when_nothing_is_said() -> None:
 
 
 async def test_a_slow_edit_means_fewer_edits() -> None:
-    clock, talk = FakeClock(), Talk()
-    talk.say(*"abcdefgh")
+    clock, stream = FakeClock(), ControlledStream()
+    stream.send(*"abcdefgh")
     seen = []
-    async with throttle(talk, 1, clock=clock) as live:
-        async for snapshot in live:
+    async with throttle(stream, 1, clock=clock) as throttled:
+        async for snapshot in throttled:
             seen.append(snapshot.text)
-            talk.say("z")
+            stream.send("z")
             await clock.advance(10)
             if len(seen) == 3:
                 break
@@ -187,21 +195,21 @@ async def test_a_slow_edit_means_fewer_edits() -> None:
     assert seen[1:] == ["abcdefghz", "abcdefghzz"]
 
 
-async def test_a_platform_may_ask_for_patience() -> None:
-    clock, talk = FakeClock(), Talk()
-    live = throttle(talk, 1, clock=clock)
-    async with shown(live) as seen:
-        talk.say("a")
-        await clock.settle()
-        live.pause_for(10)
-        talk.say("b")
+async def test_pause_for_delays_the_next_snapshot() -> None:
+    clock, stream = FakeClock(), ControlledStream()
+    throttled = throttle(stream, 1, clock=clock)
+    async with collected(throttled) as seen:
+        stream.send("a")
+        await clock.run_ready_tasks()
+        throttled.pause_for(10)
+        stream.send("b")
         await clock.advance(9)
         assert len(seen) == 1
         await clock.advance(1)
         assert seen[-1].text == "ab"
 
 
-async def test_whole_texts_from_any_iterator() -> None:
+async def test_an_iterator_of_whole_texts_is_accepted() -> None:
     closed: list[bool] = []
 
     async def texts() -> AsyncIterator[str]:
@@ -214,70 +222,72 @@ async def test_whole_texts_from_any_iterator() -> None:
     seen: list[Snapshot] = []
     await collect(throttle(texts(), 0), seen)
     assert (seen[-1].text, seen[-1].finished) == ("hello", True)
-    async with throttle(texts(), 0) as live:
-        async for _ in live:
+    async with throttle(texts(), 0) as throttled:
+        async for _ in throttled:
             break
     assert closed == [True, True]
 
 
-async def test_a_failure_comes_after_what_was_said_and_unchanged() -> None:
-    clock, talk = FakeClock(), Talk()
+async def test_an_error_is_raised_unchanged_after_the_text_before_it() -> None:
+    clock, stream = FakeClock(), ControlledStream()
     broken = md.StreamBrokenError("cut off", partial="Good ev")
-    talk.say("Good ev", broken)
+    stream.send("Good ev", broken)
     seen = []
     with pytest.raises(md.StreamBrokenError) as caught:
-        async with throttle(talk, 1, clock=clock) as live:
-            async for snapshot in live:
+        async with throttle(stream, 1, clock=clock) as throttled:
+            async for snapshot in throttled:
                 seen.append((snapshot.text, snapshot.finished))
     assert caught.value is broken
     assert seen == [("Good ev", False)]
-    assert talk.left == 1
+    assert stream.exit_count == 1
 
 
-async def test_a_failure_at_once_is_raised_at_once() -> None:
+async def test_an_immediate_error_is_raised_without_a_snapshot() -> None:
     with pytest.raises(md.ConnectionFailedError):
         async with throttle(
             md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1))
             .model("m")
             .stream("hi")
-        ) as live:
-            async for _ in live:
+        ) as throttled:
+            async for _ in throttled:
                 pass
 
 
 @pytest.mark.parametrize("error", [LookupError("mine"), KeyboardInterrupt()])
-async def test_an_exception_in_the_callers_body_leaves_unchanged(error: BaseException) -> None:
-    talk = Talk()
-    talk.say("a")
+async def test_an_exception_in_the_body_is_raised_unchanged(error: BaseException) -> None:
+    stream = ControlledStream()
+    stream.send("a")
     with pytest.raises(type(error)) as caught:
-        async with throttle(talk) as live:
-            async for _ in live:
+        async with throttle(stream) as throttled:
+            async for _ in throttled:
                 raise error
     assert caught.value is error
-    assert talk.left == 1
+    assert stream.exit_count == 1
 
 
 @pytest.mark.parametrize("waits_for", ["an event", "the timer", "a heartbeat"])
-async def test_cancelling_leaves_nothing_behind(waits_for: str) -> None:
-    clock, talk = FakeClock(), Talk()
+async def test_cancellation_closes_the_stream(waits_for: str) -> None:
+    clock, stream = FakeClock(), ControlledStream()
     if waits_for == "the timer":
-        talk.say("a", "b")
-    live = throttle(talk, 1, heartbeat=5 if waits_for == "a heartbeat" else None, clock=clock)
-    async with shown(live) as seen:
-        await clock.settle()
+        stream.send("a", "b")
+    throttled = throttle(
+        stream, 1, heartbeat=5 if waits_for == "a heartbeat" else None, clock=clock
+    )
+    async with collected(throttled) as seen:
+        await clock.run_ready_tasks()
         if waits_for == "the timer":
-            talk.say("c")
-            await clock.settle()
+            stream.send("c")
+            await clock.run_ready_tasks()
         assert len(clock.waits) == (waits_for != "an event")
     assert clock.waits == []
     assert len(seen) == (waits_for == "the timer")
-    assert talk.left == 1
-    assert live._telling.finished
+    assert stream.exit_count == 1
+    assert throttled._task_stream.finished
     with pytest.raises(StopAsyncIteration):
-        await live.__anext__()
+        await throttled.__anext__()
 
 
-async def test_leaving_early_stops_the_call(anyio_backend: str) -> None:
+async def test_leaving_early_closes_the_stream(anyio_backend: str) -> None:
     stopped: list[bool] = []
 
     async def endless() -> AsyncIterator[str]:
@@ -292,38 +302,38 @@ async def test_leaving_early_stops_the_call(anyio_backend: str) -> None:
         import asyncio
 
         before = asyncio.all_tasks()
-    async with throttle(endless(), 0) as live:
-        assert (await live.__anext__()).text == "more"
+    async with throttle(endless(), 0) as throttled:
+        assert (await throttled.__anext__()).text == "more"
     assert stopped == [True]
     if anyio_backend == "asyncio":
         assert asyncio.all_tasks() == before
     gc.collect()
 
 
-async def test_a_stream_that_was_entered_before_is_left_to_its_owner() -> None:
+async def test_a_stream_that_was_entered_before_is_left_open() -> None:
     chat = md.Offline().model("rules")
-    async with chat.stream("hello there") as stream, throttle(stream, 0) as live:
-        last = [snapshot async for snapshot in live][-1]
+    async with chat.stream("hello there") as stream, throttle(stream, 0) as throttled:
+        last = [snapshot async for snapshot in throttled][-1]
     assert last.finished
     assert last.reply == stream.reply
     assert last.text == stream.reply.text
 
 
-async def test_a_stream_never_looked_at_is_never_opened() -> None:
-    talk = Talk()
-    async with throttle(talk):
+async def test_a_stream_that_is_not_iterated_is_not_entered() -> None:
+    stream = ControlledStream()
+    async with throttle(stream):
         pass
-    assert talk.entered_times == 0
+    assert stream.enter_count == 0
 
 
-async def test_it_is_used_once_and_inside_its_with() -> None:
-    live = throttle(Talk())
+async def test_a_throttled_stream_is_used_once_and_inside_its_block() -> None:
+    throttled = throttle(ControlledStream())
     with pytest.raises(RuntimeError):
-        await live.__anext__()
-    async with live:
+        await throttled.__anext__()
+    async with throttled:
         pass
     with pytest.raises(RuntimeError):
-        async with live:
+        async with throttled:
             pass
 
 
@@ -336,19 +346,21 @@ async def test_it_is_used_once_and_inside_its_with() -> None:
         ({"preview_interval": "5"}, "preview_interval"),
     ],
 )
-async def test_what_makes_no_sense_names_its_field(settings: dict[str, Any], field: str) -> None:
+async def test_an_invalid_argument_is_named_by_its_field(
+    settings: dict[str, Any], field: str
+) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        throttle_image(**{"stream": Talk(), **settings})
+        throttle_image(**{"stream": ControlledStream(), **settings})
     assert caught.value.field == field
 
 
-async def test_an_image_tells_its_steps_and_shows_few_previews(
+async def test_an_image_stream_gives_steps_and_few_previews(
     image: Callable[..., md.ImagePart],
 ) -> None:
-    clock, talk = FakeClock(), Talk()
+    clock, stream = FakeClock(), ControlledStream()
     first, second, third = (image(8, 8, color) for color in ("red", "green", "blue"))
     result = imagegen.Result((third,))
-    async with shown(throttle_image(talk, 1, preview_interval=5, clock=clock)) as seen:
+    async with collected(throttle_image(stream, 1, preview_interval=5, clock=clock)) as seen:
         for event in (
             imagegen.Queued(2),
             imagegen.Loading(),
@@ -356,19 +368,19 @@ async def test_an_image_tells_its_steps_and_shows_few_previews(
             imagegen.Preview(first),
             imagegen.Preview(second),
         ):
-            talk.say(event)
+            stream.send(event)
             await clock.advance(1)
-        talk.say(imagegen.Step(2, 9))
+        stream.send(imagegen.Step(2, 9))
         await clock.advance(1)
-        talk.say(imagegen.Preview(third))
+        stream.send(imagegen.Preview(third))
         await clock.advance(3)
-        talk.say(imagegen.Step(3, 9))
+        stream.send(imagegen.Step(3, 9))
         await clock.advance(1)
-        talk.say(imagegen.Preview(first), imagegen.Done(result))
-        talk.end()
+        stream.send(imagegen.Preview(first), imagegen.Done(result))
+        stream.end()
         await clock.advance(1)
-    told: list[ImageSnapshot] = seen
-    assert [snapshot.status for snapshot in told] == [
+    snapshots: list[ImageSnapshot] = seen
+    assert [snapshot.status for snapshot in snapshots] == [
         "waiting, number 2",
         "loading the model",
         "step 1 of 9",
@@ -377,8 +389,21 @@ async def test_an_image_tells_its_steps_and_shows_few_previews(
         "step 3 of 9",
         "step 3 of 9",
     ]
-    assert [snapshot.preview for snapshot in told] == [None, None, None, first, None, third, None]
-    assert (told[-1].result, told[-1].finished, told[-1].step, told[-1].total) == (
+    assert [snapshot.preview for snapshot in snapshots] == [
+        None,
+        None,
+        None,
+        first,
+        None,
+        third,
+        None,
+    ]
+    assert (
+        snapshots[-1].result,
+        snapshots[-1].finished,
+        snapshots[-1].step,
+        snapshots[-1].total,
+    ) == (
         result,
         True,
         3,
@@ -386,7 +411,7 @@ async def test_an_image_tells_its_steps_and_shows_few_previews(
     )
 
 
-async def test_it_goes_over_a_real_image_stream() -> None:
+async def test_a_real_image_stream_is_throttled() -> None:
     image_model = md.Offline().image_model("renderer")
     seen: list[ImageSnapshot] = []
     await collect(
@@ -396,6 +421,6 @@ async def test_it_goes_over_a_real_image_stream() -> None:
     assert (seen[-1].step, seen[-1].total) == (3, 3)
 
 
-async def test_a_chat_stream_is_no_image_stream() -> None:
+async def test_a_chat_stream_is_rejected_as_an_image_stream() -> None:
     with pytest.raises(md.InvalidRequestError):
         await collect(throttle_image(md.Offline().model("rules").stream("hi"), 0), [])  # type: ignore[arg-type]

@@ -1,9 +1,11 @@
-"""What a fault is, who runs it, and what is judged afterwards.
+"""Faults: their definition, the runners that try them, and the checks afterwards.
 
-A table `FAULTS` in any `faults_*.py` beside this file is found by `registry()`. Every fault is run over every event loop (asyncio, trio, the
-blocking form) and every carriage (our own sockets over httpcore and httpcore2, clients of httpx and httpx2): by default each fault once,
-the runners taking turns; all of them with `-m slow`. A provider has its default limits, and one try; `timeout` and other `settings` are for
-faults that hang on purpose or cannot be made otherwise.
+`registry()` finds a table `FAULTS` in every `faults_*.py` in this folder. A fault is tried with
+every event loop (asyncio, trio, the blocking API) and every HTTP library (our own sockets over
+httpcore and httpcore2, clients of httpx and httpx2). By default each fault is tried once, with the
+runners in rotation; with `-m slow` it is tried with all of them. A provider has its default limits
+and makes one attempt; `timeout` and other `settings` are for faults that hang on purpose or need
+them.
 """
 
 from __future__ import annotations
@@ -31,45 +33,52 @@ import trio
 import majordomo as md
 from majordomo.concurrency import portal
 from majordomo.llm import TextDelta
-from majordomo.transport import connection
-from majordomo.transport import http_transport as room
-from majordomo.transport import httpcore_compat as carrier
-from majordomo.transport import response as reply
-from majordomo.transport import socket_stream as socket
+from majordomo.transport import (
+    connection,
+    http_transport,
+    httpcore_compat,
+    response,
+    socket_stream,
+)
 from tests.support.chat_backends import BACKENDS, Backend
 from tests.support.chat_dialects import check
 from tests.support.loopback import Handler, Loopback, Peer, Seen
 
 ONCE = md.Retries(attempts=1)
-SLACK = 1.0  # seconds by which a call may end late on a busy machine; the promise of 0.2 s has tests of its own
-WITHIN = 10.0  # seconds for a fault that does not wait at all: far above what it takes, far below every default limit
-LEAVING = 5.0  # seconds for the server's own threads to end
+# How late a call may end on a busy machine. The guaranteed 0.2 s have tests of their own.
+SLACK_SECONDS = 1.0
+# For a fault without any wait: far above what it takes, far below every default limit.
+DEFAULT_LIMIT_SECONDS = 10.0
+# For the server's own threads to end.
+CLEANUP_SECONDS = 5.0
 MIB = 1 << 20
 
 
-# Who is asked
+# Calls
 
 
 @dataclass(frozen=True)
 class Call:
-    """One way to ask one provider. `fine` answers a request well, `check` knows that answer's value from any other.
+    """One call of one provider.
 
-    `sync` is the blocking form; None asks the same through the blocking form's own thread. Only requests that are `counted` are answered
-    with the fault: what a provider asks beside the call (whether a model loads) is answered by `fine` as well.
+    `respond` answers a request correctly, and `check` verifies the value of that answer. `sync` is
+    the blocking version; None runs `start` in the thread of the blocking API. Only requests for
+    which `counted` is true are answered with the fault; additional requests of the provider
+    (whether a model is loading) are answered by `respond`.
     """
 
     name: str
     connect: Callable[..., Any]
-    ask: Callable[[Any, Heard], Awaitable[Any]]
-    fine: Callable[[Peer, Seen], object]
+    start: Callable[[Any, Received], Awaitable[Any]]
+    respond: Callable[[Peer, Seen], object]
     check: Callable[[Any], object]
-    sync: Callable[[Any, Heard], Any] | None = None
+    sync: Callable[[Any, Received], Any] | None = None
     counted: Callable[[Seen], bool] = lambda seen: seen.method == "POST"
 
 
 @dataclass
-class Heard:
-    """What came before the end: text, and the events of any stream."""
+class Received:
+    """What a stream delivered before its end: text and events."""
 
     text: str = ""
     events: list[Any] = field(default_factory=list)
@@ -80,15 +89,15 @@ class Heard:
             self.text += event.text
 
 
-def _whole_answer(backend: Backend) -> Callable[[Peer, Seen], object]:
-    def answer(peer: Peer, seen: Seen) -> None:
+def _respond_with_reply(backend: Backend) -> Callable[[Peer, Seen], object]:
+    def respond(peer: Peer, seen: Seen) -> None:
         peer.reply({"running": []} if seen.method == "GET" else backend.dialect.whole)
 
-    return answer
+    return respond
 
 
-def _stream_answer(backend: Backend) -> Callable[[Peer, Seen], object]:
-    def answer(peer: Peer, seen: Seen) -> None:
+def _respond_with_stream(backend: Backend) -> Callable[[Peer, Seen], object]:
+    def respond(peer: Peer, seen: Seen) -> None:
         if seen.method == "GET":
             peer.reply({"running": []})
             return
@@ -96,25 +105,25 @@ def _stream_answer(backend: Backend) -> Callable[[Peer, Seen], object]:
         peer.chunk(backend.dialect.stream)
         peer.end()
 
-    return answer
+    return respond
 
 
 @functools.cache
-def whole_call(name: str) -> Call:
-    """A whole chat answer of the backend of this name in `chat_backends`."""
+def reply_call(name: str) -> Call:
+    """Return a chat call without streaming to a backend of `chat_backends`."""
     backend = chat_backend(name)
 
-    async def ask(provider: Any, heard: Heard) -> md.Reply:
+    async def start(provider: Any, received: Received) -> md.Reply:
         return await provider.model(backend.model).generate("hi")
 
-    def blocking(provider: Any, heard: Heard) -> md.Reply:
+    def blocking(provider: Any, received: Received) -> md.Reply:
         return provider.model(backend.model).generate_sync("hi")
 
     return Call(
         f"{name}",
         backend.connect,
-        ask,
-        _whole_answer(backend),
+        start,
+        _respond_with_reply(backend),
         functools.partial(check, backend.dialect),
         blocking,
     )
@@ -122,26 +131,26 @@ def whole_call(name: str) -> Call:
 
 @functools.cache
 def stream_call(name: str) -> Call:
-    """A streamed chat answer of the backend of this name in `chat_backends`."""
+    """Return a streamed chat call to a backend of `chat_backends`."""
     backend = chat_backend(name)
 
-    async def ask(provider: Any, heard: Heard) -> md.Reply:
+    async def start(provider: Any, received: Received) -> md.Reply:
         async with provider.model(backend.model).stream("hi") as stream:
             async for event in stream:
-                heard.add(event)
+                received.add(event)
         return stream.reply
 
-    def blocking(provider: Any, heard: Heard) -> md.Reply:
+    def blocking(provider: Any, received: Received) -> md.Reply:
         with provider.model(backend.model).stream_sync("hi") as stream:
             for event in stream:
-                heard.add(event)
+                received.add(event)
         return stream.reply
 
     return Call(
         f"{name} stream",
         backend.connect,
-        ask,
-        _stream_answer(backend),
+        start,
+        _respond_with_stream(backend),
         functools.partial(check, backend.dialect),
         blocking,
     )
@@ -151,50 +160,69 @@ def chat_backend(name: str) -> Backend:
     return next(backend for backend in BACKENDS if backend.name == name)
 
 
-# What is done to them
+# Faults
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`serve` answers the first counted request; all others are answered well. With `greets` it has the first connection, unread.
+    """A fault of a server and what is expected of the call.
 
-    `expect` is the error's exact class, several of them, or a judge that is given the `Outcome`. `kept`: whether the next call must
-    (True) or must not (False) come over the same connection. `heard`: the exact text that a stream has given before. `status`, `code`,
-    `retryable` and `words` (part of the message) are those of the error, where given. `hidden` stands nowhere in the error.
-    `mib`: how much memory the fault may cost at most. `only` says over which runners it makes sense, and why not over the others.
-    `foreign` is what is expected over httpx clients where that differs; `timeout` is for faults that hang on purpose.
+    `serve` answers the first counted request; all other requests are answered correctly. With
+    `greets` it gets the first connection before any request is read. `expect` is the exact class of
+    the error, several classes, or a judge that gets the `Outcome`.
     """
 
     family: str
     name: str
     serve: Callable[[Peer], object]
     expect: type[Exception] | tuple[type[Exception], ...] | Callable[[Outcome], object]
-    call: Call = field(default_factory=lambda: whole_call("openaicompatible"))
+    call: Call = field(default_factory=lambda: reply_call("openaicompatible"))
     greets: bool = False
     timeout: md.Timeout | None = None
+    """For faults that hang on purpose."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """More settings of the provider."""
     status: int | None = None
+    """The error's HTTP status."""
     code: str | None = None
+    """The error's code."""
     retryable: bool | None = None
-    words: str | None = None
+    """Whether the error is retryable."""
+    message: str | None = None
+    """A part of the error's message."""
     hidden: str | None = None
-    heard: str | None = None
+    """A text that must be nowhere in the error."""
+    received: str | None = None
+    """The exact text that a stream delivered before the error."""
     kept: bool | None = None
-    requests: int | None = None  # how many requests are counted before the next call
+    """Whether the next call must (True) or must not (False) use the same connection."""
+    requests: int | None = None
+    """How many requests are counted before the next call."""
     mib: int | None = None
+    """Limit for the memory that the fault costs, in MiB."""
     within: float | None = None
+    """Limit for the time that the call takes, in seconds."""
     only: Callable[[Runner], bool] = lambda runner: True
+    """The runners for which the fault makes sense."""
     foreign: type[Exception] | tuple[type[Exception], ...] | None = None
-    listen: Callable[[Handler], Loopback] = Loopback  # makes the server
+    """What is expected over httpx clients where that differs from `expect`."""
+    listen: Callable[[Handler], Loopback] = Loopback
+    """Creates the server."""
     url: Callable[[Loopback], str] = lambda server: server.url
-    trust: Callable[[], ssl.SSLContext] | None = None  # what the client trusts
-    around: Callable[[], contextlib.AbstractContextManager[None]] = (
-        contextlib.nullcontext
-    )  # what holds while it is tried
-    judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
-    next_works: bool = True  # False where there is nobody who could answer
-    heavy: bool = False  # too dear for every day: slow tests only
-    turns: bool = False  # what decides is no matter of event loops: one of our own carriages and one of somebody else's, in turns
+    """Returns the base URL that the client uses."""
+    trust: Callable[[], ssl.SSLContext] | None = None
+    """The client's TLS settings."""
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """A context manager that is entered for the time of the calls."""
+    judge_own: Callable[[Outcome], object] | None = None
+    """A judge for what holds over our own sockets only."""
+    next_works: bool = True
+    """False when no server can answer the next call."""
+    heavy: bool = False
+    """Too expensive for the ordinary run: slow tests only."""
+    rotates: bool = False
+    """The result does not depend on the event loop: try one of our own HTTP libraries and one httpx
+    client with one event loop, in rotation."""
 
     @property
     def id(self) -> str:
@@ -203,39 +231,45 @@ class Fault:
 
 @dataclass
 class Outcome:
-    """How the faulty call went, and the one after it."""
+    """What happened in the faulty call and in the next one."""
 
     fault: Fault
     runner: Runner
     error: BaseException | None
     value: Any
-    heard: Heard
+    received: Received
     seconds: float
-    requests: int  # counted, before the next call
+    requests: int
+    """Counted requests before the next call."""
     connections: int
-    peak: int  # bytes of memory, where it was measured
+    peak: int
+    """Peak memory in bytes; 0 when it was not measured."""
     next_error: BaseException | None = None
     next_value: Any = None
     connections_after: int = 0
 
 
-# Who runs them
+# Runners
 
 
 @dataclass(frozen=True)
 class Runner:
-    """`loop`: asyncio, trio or blocking. `carriage`: httpcore, httpcore2 (our own sockets), httpx or httpx2 (a client given to us)."""
+    """An event loop and an HTTP library.
+
+    `loop` is asyncio, trio or blocking. `library` is httpcore or httpcore2 (our own sockets), or
+    httpx or httpx2 (a client passed as transport).
+    """
 
     loop: str
-    carriage: str
+    library: str
 
     @property
     def id(self) -> str:
-        return f"{self.loop} over {self.carriage}"
+        return f"{self.loop} over {self.library}"
 
     @property
     def own(self) -> bool:
-        return self.carriage.startswith("httpcore")
+        return self.library.startswith("httpcore")
 
 
 def _installed(name: str) -> bool:
@@ -247,18 +281,21 @@ def _installed(name: str) -> bool:
 
 
 LOOPS = ("asyncio", "trio", "blocking")
-CARRIAGES = ("httpcore", "httpcore2", "httpx", "httpx2")
-ALL_RUNNERS = [Runner(loop, carriage) for carriage in CARRIAGES for loop in LOOPS]
-RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.carriage)]
+LIBRARIES = ("httpcore", "httpcore2", "httpx", "httpx2")
+ALL_RUNNERS = [Runner(loop, library) for library in LIBRARIES for loop in LOOPS]
+RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.library)]
 
 
-def quick(faults: Sequence[Fault]) -> Any:
-    """Each fault once, the runners taking turns; of those that only the dialects can tell apart, every second one."""
+def one_runner(faults: Sequence[Fault]) -> Any:
+    """Parametrize with each fault once, the runners in rotation.
+
+    Of the faults that only differ by dialect, every second one is used.
+    """
     cases = []
     light = [
         fault
         for number, fault in enumerate(faults)
-        if not fault.heavy and (number % 2 or not fault.turns)
+        if not fault.heavy and (number % 2 or not fault.rotates)
     ]
     for number, fault in enumerate(light):
         runners = [runner for runner in RUNNERS if fault.only(runner)]
@@ -267,8 +304,8 @@ def quick(faults: Sequence[Fault]) -> Any:
     return pytest.mark.parametrize(("fault", "runner"), cases)
 
 
-def whole_families(faults: Sequence[Fault]) -> Any:
-    """Each family over each runner."""
+def every_runner(faults: Sequence[Fault]) -> Any:
+    """Parametrize with each family of faults over each runner."""
     cases = []
     for family in dict.fromkeys(fault.family for fault in faults):
         for runner in RUNNERS:
@@ -283,17 +320,17 @@ def whole_families(faults: Sequence[Fault]) -> Any:
 
 
 def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -> list[Runner]:
-    """Over which runners the slow tests try the fault of this number."""
-    loop, carriages = LOOPS[number % len(LOOPS)], CARRIAGES[number % 2 :: 2]
+    """Return the runners with which the slow tests try the fault of this number."""
+    loop, libraries = LOOPS[number % len(LOOPS)], LIBRARIES[number % 2 :: 2]
     return [
         r
         for r in runners
-        if fault.only(r) and (not fault.turns or (r.loop == loop and r.carriage in carriages))
+        if fault.only(r) and (not fault.rotates or (r.loop == loop and r.library in libraries))
     ]
 
 
 def registry() -> dict[str, list[Fault]]:
-    """The table of every `faults_*.py` here, by the file's name."""
+    """Return the table of every `faults_*.py` in this folder, by file name."""
     files = sorted(Path(__file__).parent.glob("faults_*.py"))
     tables = {
         file.stem: importlib.import_module(f"tests.chaos.{file.stem}").FAULTS for file in files
@@ -304,22 +341,23 @@ def registry() -> dict[str, list[Fault]]:
 
 
 def run(fault: Fault, runner: Runner) -> Outcome:
-    """The faulty call and the next one, on an event loop of their own; then everything is judged."""
+    """Make the faulty call and the next one on their own event loop, then check everything."""
     if runner.loop == "blocking":
-        portal.run(anyio.lowlevel.checkpoint)  # its thread stays
+        # Start the thread of the blocking API first, because it stays.
+        portal.run(anyio.lowlevel.checkpoint)
     threads, sockets = set(threading.enumerate()), _sockets()
     server = fault.listen(_faulty(fault))
     try:
-        with _over(runner), fault.around():
+        with _use_library(runner), fault.around():
             outcome = (
-                _blocking(fault, runner, server)
+                _run_blocking(fault, runner, server)
                 if runner.loop == "blocking"
-                else _on_a_loop(fault, runner, server)
+                else _run_on_loop(fault, runner, server)
             )
     finally:
         server.close()
     judge(outcome)
-    _nothing_left(threads, sockets)
+    _check_nothing_left(threads, sockets)
     return outcome
 
 
@@ -329,43 +367,47 @@ def _faulty(fault: Fault) -> Handler:
             fault.serve(peer)
             return
         while (seen := peer.request()) is not None:
-            if fault.call.counted(seen) and not fault.greets and _counted(fault, peer.server) == 1:
+            if (
+                fault.call.counted(seen)
+                and not fault.greets
+                and _count_requests(fault, peer.server) == 1
+            ):
                 fault.serve(peer)
             else:
-                fault.call.fine(peer, seen)
+                fault.call.respond(peer, seen)
 
     return handler
 
 
-def _counted(fault: Fault, server: Loopback) -> int:
+def _count_requests(fault: Fault, server: Loopback) -> int:
     return sum(fault.call.counted(seen) for seen in server.seen)
 
 
 @contextlib.contextmanager
-def _over(runner: Runner) -> Iterator[None]:
-    """Our own sockets under this library's HTTP/1.1 connection: which one is chosen when the room is loaded, and here per fault."""
+def _use_library(runner: Runner) -> Iterator[None]:
+    """Use the runner's library for our own sockets instead of the one chosen at import."""
     if not runner.own:
         yield
         return
-    library = importlib.import_module(runner.carriage)
-    rooms = (carrier, room, connection, socket, reply)
+    library = importlib.import_module(runner.library)
+    modules = (httpcore_compat, http_transport, connection, socket_stream, response)
     with pytest.MonkeyPatch.context() as patch:
-        for module in rooms:
+        for module in modules:
             patch.setattr(module, "httpcore", library)
         yield
 
 
 @functools.cache
-def _public_trust() -> ssl.SSLContext:
+def _default_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
 def _client(fault: Fault, runner: Runner) -> Any:
-    """A client of the caller's own; None for our own sockets."""
+    """Return an httpx client for the provider; None for our own sockets."""
     if runner.own:
         return None
-    library = importlib.import_module(runner.carriage)
-    trust = fault.trust() if fault.trust is not None else _public_trust()
+    library = importlib.import_module(runner.library)
+    trust = fault.trust() if fault.trust is not None else _default_tls()
     return library.AsyncClient(trust_env=False, verify=trust, timeout=None)
 
 
@@ -380,61 +422,62 @@ def _provider(fault: Fault, server: Loopback, client: Any) -> Any:
     return fault.call.connect(fault.url(server), **settings)
 
 
-def _on_a_loop(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
-    async def story() -> Outcome:
+def _run_on_loop(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
+    async def run_calls() -> Outcome:
         client = _client(fault, runner)
-        tasks = _tasks(runner.loop)
+        tasks = _task_count(runner.loop)
         async with _provider(fault, server, client) as provider:
-            heard, error, value = Heard(), None, None
-            with _measured(fault) as peak:
-                began = time.monotonic()
+            received, error, value = Received(), None, None
+            with _measure_memory(fault) as peak:
+                started = time.monotonic()
                 try:
-                    value = await fault.call.ask(provider, heard)
+                    value = await fault.call.start(provider, received)
                 except Exception as caught:
                     error = caught
-                seconds = time.monotonic() - began
-            outcome = _outcome(fault, runner, server, error, value, heard, seconds, peak)
+                seconds = time.monotonic() - started
+            outcome = _outcome(fault, runner, server, error, value, received, seconds, peak)
             if fault.next_works:
                 try:
-                    outcome.next_value = await fault.call.ask(provider, Heard())
+                    outcome.next_value = await fault.call.start(provider, Received())
                 except Exception as caught:
                     outcome.next_error = caught
             outcome.connections_after = server.connections
         if client is not None:
             await client.aclose()
-        with anyio.move_on_after(1):  # a client's own pool may still be closing
-            while _tasks(runner.loop) != tasks:
+        # The connection pool of a client may still be closing.
+        with anyio.move_on_after(1):
+            while _task_count(runner.loop) != tasks:
                 await anyio.sleep(0.002)
-        assert _tasks(runner.loop) == tasks, "a task is left"
+        assert _task_count(runner.loop) == tasks, "a task is still running"
         return outcome
 
-    return anyio.run(story, backend=runner.loop)
+    return anyio.run(run_calls, backend=runner.loop)
 
 
-def _blocking(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
+def _run_blocking(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
     async def make() -> Any:
         return _client(fault, runner)
 
     client = portal.run(make)
     with _provider(fault, server, client) as provider:
 
-        def ask(heard: Heard) -> Any:
+        def start(received: Received) -> Any:
             if fault.call.sync is not None:
-                return fault.call.sync(provider, heard)
-            return portal.run(lambda: fault.call.ask(provider, heard))
+                return fault.call.sync(provider, received)
+            return portal.run(lambda: fault.call.start(provider, received))
 
-        heard, error, value = Heard(), None, None
-        with _measured(fault) as peak:
-            began = time.monotonic()
+        received, error, value = Received(), None, None
+        with _measure_memory(fault) as peak:
+            started = time.monotonic()
             try:
-                value = ask(heard)
+                value = start(received)
             except Exception as caught:
                 error = caught
-            seconds = time.monotonic() - began
-        outcome = _outcome(fault, runner, server, error, value, heard, seconds, peak)
+            seconds = time.monotonic() - started
+        outcome = _outcome(fault, runner, server, error, value, received, seconds, peak)
         if fault.next_works:
             try:
-                outcome.next_value = ask(Heard())
+                outcome.next_value = start(Received())
             except Exception as caught:
                 outcome.next_error = caught
         outcome.connections_after = server.connections
@@ -449,7 +492,7 @@ def _outcome(
     server: Loopback,
     error: BaseException | None,
     value: Any,
-    heard: Heard,
+    received: Received,
     seconds: float,
     peak: list[int],
 ) -> Outcome:
@@ -458,16 +501,16 @@ def _outcome(
         runner,
         error,
         value,
-        heard,
+        received,
         seconds,
-        _counted(fault, server),
+        _count_requests(fault, server),
         server.connections,
         peak[0] if peak else 0,
     )
 
 
 @contextlib.contextmanager
-def _measured(fault: Fault) -> Iterator[list[int]]:
+def _measure_memory(fault: Fault) -> Iterator[list[int]]:
     peak: list[int] = []
     if fault.mib is None:
         yield peak
@@ -480,7 +523,7 @@ def _measured(fault: Fault) -> Iterator[list[int]]:
         tracemalloc.stop()
 
 
-def _tasks(loop: str) -> int:
+def _task_count(loop: str) -> int:
     return (
         trio.lowlevel.current_statistics().tasks_living
         if loop == "trio"
@@ -488,20 +531,21 @@ def _tasks(loop: str) -> int:
     )
 
 
-# What is judged
+# Checks
 
 
 def judge(outcome: Outcome) -> None:
+    """Check the outcome against what the fault expects."""
     fault, error = outcome.fault, outcome.error
     expect = fault.expect
     if fault.foreign is not None and not outcome.runner.own:
         expect = fault.foreign
     if isinstance(expect, (type, tuple)):
         kinds = expect if isinstance(expect, tuple) else (expect,)
-        assert error is not None, f"it was answered with {outcome.value!r}"
+        assert error is not None, f"no error; the call returned {outcome.value!r}"
         if type(error) not in kinds:
             raise AssertionError(
-                f"{type(error).__name__} is none of {[kind.__name__ for kind in kinds]}: {error}"
+                f"{type(error).__name__} is not one of {[kind.__name__ for kind in kinds]}: {error}"
             ) from error
     if error is not None:
         _judge_error(fault, error)
@@ -509,14 +553,14 @@ def judge(outcome: Outcome) -> None:
         expect(outcome)
     if fault.judge_own is not None and outcome.runner.own:
         fault.judge_own(outcome)
-    limit = fault.within if fault.within is not None else WITHIN
+    limit = fault.within if fault.within is not None else DEFAULT_LIMIT_SECONDS
     if fault.timeout is not None and fault.timeout.total is not None:
-        limit = fault.timeout.total + SLACK
+        limit = fault.timeout.total + SLACK_SECONDS
     assert outcome.seconds < limit, f"it took {outcome.seconds:.2f} s"
-    if fault.heard is not None:
-        assert outcome.heard.text == fault.heard
+    if fault.received is not None:
+        assert outcome.received.text == fault.received
         if isinstance(error, md.StreamBrokenError):
-            assert error.partial.text == fault.heard
+            assert error.partial.text == fault.received
     if fault.requests is not None:
         assert outcome.requests == fault.requests
     if fault.mib is not None:
@@ -527,55 +571,51 @@ def judge(outcome: Outcome) -> None:
         fault.call.check(outcome.next_value)
     if fault.kept is not None:
         assert (outcome.connections_after == outcome.connections) is fault.kept, (
-            "is the connection kept?"
+            "the connection was kept, or closed, against expectation"
         )
 
 
 def _judge_error(fault: Fault, error: BaseException) -> None:
     if not isinstance(error, md.MajordomoError):
-        raise AssertionError(f"a foreign {type(error).__name__}") from error
+        raise AssertionError(f"{type(error).__name__} is not a MajordomoError") from error
     assert error.message.isprintable() and 0 < len(error.message) <= 2048
     assert error.__cause__ is None or isinstance(error.__cause__, md.MajordomoError)
-    assert error.provider, "it does not say whom it is about"
+    assert error.provider, "the error has no provider"
     for name in ("status", "code", "retryable"):
-        wanted = getattr(fault, name)
-        assert wanted is None or getattr(error, name) == wanted, (
+        expected = getattr(fault, name)
+        assert expected is None or getattr(error, name) == expected, (
             f"{name} is {getattr(error, name)!r}: {error}"
         )
-    if fault.words is not None:
-        assert fault.words in error.message, error.message
+    if fault.message is not None:
+        assert fault.message in error.message, error.message
     if fault.hidden is not None:
         assert fault.hidden not in f"{error!r} {error} {error.to_dict()}"
 
 
-def _nothing_left(threads: set[threading.Thread], sockets: set[int]) -> None:
-    """The server may still be closing its own."""
-    ours = (
-        "majordomo-portal",
-        "asyncio_",
-        "AnyIO worker",
-        "Trio thread",
-    )  # threads of the portal's loop, and trio's idle ones
-    end = time.monotonic() + LEAVING
+def _check_nothing_left(threads: set[threading.Thread], sockets: set[int]) -> None:
+    """Check that no socket and no thread is left; the server may need time to close its own."""
+    # Threads of the portal's event loop, and idle threads of trio.
+    permanent = ("majordomo-portal", "asyncio_", "AnyIO worker", "Trio thread")
+    end = time.monotonic() + CLEANUP_SECONDS
     while True:
         left = [
             thread.name
             for thread in set(threading.enumerate()) - threads
-            if not thread.name.startswith(ours)
+            if not thread.name.startswith(permanent)
         ]
-        open_still = _sockets() - sockets
-        if not left and not open_still:
+        open_sockets = _sockets() - sockets
+        if not left and not open_sockets:
             return
-        assert time.monotonic() < end, f"left behind: {len(open_still)} sockets, threads {left}"
+        assert time.monotonic() < end, f"left behind: {len(open_sockets)} sockets, threads {left}"
         time.sleep(0.002)
 
 
 def _sockets() -> set[int]:
-    """The sockets of this process, by the numbers that the system gives them."""
-    found = set()
+    """Return the inode numbers of this process's sockets."""
+    sockets = set()
     for name in os.listdir("/dev/fd"):
         with contextlib.suppress(OSError):
-            seen = os.fstat(int(name))
-            if stat.S_ISSOCK(seen.st_mode):
-                found.add(seen.st_ino)
-    return found
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                sockets.add(status.st_ino)
+    return sockets

@@ -1,4 +1,7 @@
-"""Whole answers with a status of success that are none: JSON that is broken, deep, of another shape, or a web page; and odd ones that are fine."""
+"""Faults of response bodies with a success status.
+
+The body is broken JSON, deeply nested, of another shape or an HTML page; or unusual but valid.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import majordomo as md
-from tests.chaos.fault import Call, Fault, Outcome, chat_backend, stream_call, whole_call
+from tests.chaos.fault import Call, Fault, Outcome, chat_backend, reply_call, stream_call
 from tests.chaos.server_behaviors import fine_or, is_fine, stays
 from tests.support.chat_backends import Backend
 from tests.support.loopback import whole
@@ -17,53 +20,53 @@ DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
 UNREADABLE = (md.BadResponseError, md.BackendError)
 
 
-def garbage(backend: Backend) -> dict[str, bytes]:
+def invalid_bodies(backend: Backend) -> dict[str, bytes]:
     text = json.dumps(backend.dialect.whole)
     deep = json.loads(text)
     deep["extra"] = functools.reduce(lambda inner, _: [inner], range(200), [])
     return {
-        "a web page": b"<html>hi</html>",
-        "nothing": b"",
-        "blanks": b" \n ",
+        "an HTML page": b"<html>hi</html>",
+        "an empty body": b"",
+        "whitespace": b" \n ",
         "null": b"null",
         "a list": b"[]",
         "a list of one answer": f"[{text}]".encode(),
         "a number": b"5",
         "a text": b'"hi"',
-        "words": b"all is well",
+        "plain text": b"all is well",
         "an empty object": b"{}",
-        "half": text[: len(text) // 2].encode(),
+        "half of it": text[: len(text) // 2].encode(),
         "all but the end": text[:-1].encode(),
-        "two": (text + text).encode(),
+        "two responses": (text + text).encode(),
         "a comma at its end": (text[:-1] + ",}").encode(),
         "a comment": (text[:-1] + "/* */}").encode(),
         "single quotes": text.replace('"', "'").encode(),
         "UTF-16": text.encode("utf-16"),
-        "deep": json.dumps(deep).encode(),
-        "deeper": b'{"a":' * 100_000,
-        "deep lists": b"[" * 1_000_000,
+        "200 nested lists": json.dumps(deep).encode(),
+        "100,000 nested objects": b'{"a":' * 100_000,
+        "1,000,000 nested lists": b"[" * 1_000_000,
         "a number of 5,000 digits": text[:-1].encode() + b', "n": ' + b"9" * 5000 + b"}",
-        "half a character": text.replace("Gr\\u00fc", "\\ud800").encode(),
-        "no text": text.encode().replace(b"Gr\\u00fc", b"\xff"),
+        "a lone surrogate": text.replace("Gr\\u00fc", "\\ud800").encode(),
+        "invalid UTF-8": text.encode().replace(b"Gr\\u00fc", b"\xff"),
         "an error": b'{"error": {"message": "boom", "code": 500}}',
-        "an error in words": b'{"error": "boom"}',
-        "an error of another kind": b'{"type": "error", "error": {"type": "x"}}',
-        # Where arguments are an object, and not a text that the model may get wrong
+        "an error as text": b'{"error": "boom"}',
+        "an error of another format": b'{"type": "error", "error": {"type": "x"}}',
+        # Only where arguments are an object; a text of arguments may be invalid JSON.
         **(
-            {"a number that is none": text.replace('{"what": "fox"}', '{"what": NaN}').encode()}
+            {"NaN in arguments": text.replace('{"what": "fox"}', '{"what": NaN}').encode()}
             if '{"what": "fox"}' in text
             else {}
         ),
     }
 
 
-def odd(backend: Backend) -> dict[str, bytes]:
-    """What a strict reader could refuse."""
+def ambiguous_bodies(backend: Backend) -> dict[str, bytes]:
+    """Bodies that a strict parser may refuse."""
     text = json.dumps(backend.dialect.whole)
     first = next(iter(backend.dialect.whole))
     return {
         "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
-        "a key twice": f"{{{json.dumps(first)}: 7, {text[1:]}".encode(),
+        "a duplicate key": f"{{{json.dumps(first)}: 7, {text[1:]}".encode(),
         "NaN in an unknown field": f'{{"new": NaN, {text[1:]}'.encode(),
         "1e999 in an unknown field": f'{{"new": 1e999, {text[1:]}'.encode(),
         "a lone surrogate in an unknown field": f'{{"new": "\\ud800", {text[1:]}'.encode(),
@@ -71,21 +74,26 @@ def odd(backend: Backend) -> dict[str, bytes]:
     }
 
 
-def good(backend: Backend) -> dict[str, bytes]:
+def valid_bodies(backend: Backend) -> dict[str, bytes]:
     text = json.dumps(backend.dialect.whole)
     return {
-        "blanks around it": b" \r\n\t" + text.encode() + b"\n\n",
-        "letters as they are": json.dumps(backend.dialect.whole, ensure_ascii=False).encode(),
+        "whitespace around it": b" \r\n\t" + text.encode() + b"\n\n",
+        "unescaped non-ASCII letters": json.dumps(
+            backend.dialect.whole, ensure_ascii=False
+        ).encode(),
         "many unknown fields": (
             text[:-1] + "".join(f', "x{number}": [{number}]' for number in range(1000)) + "}"
         ).encode(),
-        "spread over lines": json.dumps(backend.dialect.whole, indent=8).encode(),
-        "a megabyte of blanks": text.encode() + b" " * (1 << 20),
+        "indented over many lines": json.dumps(backend.dialect.whole, indent=8).encode(),
+        "a megabyte of spaces": text.encode() + b" " * (1 << 20),
     }
 
 
-def _answer_or_typed(outcome: Outcome) -> None:
-    """A field of another type is left out, or the answer is refused; whatever it is, it is a reply through and through."""
+def _valid_reply_or_typed_error(outcome: Outcome) -> None:
+    """Judge that a field of another type is dropped, or that the response is refused.
+
+    A reply has only values of the documented types.
+    """
     if outcome.error is None:
         reply = outcome.value
         assert isinstance(reply.text, str) and isinstance(reply.model, str)
@@ -97,79 +105,86 @@ def _answer_or_typed(outcome: Outcome) -> None:
         )
 
 
-def _of(name: str) -> list[Fault]:
+def _faults_of(name: str) -> list[Fault]:
     backend = chat_backend(name)
-    whole_one, streamed = whole_call(name), stream_call(name)
-    bodies = garbage(backend)
-    made = [
+    call_without_stream, streamed_call = reply_call(name), stream_call(name)
+    bodies = invalid_bodies(backend)
+    faults = [
         Fault(
-            "bodies that are no answer",
-            f"{name}, {told}",
+            "bodies that are not a response",
+            f"{name}, {description}",
             stays(whole(body)),
             UNREADABLE,
-            whole_one,
+            call_without_stream,
         )
-        for told, body in bodies.items()
+        for description, body in bodies.items()
     ]
-    made += [
+    faults += [
         Fault(
-            "bodies that are no stream",
-            f"{name}, {told}",
-            stays(whole(bodies[told])),
+            "bodies that are not a stream",
+            f"{name}, {description}",
+            stays(whole(bodies[description])),
             UNREADABLE,
-            streamed,
+            streamed_call,
         )
-        for told in (
-            "a web page",
-            "nothing",
+        for description in (
+            "an HTML page",
+            "an empty body",
             "null",
-            "words",
+            "plain text",
             "an empty object",
-            "half",
-            "deeper",
+            "half of it",
+            "100,000 nested objects",
             "an error",
-            "an error in words",
+            "an error as text",
         )
     ]
-    call = whole_call(name)
-    made += [
+    call = reply_call(name)
+    faults += [
         Fault(
-            "odd bodies",
-            f"{call.name}, {told}",
+            "unusual bodies",
+            f"{call.name}, {description}",
             stays(whole(body)),
             fine_or(md.BadResponseError),
             call,
             kept=True,
         )
-        for told, body in odd(backend).items()
+        for description, body in ambiguous_bodies(backend).items()
     ]
-    made += [
-        Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), is_fine, call, kept=True)
-        for told, body in good(backend).items()
+    faults += [
+        Fault(
+            "unusual bodies",
+            f"{call.name}, {description}",
+            stays(whole(body)),
+            is_fine,
+            call,
+            kept=True,
+        )
+        for description, body in valid_bodies(backend).items()
     ]
     others: tuple[Any, ...] = (7, None, [None], "x", {"a": [1]}, [], True, -1.5)
     for number, field in enumerate(backend.dialect.whole):
         value = others[(number + len(name)) % len(others)]
         body = whole({**backend.dialect.whole, field: value})
-        made.append(
+        faults.append(
             Fault(
                 "fields of another type",
                 f"{name}, {json.dumps(value)} as {field}",
                 stays(body),
-                _answer_or_typed,
+                _valid_reply_or_typed_error,
                 call,
             )
         )
-    return made
+    return faults
 
 
-def _types(call: Call, dialect: str) -> list[Fault]:
-    """A good body whose header says that it is something else: what counts is what it is."""
+def _content_type_faults(call: Call, dialect: str) -> list[Fault]:
+    """A valid body with another content type: only the body counts."""
     body = json.dumps(chat_backend(dialect).dialect.whole).encode()
     return [
         Fault(
-            "odd bodies",
-            f"{call.name}, said to be {kind!r}",
+            "unusual bodies",
+            f"{call.name}, content type {kind!r}",
             stays(whole(body, headers={"content-type": kind})),
             is_fine,
             call,
@@ -184,7 +199,7 @@ def _types(call: Call, dialect: str) -> list[Fault]:
     ]
 
 
-_ALL = [fault for name in DIALECTS for fault in _of(name)] + _types(
-    whole_call("openaicompatible"), "openaicompatible"
+_ALL = [fault for name in DIALECTS for fault in _faults_of(name)] + _content_type_faults(
+    reply_call("openaicompatible"), "openaicompatible"
 )
-FAULTS = [replace(fault, turns=True) for fault in _ALL]
+FAULTS = [replace(fault, rotates=True) for fault in _ALL]

@@ -1,4 +1,4 @@
-"""Connections that cannot be made, and such as break: at each stage, closed, reset or half-closed; TLS; names."""
+"""Faults of connections: refused, broken at each stage, TLS and name resolution."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ WHOLE = whole(BODY)
 HEAD = WHOLE[: -len(BODY)]
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
-# Where it breaks: what the server has said before
+# The stage at which the connection breaks, and the bytes that the server has sent by then.
 STAGES = {
-    "without a word": b"",
-    "in the first line": b"HTTP/1.1 2",
-    "in the head": HEAD[:40],
-    "behind the head": HEAD,
+    "before any byte": b"",
+    "in the status line": b"HTTP/1.1 2",
+    "in the headers": HEAD[:40],
+    "after the headers": HEAD,
     "in the body": WHOLE[:-20],
     "before the last byte": WHOLE[:-1],
-    "behind the head of chunks": CHUNKED,
-    "in a chunk's number": CHUNKED + b"1",
+    "after the headers of a chunked body": CHUNKED,
+    "in a chunk size": CHUNKED + b"1",
     "in a chunk": CHUNKED + chunked(BODY)[:50],
     "between chunks": CHUNKED + chunked(BODY),
     "in the last chunk": CHUNKED + chunked(BODY) + b"0\r\n",
@@ -53,31 +53,35 @@ BREAKS = [
     Fault(
         "connections that break",
         f"{end} {stage}",
-        sends(said, then=how),
+        sends(sent, then=end_connection),
         LOST,
         retryable=True,
         kept=False,
         requests=1,
     )
-    for stage, said in STAGES.items()
-    for end, how in ENDS.items()
+    for stage, sent in STAGES.items()
+    for end, end_connection in ENDS.items()
 ]
 
-# A whole answer is one, whatever becomes of its connection (a reset may overtake it, so it is none of these)
+# A complete response is valid whatever happens to its connection afterwards. A reset is not tried
+# here, because it may overtake the response.
 BREAKS += [
     Fault(
         "connections that break",
-        f"{end} behind {name}",
-        sends(said, then=ENDS[end]),
+        f"{end} after {name}",
+        sends(sent, then=ENDS[end]),
         is_fine,
         kept=False,
     )
-    for name, said in (("a whole answer", WHOLE), ("the last chunk", CHUNKED + chunked(BODY, b"")))
+    for name, sent in (
+        ("a complete response", WHOLE),
+        ("the last chunk", CHUNKED + chunked(BODY, b"")),
+    )
     for end in ("closed", "half-closed")
 ]
 
 
-def _reads(size: int) -> Callable[[Peer], None]:
+def _reset_after_reading(size: int) -> Callable[[Peer], None]:
     def serve(peer: Peer) -> None:
         if size:
             peer.socket.recv(size)
@@ -93,8 +97,11 @@ def _deaf(peer: Peer) -> None:
     peer.wait_for_close(5)
 
 
-def _tidy(runner: Runner) -> bool:
-    """httpx leaves the generator of a body half sent to the collector, of which trio warns."""
+def _not_httpx_with_trio(runner: Runner) -> bool:
+    """Exclude httpx with trio.
+
+    httpx leaves the generator of a half-sent body to the garbage collector, and trio warns.
+    """
     return runner.own or runner.loop != "trio"
 
 
@@ -107,20 +114,20 @@ GREETINGS = [
         greets=True,
         retryable=True,
         kept=False,
-        only=_tidy,
+        only=_not_httpx_with_trio,
     )
     for name, serve in {
         "closed as soon as accepted": Peer.close,
         "reset as soon as accepted": Peer.reset,
-        "reset behind a byte of the request": _reads(1),
-        "reset behind half the request": _reads(100),
+        "reset after a byte of the request": _reset_after_reading(1),
+        "reset after half the request": _reset_after_reading(100),
         "garbage before the request": sends(b"220 mail.example.test ESMTP\r\n"),
     }.items()
 ]
 
 
-def _early(peer: Peer) -> None:
-    """The answer is there before the request."""
+def _respond_before_request(peer: Peer) -> None:
+    """Send the response before the request arrives."""
     peer.send(WHOLE)
     peer.request()
     while peer.request() is not None:
@@ -130,25 +137,25 @@ def _early(peer: Peer) -> None:
 GREETINGS.append(
     Fault(
         "connections that break",
-        "an answer before the request",
-        _early,
+        "a response before the request",
+        _respond_before_request,
         lambda outcome: None,
         greets=True,
     )
 )
 
 
-# Nobody there
+# No server
 
 
-def _closed(handler: Handler) -> Loopback:
+def _closed_server(handler: Handler) -> Loopback:
     server = Loopback(handler)
     server.close()
     return server
 
 
-class _Full(Loopback):
-    """A server that accepts nobody, and whose line of those who wait is full."""
+class _FullBacklog(Loopback):
+    """A server that accepts no connection and whose backlog is full."""
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(handler)
@@ -158,25 +165,26 @@ class _Full(Loopback):
         self._socket.listen(0)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._waiting = [socket.socket() for _ in range(4)]
-        for one in self._waiting:
-            one.setblocking(False)
+        self._pending = [socket.socket() for _ in range(4)]
+        for pending in self._pending:
+            pending.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                one.connect(("127.0.0.1", self.port))
+                pending.connect(("127.0.0.1", self.port))
 
     def close(self) -> None:
         super().close()
-        for one in self._waiting:
-            one.close()
+        for pending in self._pending:
+            pending.close()
 
 
 def never(peer: Peer) -> None:
-    raise AssertionError("nobody is asked")
+    """Fail: no request may arrive."""
+    raise AssertionError("no request may arrive")
 
 
-def _nobody(name: str, kind: type[Exception], **more: Any) -> Fault:
+def _unreachable(name: str, kind: type[Exception], **more: Any) -> Fault:
     return Fault(
-        "nobody there",
+        "unreachable servers",
         name,
         never,
         kind,
@@ -185,22 +193,24 @@ def _nobody(name: str, kind: type[Exception], **more: Any) -> Fault:
 
 
 @contextlib.contextmanager
-def _resolving(found: Callable[[str, int], list[Any]]) -> Iterator[None]:
-    """Names are looked up here, not on the network."""
+def _use_resolver(resolve: Callable[[str, int], list[Any]]) -> Iterator[None]:
+    """Resolve names under `.test` with a function instead of the network."""
     real = socket.getaddrinfo
 
     def look_up(
         host: Any,
         port: Any,
         family: int = 0,
-        type: int = 0,
+        type: int = 0,  # noqa: A002 - the name of the parameter of socket.getaddrinfo
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
-        # trio asks in its own thread whether it is a number, and only then in another one
-        asked = name and name.endswith(".test") and not flags & socket.AI_NUMERICHOST
-        return found(name, int(port)) if asked else real(host, port, family, type, proto, flags)
+        # trio asks in its own thread whether it is a number, and only then in another pending
+        is_lookup = name and name.endswith(".test") and not flags & socket.AI_NUMERICHOST
+        return (
+            resolve(name, int(port)) if is_lookup else real(host, port, family, type, proto, flags)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", look_up)
@@ -215,75 +225,114 @@ def _v6(port: int) -> Any:
     return (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
 
 
-def _unknown(name: str, port: int) -> list[Any]:
+def _resolve_unknown(name: str, port: int) -> list[Any]:
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
-def _failing(name: str, port: int) -> list[Any]:
+def _resolve_failing(name: str, port: int) -> list[Any]:
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
-def _slow(name: str, port: int) -> list[Any]:
+def _resolve_slowly(name: str, port: int) -> list[Any]:
     threading.Event().wait(0.6)
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
-def _named(found: Callable[[str, int], list[Any]]) -> dict[str, Any]:
+def _with_resolver(resolve: Callable[[str, int], list[Any]]) -> dict[str, Any]:
     return {
         "url": lambda server: f"http://backend.test:{server.port}",
-        "around": lambda: _resolving(found),
+        "around": lambda: _use_resolver(resolve),
     }
 
 
-NOBODY = [
-    _nobody("refused", md.ConnectionFailedError, listen=_closed, judge_own=lambda outcome: _says(outcome, "refused")),
-    _nobody("a line that is full", md.DeadlineExceededError, listen=_Full, timeout=md.Timeout(connect=0.3, total=0.6)),
-    _nobody("a name that nobody has", md.ConnectionFailedError, **_named(_unknown)),
-    _nobody("a name server that fails", md.ConnectionFailedError, **_named(_failing)),
-    _nobody("a name server that is slow", md.DeadlineExceededError, **_named(_slow), timeout=md.Timeout(connect=0.2, total=0.4)),
-    _nobody("a name without addresses", md.ConnectionFailedError, **_named(lambda name, port: []), only=lambda runner: runner.own),
-    _nobody("both addresses refuse", md.ConnectionFailedError, listen=_closed, **_named(lambda name, port: [_v6(port), _v4("127.0.0.1", port)])),
-    Fault(
-        "nobody there", "IPv6 refuses, IPv4 does not", lambda peer: peer.send(WHOLE), is_fine, kept=True,
-        **_named(lambda name, port: [_v6(port), _v4("127.0.0.1", port)]),
+UNREACHABLE = [
+    _unreachable(
+        "refused",
+        md.ConnectionFailedError,
+        listen=_closed_server,
+        judge_own=lambda outcome: _check_message(outcome, "refused"),
+    ),
+    _unreachable(
+        "a full backlog",
+        md.DeadlineExceededError,
+        listen=_FullBacklog,
+        timeout=md.Timeout(connect=0.3, total=0.6),
+    ),
+    _unreachable("an unknown name", md.ConnectionFailedError, **_with_resolver(_resolve_unknown)),
+    _unreachable(
+        "a failing name server", md.ConnectionFailedError, **_with_resolver(_resolve_failing)
+    ),
+    _unreachable(
+        "a slow name server",
+        md.DeadlineExceededError,
+        **_with_resolver(_resolve_slowly),
+        timeout=md.Timeout(connect=0.2, total=0.4),
+    ),
+    _unreachable(
+        "a name without addresses",
+        md.ConnectionFailedError,
+        **_with_resolver(lambda name, port: []),
+        only=lambda runner: runner.own,
+    ),
+    _unreachable(
+        "both addresses refuse",
+        md.ConnectionFailedError,
+        listen=_closed_server,
+        **_with_resolver(lambda name, port: [_v6(port), _v4("127.0.0.1", port)]),
     ),
     Fault(
-        "nobody there", "the first of two addresses refuses", lambda peer: peer.send(WHOLE), is_fine, kept=True,
-        **_named(lambda name, port: [_v4("127.0.0.2", port), _v4("127.0.0.1", port)]),
+        "unreachable servers",
+        "IPv6 refuses, IPv4 does not",
+        lambda peer: peer.send(WHOLE),
+        is_fine,
+        kept=True,
+        **_with_resolver(lambda name, port: [_v6(port), _v4("127.0.0.1", port)]),
     ),
-]  # fmt: skip
+    Fault(
+        "unreachable servers",
+        "the first of two addresses refuses",
+        lambda peer: peer.send(WHOLE),
+        is_fine,
+        kept=True,
+        **_with_resolver(lambda name, port: [_v4("127.0.0.2", port), _v4("127.0.0.1", port)]),
+    ),
+]
 
 
 # TLS
 
-OURS = "ours"
+TRUSTED = "trusted"
 
 
 @functools.cache
-def _authority(name: str) -> trustme.CA:
+def _certificate_authority(name: str) -> trustme.CA:
     return trustme.CA()
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def _client_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    _authority(OURS).configure_trust(context)
+    _certificate_authority(TRUSTED).configure_trust(context)
     return context
 
 
-def _secured(*names: str, authority: str = OURS, **more: Any) -> Callable[[Handler], Loopback]:
-    """A server with TLS whose certificate is for these names."""
+def _tls_server(
+    *names: str, authority: str = TRUSTED, **more: Any
+) -> Callable[[Handler], Loopback]:
+    """Return a function that creates a TLS server with a certificate for these names."""
 
     def listen(handler: Handler) -> Loopback:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _authority(authority).issue_cert(*(names or ("127.0.0.1",)), **more).configure_cert(context)
+        _certificate_authority(authority).issue_cert(
+            *(names or ("127.0.0.1",)), **more
+        ).configure_cert(context)
         return Loopback(handler, context)
 
     return listen
 
 
-class _Refusing(Loopback):
-    """A TLS server without a certificate, and so without a cipher that both know."""
+class _WithoutCertificate(Loopback):
+    """A TLS server without a certificate, and so without a common cipher."""
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(handler, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -292,28 +341,37 @@ class _Refusing(Loopback):
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 
-def _untrusted(name: str, listen: Callable[[Handler], Loopback], words: str) -> Fault:
+def _untrusted(name: str, listen: Callable[[Handler], Loopback], text: str) -> Fault:
     return Fault(
-        "TLS", name, never, md.ConnectionFailedError, listen=listen, trust=_trust, next_works=False, requests=0,
-        retryable=False, judge_own=lambda outcome: _says(outcome, words), code="TLS_FAILED",
-    )  # fmt: skip
+        "TLS",
+        name,
+        never,
+        md.ConnectionFailedError,
+        listen=listen,
+        trust=_client_tls,
+        next_works=False,
+        requests=0,
+        retryable=False,
+        judge_own=lambda outcome: _check_message(outcome, text),
+        code="TLS_FAILED",
+    )
 
 
-def _says(outcome: Any, words: str) -> None:
-    """Over our own sockets the reason is told."""
-    assert words in outcome.error.message, outcome.error.message
+def _check_message(outcome: Any, text: str) -> None:
+    """Check the reason in the message, which only our own sockets give."""
+    assert text in outcome.error.message, outcome.error.message
 
 
-def _plain_url(server: Loopback) -> str:
+def _http_url(server: Loopback) -> str:
     return server.url.replace("https:", "http:")
 
 
-def _secure_url(server: Loopback) -> str:
+def _https_url(server: Loopback) -> str:
     return server.url.replace("http:", "https:")
 
 
-def _secret_stage(data: bytes) -> Callable[[Peer], None]:
-    """The connection breaks below TLS, without a farewell."""
+def _cut_below_tls(data: bytes) -> Callable[[Peer], None]:
+    """Break the connection below TLS, without a close_notify alert."""
 
     def serve(peer: Peer) -> None:
         peer.send(data)
@@ -324,32 +382,123 @@ def _secret_stage(data: bytes) -> Callable[[Peer], None]:
 
 
 TLS = [
-    _untrusted("a certificate of somebody else's authority", _secured(authority="theirs"), "unable to get local issuer"),
-    _untrusted("a certificate for another host", _secured("example.test"), "IP address mismatch"),
-    _untrusted("a certificate that is over", _secured(not_after=YESTERDAY, not_before=YESTERDAY - datetime.timedelta(days=9)), "expired"),
-    _untrusted("a certificate that is not yet good", _secured(not_before=YESTERDAY + datetime.timedelta(days=9), not_after=YESTERDAY + datetime.timedelta(days=19)), "not yet valid"),
-    _untrusted("no certificate at all", _Refusing, "no TLS"),
-    Fault("TLS", "the server speaks none", sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), md.ConnectionFailedError, greets=True, url=_secure_url, trust=_trust, next_works=False, code="TLS_FAILED", retryable=False),
-    Fault("TLS", "only the server speaks it", never, LOST, listen=_secured(), url=_plain_url, next_works=False, requests=0, retryable=True, only=_tidy),
+    _untrusted(
+        "a certificate of an unknown authority",
+        _tls_server(authority="other"),
+        "unable to get local issuer",
+    ),
+    _untrusted(
+        "a certificate for another host", _tls_server("example.test"), "IP address mismatch"
+    ),
+    _untrusted(
+        "an expired certificate",
+        _tls_server(not_after=YESTERDAY, not_before=YESTERDAY - datetime.timedelta(days=9)),
+        "expired",
+    ),
+    _untrusted(
+        "a certificate that is not yet valid",
+        _tls_server(
+            not_before=YESTERDAY + datetime.timedelta(days=9),
+            not_after=YESTERDAY + datetime.timedelta(days=19),
+        ),
+        "not yet valid",
+    ),
+    _untrusted("no certificate at all", _WithoutCertificate, "no TLS"),
+    Fault(
+        "TLS",
+        "a server without TLS",
+        sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        md.ConnectionFailedError,
+        greets=True,
+        url=_https_url,
+        trust=_client_tls,
+        next_works=False,
+        code="TLS_FAILED",
+        retryable=False,
+    ),
+    Fault(
+        "TLS",
+        "a client without TLS",
+        never,
+        LOST,
+        listen=_tls_server(),
+        url=_http_url,
+        next_works=False,
+        requests=0,
+        retryable=True,
+        only=_not_httpx_with_trio,
+    ),
     *(
-        Fault("TLS", f"the handshake is {name}", serve, md.ConnectionFailedError, greets=True, url=_secure_url, trust=_trust, next_works=False)
+        Fault(
+            "TLS",
+            f"the handshake is {name}",
+            serve,
+            md.ConnectionFailedError,
+            greets=True,
+            url=_https_url,
+            trust=_client_tls,
+            next_works=False,
+        )
         for name, serve in {
             "closed": lambda peer: (peer.socket.recv(1), peer.close()),
-            "reset": _reads(1),
+            "reset": _reset_after_reading(1),
             "answered with an alert": sends(b"\x15\x03\x01\x00\x02\x02\x28"),
             "answered with zeros": sends(b"\0" * 100),
             "cut in its first record": sends(b"\x16\x03\x03\x00\x7a\x02\x00\x00"),
         }.items()
     ),
-    Fault("TLS", "a handshake that hangs", lambda peer: peer.wait_for_close(5), md.DeadlineExceededError, greets=True, url=_secure_url, trust=_trust,
-          timeout=md.Timeout(connect=0.3, total=0.6), next_works=False, only=lambda runner: runner.own),  # httpx leaves that socket to the collector
+    Fault(
+        "TLS",
+        "a handshake that hangs",
+        lambda peer: peer.wait_for_close(5),
+        md.DeadlineExceededError,
+        greets=True,
+        url=_https_url,
+        trust=_client_tls,
+        timeout=md.Timeout(connect=0.3, total=0.6),
+        next_works=False,
+        only=lambda runner: runner.own,
+    ),  # httpx leaves that socket to the garbage collector
     *(
-        Fault("TLS", f"cut below it, {stage}", _secret_stage(said), LOST, listen=_secured(), trust=_trust, retryable=True, kept=False)
-        for stage, said in STAGES.items()
+        Fault(
+            "TLS",
+            f"cut below TLS, {stage}",
+            _cut_below_tls(sent),
+            LOST,
+            listen=_tls_server(),
+            trust=_client_tls,
+            retryable=True,
+            kept=False,
+        )
+        for stage, sent in STAGES.items()
     ),
-    Fault("TLS", "closed with a farewell, behind the head", sends(HEAD), LOST, listen=_secured(), trust=_trust, kept=False),
-    Fault("TLS", "a good answer", lambda peer: peer.send(WHOLE), is_fine, listen=_secured(), trust=_trust, kept=True),
-    Fault("TLS", "a good answer, byte by byte", lambda peer: [peer.send(WHOLE[at : at + 1]) for at in range(len(WHOLE))], is_fine, listen=_secured(), trust=_trust, kept=True),
-]  # fmt: skip
+    Fault(
+        "TLS",
+        "closed with close_notify, after the headers",
+        sends(HEAD),
+        LOST,
+        listen=_tls_server(),
+        trust=_client_tls,
+        kept=False,
+    ),
+    Fault(
+        "TLS",
+        "a valid response",
+        lambda peer: peer.send(WHOLE),
+        is_fine,
+        listen=_tls_server(),
+        trust=_client_tls,
+        kept=True,
+    ),
+    Fault(
+        "TLS",
+        "a valid response, byte by byte",
+        lambda peer: [peer.send(WHOLE[at : at + 1]) for at in range(len(WHOLE))],
+        is_fine,
+        listen=_tls_server(),
+        trust=_client_tls,
+        kept=True,
+    ),
+]
 
-FAULTS = [*BREAKS, *GREETINGS, *NOBODY, *TLS]
+FAULTS = [*BREAKS, *GREETINGS, *UNREACHABLE, *TLS]

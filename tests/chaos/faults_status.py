@@ -1,4 +1,8 @@
-"""Errors in each backend's own words: status and body give the class, the code, whether to try again, the reason; a quoted key stays hidden."""
+"""Error responses in the format of each backend.
+
+Status and body decide the class, the code, whether the error is retryable, and the reason. A key
+that a server quotes stays hidden.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ from dataclasses import replace
 from typing import Any
 
 import majordomo as md
-from tests.chaos.fault import Call, Fault, Heard, stream_call, whole_call
+from tests.chaos.fault import Call, Fault, Received, reply_call, stream_call
 from tests.chaos.server_behaviors import is_fine, stays
 from tests.support.chat_backends import KEY
 from tests.support.image_backends import BACKENDS
 from tests.support.loopback import Peer, Seen, whole
 
-WORDS = f"some words, {KEY}"
-Case = tuple[int, Any, type[md.MajordomoError], str | None]  # status, body, class, code
+MESSAGE = f"some words, {KEY}"
+# Status, body, class and code of the error.
+Case = tuple[int, Any, type[md.MajordomoError], str | None]
 INVALID, AUTH, DENIED, MISSING = (
     md.InvalidRequestError,
     md.AuthenticationError,
@@ -38,7 +43,7 @@ RATE, BUSY, REFUSED, BROKEN, CANNOT = (
 
 
 class _OneRequest:
-    """A connection on which this one request comes: for servers that read their requests themselves."""
+    """A connection with one request, for servers that read their requests themselves."""
 
     def __init__(self, peer: Peer, seen: Seen) -> None:
         self._peer = peer
@@ -59,18 +64,18 @@ _JOB = re.compile(
 
 @functools.cache
 def image_call(name: str) -> Call:
-    """An image of the backend of this name in `image_backends`."""
+    """Return an image call to a backend of `image_backends`."""
     backend = next(backend for backend in BACKENDS if backend.name == name)
     healthy: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
-    def fine(peer: Peer, seen: Seen) -> None:
+    def respond(peer: Peer, seen: Seen) -> None:
         server = healthy.setdefault(peer.server, backend.server())
         server(_OneRequest(peer, seen))
 
-    async def ask(provider: Any, heard: Heard) -> Any:
+    async def start(provider: Any, received: Received) -> Any:
         return await provider.image_model(backend.model).generate("a red fox", **backend.fields)
 
-    def blocking(provider: Any, heard: Heard) -> Any:
+    def blocking(provider: Any, received: Received) -> Any:
         return provider.image_model(backend.model).generate_sync("a red fox", **backend.fields)
 
     def check(result: Any) -> None:
@@ -80,16 +85,16 @@ def image_call(name: str) -> Call:
     def counted(seen: Seen) -> bool:
         return seen.method == "POST" and _JOB.search(seen.path.partition("?")[0]) is not None
 
-    return Call(f"{name} image", backend.connect, ask, fine, check, blocking, counted)
+    return Call(f"{name} image", backend.connect, start, respond, check, blocking, counted)
 
 
-# What each backend says
+# Error formats of the backends
 
 
 def _openai(
     code: str | None = None, kind: str = "invalid_request_error", **more: Any
 ) -> dict[str, Any]:
-    return {"error": {"message": WORDS, "type": kind, "param": None, "code": code, **more}}
+    return {"error": {"message": MESSAGE, "type": kind, "param": None, "code": code, **more}}
 
 
 OPENAI: list[Case] = [
@@ -116,7 +121,7 @@ OPENAI: list[Case] = [
 def _anthropic(kind: str, **more: Any) -> dict[str, Any]:
     return {
         "type": "error",
-        "error": {"type": kind, "message": WORDS, **more},
+        "error": {"type": kind, "message": MESSAGE, **more},
         "request_id": "req_1",
     }
 
@@ -143,7 +148,7 @@ ANTHROPIC: list[Case] = [
 
 
 def _google(code: int, status: str, *details: dict[str, Any]) -> dict[str, Any]:
-    return {"error": {"code": code, "message": WORDS, "status": status, "details": list(details)}}
+    return {"error": {"code": code, "message": MESSAGE, "status": status, "details": list(details)}}
 
 
 _BAD_KEY = {
@@ -170,39 +175,49 @@ GEMINI: list[Case] = [
     ),  # in a list, as streams without alt=sse have it
 ]
 OLLAMA: list[Case] = [
-    *((status, {"error": WORDS}, kind, None) for status, kind in (
-        (400, INVALID), (403, DENIED), (404, MISSING), (429, RATE), (499, INVALID), (500, BROKEN), (502, BROKEN), (503, BUSY),
-    )),
-    (401, {"error": WORDS, "signin_url": "https://ollama.test/connect?key=x"}, AUTH, None),
-    (405, f"405 method not allowed: {WORDS}", CANNOT, None),
-]  # fmt: skip
+    *(
+        (status, {"error": MESSAGE}, kind, None)
+        for status, kind in (
+            (400, INVALID),
+            (403, DENIED),
+            (404, MISSING),
+            (429, RATE),
+            (499, INVALID),
+            (500, BROKEN),
+            (502, BROKEN),
+            (503, BUSY),
+        )
+    ),
+    (401, {"error": MESSAGE, "signin_url": "https://ollama.test/connect?key=x"}, AUTH, None),
+    (405, f"405 method not allowed: {MESSAGE}", CANNOT, None),
+]
 SWAP: list[Case] = [
-    (400, {"src": "llama-swap", "error": WORDS}, INVALID, None),
-    (401, {"src": "llama-swap", "error": WORDS}, AUTH, None),
-    (404, {"src": "llama-swap", "error": WORDS}, MISSING, None),
+    (400, {"src": "llama-swap", "error": MESSAGE}, INVALID, None),
+    (401, {"src": "llama-swap", "error": MESSAGE}, AUTH, None),
+    (404, {"src": "llama-swap", "error": MESSAGE}, MISSING, None),
     (
         409,
-        {"src": "llama-swap", "error": {"message": WORDS, "code": "conflict"}},
+        {"src": "llama-swap", "error": {"message": MESSAGE, "code": "conflict"}},
         INVALID,
         "CONFLICT",
     ),
-    (429, {"src": "llama-swap", "error": WORDS}, RATE, "RATE_LIMITED"),
+    (429, {"src": "llama-swap", "error": MESSAGE}, RATE, "RATE_LIMITED"),
     (
         500,
         {
             "src": "llama-swap",
-            "error": {"message": WORDS, "type": "server_error", "code": "internal_error"},
+            "error": {"message": MESSAGE, "type": "server_error", "code": "internal_error"},
         },
         BROKEN,
         None,
     ),
     (502, b"", BROKEN, "UPSTREAM_DIED"),
-    (503, f"llama-swap-error: [m] {WORDS}", BUSY, None),
+    (503, f"llama-swap-error: [m] {MESSAGE}", BUSY, None),
 ]
 
 
 def _engine(code: int, kind: str, **more: Any) -> dict[str, Any]:
-    return {"error": {"code": code, "message": WORDS, "type": kind, **more}}
+    return {"error": {"code": code, "message": MESSAGE, "type": kind, **more}}
 
 
 LLAMA_CPP: list[Case] = [
@@ -220,12 +235,12 @@ LLAMA_CPP: list[Case] = [
     (501, _engine(501, "not_supported_error"), CANNOT, None),
 ]
 SD_SERVER: list[Case] = [
-    (400, {"error": WORDS}, INVALID, None),
-    (400, {"error": "invalid json", "message": WORDS}, INVALID, None),
+    (400, {"error": MESSAGE}, INVALID, None),
+    (400, {"error": "invalid json", "message": MESSAGE}, INVALID, None),
     (404, b"", MISSING, None),
-    (429, {"error": f"job queue is full: {WORDS}"}, RATE, None),
-    (500, {"error": "server_error", "message": WORDS}, BROKEN, None),
-    (500, {"error": WORDS}, BROKEN, None),
+    (429, {"error": f"job queue is full: {MESSAGE}"}, RATE, None),
+    (500, {"error": "server_error", "message": MESSAGE}, BROKEN, None),
+    (500, {"error": MESSAGE}, BROKEN, None),
 ]
 
 
@@ -234,20 +249,20 @@ def _webui(name: str, detail: str = "", errors: str = "") -> dict[str, Any]:
 
 
 WEBUI: list[Case] = [
-    (400, _webui("HTTPException", WORDS), INVALID, None),
-    (401, {"detail": WORDS}, AUTH, None),
-    (404, _webui("HTTPException", WORDS), MISSING, None),
+    (400, _webui("HTTPException", MESSAGE), INVALID, None),
+    (401, {"detail": MESSAGE}, AUTH, None),
+    (404, _webui("HTTPException", MESSAGE), MISSING, None),
     (404, {"detail": "Not Found"}, MISSING, None),
     (
         422,
-        {"detail": [{"loc": ["body", "steps"], "msg": WORDS, "type": "type_error.integer"}]},
+        {"detail": [{"loc": ["body", "steps"], "msg": MESSAGE, "type": "type_error.integer"}]},
         INVALID,
         None,
     ),
-    (422, _webui("HTTPException", WORDS), INVALID, None),
-    (500, _webui("OutOfMemoryError", "", WORDS), BROKEN, "GPU_OOM"),
-    (500, _webui("NansException", "", WORDS), BROKEN, None),
-    (500, _webui("RuntimeError", "", WORDS), BROKEN, None),
+    (422, _webui("HTTPException", MESSAGE), INVALID, None),
+    (500, _webui("OutOfMemoryError", "", MESSAGE), BROKEN, "GPU_OOM"),
+    (500, _webui("NansException", "", MESSAGE), BROKEN, None),
+    (500, _webui("RuntimeError", "", MESSAGE), BROKEN, None),
 ]
 
 
@@ -258,7 +273,7 @@ def _graph(kind: str, **fault: Any) -> dict[str, Any]:
         else {}
     )
     return {
-        "error": {"type": kind, "message": WORDS, "details": "", "extra_info": {}},
+        "error": {"type": kind, "message": MESSAGE, "details": "", "extra_info": {}},
         "node_errors": nodes,
     }
 
@@ -266,7 +281,7 @@ def _graph(kind: str, **fault: Any) -> dict[str, Any]:
 _NO_FILE = {
     "type": "value_not_in_list",
     "message": "x",
-    "details": WORDS,
+    "details": MESSAGE,
     "extra_info": {"input_name": "ckpt_name"},
 }
 COMFYUI: list[Case] = [
@@ -277,26 +292,26 @@ COMFYUI: list[Case] = [
             "prompt_outputs_failed_validation",
             type="required_input_missing",
             message="x",
-            details=WORDS,
+            details=MESSAGE,
         ),
         INVALID,
         None,
     ),
     (400, _graph("prompt_outputs_failed_validation", **_NO_FILE), MISSING, "MODEL_NOT_FOUND"),
     (403, b"", DENIED, None),
-    (413, f"413: {WORDS}", INVALID, "TOO_LARGE"),
-    (500, f"500 Internal Server Error\n\nServer got itself in trouble: {WORDS}", BROKEN, None),
+    (413, f"413: {MESSAGE}", INVALID, "TOO_LARGE"),
+    (500, f"500 Internal Server Error\n\nServer got itself in trouble: {MESSAGE}", BROKEN, None),
 ]
 TABLES: dict[str, tuple[list[Case], list[Call]]] = {
-    "openai": (OPENAI, [whole_call("openai chat"), stream_call("openai"), image_call("openai")]),
-    "anthropic": (ANTHROPIC, [whole_call("anthropic"), stream_call("anthropic")]),
-    "gemini": (GEMINI, [whole_call("gemini"), stream_call("gemini"), image_call("gemini")]),
-    "ollama": (OLLAMA, [whole_call("ollama"), stream_call("ollama"), image_call("ollama")]),
+    "openai": (OPENAI, [reply_call("openai chat"), stream_call("openai"), image_call("openai")]),
+    "anthropic": (ANTHROPIC, [reply_call("anthropic"), stream_call("anthropic")]),
+    "gemini": (GEMINI, [reply_call("gemini"), stream_call("gemini"), image_call("gemini")]),
+    "ollama": (OLLAMA, [reply_call("ollama"), stream_call("ollama"), image_call("ollama")]),
     "llama-swap": (
         SWAP,
-        [whole_call("llamaswap"), stream_call("llamaswap"), image_call("llamaswap")],
+        [reply_call("llamaswap"), stream_call("llamaswap"), image_call("llamaswap")],
     ),
-    "llama.cpp": (LLAMA_CPP, [whole_call("openaicompatible"), stream_call("openaicompatible")]),
+    "llama.cpp": (LLAMA_CPP, [reply_call("openaicompatible"), stream_call("openaicompatible")]),
     "sd-server": (
         SD_SERVER,
         [
@@ -308,19 +323,17 @@ TABLES: dict[str, tuple[list[Case], list[Call]]] = {
     "A1111": (WEBUI, [image_call("automatic1111")]),
     "ComfyUI": (COMFYUI, [image_call("comfyui")]),
 }
-LASTING = (INVALID, AUTH, DENIED, MISSING, REFUSED, CANNOT)
+NOT_RETRYABLE = (INVALID, AUTH, DENIED, MISSING, REFUSED, CANNOT)
 
 
-def _faults() -> list[Fault]:
-    made = []
+def _error_faults() -> list[Fault]:
+    faults = []
     for shape, (cases, calls) in TABLES.items():
         for number, (status, body, kind, code) in enumerate(cases):
             call = calls[number % len(calls)]
-            gone = (status, call.name) == (
-                404,
-                "ollama image",
-            )  # the model is there, as it has just said: it is the route that has gone
-            kind = CANNOT if gone else kind
+            # The server has just listed the model, so 404 means that the route is missing.
+            no_route = (status, call.name) == (404, "ollama image")
+            kind = CANNOT if no_route else kind
             data = (
                 body
                 if isinstance(body, bytes)
@@ -328,7 +341,7 @@ def _faults() -> list[Fault]:
                 if isinstance(body, str)
                 else json.dumps(body).encode()
             )
-            made.append(
+            faults.append(
                 Fault(
                     f"errors of {shape}",
                     f"{number}: {status} {code or kind.__name__} to {call.name}",
@@ -347,17 +360,17 @@ def _faults() -> list[Fault]:
                     call,
                     status=status,
                     code=code,
-                    retryable=kind not in LASTING and code != "QUOTA_EXHAUSTED",
-                    words="some words" if KEY.encode() in data and not gone else None,
+                    retryable=kind not in NOT_RETRYABLE and code != "QUOTA_EXHAUSTED",
+                    message="some words" if KEY.encode() in data and not no_route else None,
                     hidden=KEY if "image" not in call.name else None,
                     kept=True if call.name.startswith(("openai", "anthropic")) else None,
                     requests=1,
                 )
             )
-    return made
+    return faults
 
 
-# Bodies of errors that are none: the status alone decides
+# Bodies without a readable error: the status alone decides.
 STATUSES: dict[int, type[md.MajordomoError]] = {
     400: INVALID,
     401: AUTH,
@@ -381,53 +394,58 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
     507: BROKEN,
     529: BUSY,
 }
-STRANGE: dict[str, bytes] = {
-    "words": b"some words",
-    "a web page": b"<html><title>some words</title><body>" + b"x" * 5000,
-    "a web page without an end": b"<html><title>some words",
-    "nothing": b"",
-    "blanks": b" \r\n",
+UNREADABLE_BODIES: dict[str, bytes] = {
+    "plain text": b"some words",
+    "an HTML page": b"<html><title>some words</title><body>" + b"x" * 5000,
+    "an HTML page without an end": b"<html><title>some words",
+    "an empty body": b"",
+    "whitespace": b" \r\n",
     "cut": b'{"error": "cut o',
-    "deep": b'{"error":' * 3000,
-    "deep lists": b"[" * 60_000,
-    "no numbers": b'{"error": NaN, "message": 1e999, "detail": "\\ud800"}',
-    "no text": b"\xff\xfe\0\x1b[31m" * 2000,
+    "3,000 nested objects": b'{"error":' * 3000,
+    "60,000 nested lists": b"[" * 60_000,
+    "NaN, 1e999 and a lone surrogate": b'{"error": NaN, "message": 1e999, "detail": "\\ud800"}',
+    "invalid UTF-8": b"\xff\xfe\0\x1b[31m" * 2000,
     "control characters": b'{"error": "some words\\u0000\\u001b[2J\\r\\n\\u202e"}',
     "digits": b"1" * 70_000,
     "null": b"null",
     "a number": b"5",
     "an empty list": b"[]",
     "an empty object": b"{}",
-    "errors of other types": b'{"error": {"message": {"a": [1]}, "code": [], "type": 7, "details": "x", "metadata": 5}, "detail": {"detail": 5}}',
+    "errors of other types": b'{"error": {"message": {"a": [1]}, "code": [], "type": 7,'
+    b' "details": "x", "metadata": 5}, "detail": {"detail": 5}}',
     "an error in an error": b'{"error": {"error": {"error": {"message": "some words"}}}}',
-    "node errors of another type": b'{"error": {"message": "some words"}, "node_errors": [1, {"3": null}]}',
-    "details of another type": b'{"error": {"message": "some words", "details": [1, null, {"@type": 5, "retryDelay": {}, "reason": []}]}}',
-    "a giant word": b'{"error": {"message": "some words", "code": "' + b"x" * 60_000 + b'"}}',
+    "node errors of another type": b'{"error": {"message": "some words"},'
+    b' "node_errors": [1, {"3": null}]}',
+    "details of another type": b'{"error": {"message": "some words",'
+    b' "details": [1, null, {"@type": 5, "retryDelay": {}, "reason": []}]}}',
+    "a code of 60,000 characters": b'{"error": {"message": "some words", "code": "'
+    + b"x" * 60_000
+    + b'"}}',
     "16 MiB": b'{"error": "some words", "more": "' + b"x" * (16 << 20),
     "a byte order mark": b'\xef\xbb\xbf{"error": "some words"}',
     "UTF-16": '{"error": "some words"}'.encode("utf-16"),
-    "gzip that is none": b"",
+    "gzip coding without gzip data": b"",
 }
 
 
-def _strange() -> list[Fault]:
+def _unreadable_faults() -> list[Fault]:
     statuses = list(STATUSES.items())
     calls = [
         make(name)
         for name in ("openaicompatible", "anthropic", "gemini", "ollama", "openai")
-        for make in (whole_call, stream_call)
+        for make in (reply_call, stream_call)
     ]
-    made = []
-    for number, (told, body) in enumerate(STRANGE.items()):
-        for turn in (0, 7, 14):
-            status, kind = statuses[(number + turn) % len(statuses)]
-            call = calls[(number + turn) % len(calls)]
-            coding = {"content-encoding": "gzip"} if told.startswith("gzip") else {}
+    faults = []
+    for number, (description, body) in enumerate(UNREADABLE_BODIES.items()):
+        for offset in (0, 7, 14):
+            status, kind = statuses[(number + offset) % len(statuses)]
+            call = calls[(number + offset) % len(calls)]
+            coding = {"content-encoding": "gzip"} if description.startswith("gzip") else {}
             data = b"no gzip" if coding else body
-            made.append(
+            faults.append(
                 Fault(
-                    "error bodies that are none",
-                    f"{told} with {status} to {call.name}",
+                    "unreadable error bodies",
+                    f"{description} with {status} to {call.name}",
                     stays(whole(data, status, coding)),
                     kind if not coding else (kind, md.BadResponseError),
                     call,
@@ -435,18 +453,26 @@ def _strange() -> list[Fault]:
                     requests=1,
                 )
             )
-    return made
+    return faults
 
 
-def _loading() -> list[Fault]:
-    """llama.cpp says so while it loads: asked again, though this provider has one try."""
+def _loading_faults() -> list[Fault]:
+    """llama.cpp answers so while it loads a model: the call waits, although it has one attempt."""
     body = whole(_engine(503, "unavailable_error"), 503, {"retry-after-ms": "50"})
     return [
         Fault(
-            "errors of llama.cpp", f"it loads, {call.name}", stays(body), is_fine, call, requests=2
+            "errors of llama.cpp",
+            f"a model is loading, {call.name}",
+            stays(body),
+            is_fine,
+            call,
+            requests=2,
         )
-        for call in (whole_call("openaicompatible"), stream_call("openaicompatible"))
+        for call in (reply_call("openaicompatible"), stream_call("openaicompatible"))
     ]
 
 
-FAULTS = [replace(fault, turns=True) for fault in _faults() + _strange() + _loading()]
+FAULTS = [
+    replace(fault, rotates=True)
+    for fault in _error_faults() + _unreadable_faults() + _loading_faults()
+]

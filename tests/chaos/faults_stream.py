@@ -1,4 +1,4 @@
-"""Streams that break, lie, or never end, in every chat dialect."""
+"""Faults of streams in every chat dialect: cut, invalid, contradictory or endless."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from dataclasses import replace
 from typing import Any
 
 import majordomo as md
-from tests.chaos.fault import Fault, Outcome, chat_backend, stream_call, whole_call
+from tests.chaos.fault import Fault, Outcome, chat_backend, reply_call, stream_call
 from tests.chaos.server_behaviors import Serve, chunked, floods, is_fine, sends, stays
 from tests.support.chat_backends import Backend
 from tests.support.loopback import Peer, whole
 
 DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
-SOON = md.Timeout(first_byte=0.4, idle=0.4, total=0.5)  # for what hangs on purpose
+# For faults that hang on purpose.
+SHORT_TIMEOUT = md.Timeout(first_byte=0.4, idle=0.4, total=0.5)
 TEXT = "Grüße 🦊"
 
 
-def head(backend: Backend, kind: str | None = None) -> bytes:
+def headers(backend: Backend, kind: str | None = None) -> bytes:
     return (
         b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n"
         % (kind or backend.kind).encode()
     )
 
 
-def begun(backend: Backend, *pieces: bytes) -> bytes:
-    return head(backend) + chunked(*pieces)
+def started(backend: Backend, *parts: bytes) -> bytes:
+    return headers(backend) + chunked(*parts)
 
 
 def events(backend: Backend) -> list[bytes]:
-    """The stream's events, each with its end."""
+    """Return the stream's events, each with its delimiter."""
     return re.findall(
         rb".*?(?:\r\n\r\n|\n\n|\n$)" if "ndjson" not in backend.kind else rb"[^\n]*\n",
         backend.dialect.stream,
@@ -39,34 +40,34 @@ def events(backend: Backend) -> list[bytes]:
     )
 
 
-def _prefix(outcome: Outcome) -> None:
-    """What was heard is the beginning of what was said, and nothing else; it is no whole answer."""
+def _received_prefix(outcome: Outcome) -> None:
+    """Judge that the received text is a prefix of the sent text and that the call failed."""
     error = outcome.error
     assert isinstance(
         error, (md.StreamBrokenError, md.BadResponseError, md.ConnectionFailedError)
     ), repr(error or outcome.value)
-    assert TEXT.startswith(outcome.heard.text)
-    if outcome.heard.text:
+    assert TEXT.startswith(outcome.received.text)
+    if outcome.received.text:
         assert isinstance(error, md.StreamBrokenError)
-        assert error.partial.text == outcome.heard.text
+        assert error.partial.text == outcome.received.text
 
 
 def cuts(backend: Backend) -> dict[str, int]:
-    """Families of points, as places in the stream's bytes."""
+    """Return the offsets at which the stream is cut, by description."""
     data = backend.dialect.stream
-    pieces = events(backend)
-    assert b"".join(pieces) == data
-    said = data.index("ße".encode()) if "ße".encode() in data else data.index(b"\\u00dfe")
-    text = data.index(b"\n", said) + len(backend.dialect.end or b"\n\n")
+    parts = events(backend)
+    assert b"".join(parts) == data
+    character = data.index("ße".encode()) if "ße".encode() in data else data.index(b"\\u00dfe")
+    text = data.index(b"\n", character) + len(backend.dialect.end or b"\n\n")
     call = data.index(b"draw")
     return {
         "before anything": 0,
-        "in the first event": len(pieces[0]) // 2,
-        "behind the first event": len(pieces[0]),
-        "in a character": said + 1,
-        "behind some text": text,
+        "in the first event": len(parts[0]) // 2,
+        "after the first event": len(parts[0]),
+        "in a character": character + 1,
+        "after some text": text,
         "in a tool call": call + 2,
-        "in the last but one event": len(data) - len(pieces[-1]) - len(pieces[-2]) // 2 - 1,
+        "in the second to last event": len(data) - len(parts[-1]) - len(parts[-2]) // 2 - 1,
     }
 
 
@@ -79,103 +80,160 @@ ENDS: dict[str, Callable[[Peer], object]] = {
 
 def _cut(name: str) -> list[Fault]:
     backend, call = chat_backend(name), stream_call(name)
-    made = []
-    for number, (where, place) in enumerate(cuts(backend).items()):
+    faults = []
+    for number, (description, offset) in enumerate(cuts(backend).items()):
         for end in ("closed", list(ENDS)[1 + number % 2]):
-            data = begun(backend, *([backend.dialect.stream[:place]] if place else []))
-            # A message that came to its end leaves a connection that may be used again: closing it would race with the next call
+            data = started(backend, *([backend.dialect.stream[:offset]] if offset else []))
+            # A complete HTTP message leaves a connection that may be reused; closing it would race
+            # with the next call.
             kept = None if end == "ended" else False
-            made.append(
+            faults.append(
                 Fault(
                     "streams that are cut",
-                    f"{name}, {end} {where}",
+                    f"{name}, {end} {description}",
                     sends(data, then=ENDS[end]),
-                    _prefix,
+                    _received_prefix,
                     call,
                     kept=kept,
                 )
             )
-    return made
+    return faults
 
 
-def _says(name: str, *more: bytes, end: bool = True) -> Serve:
-    """Two pieces of text, and then this."""
+def _text_then(name: str, *more: bytes, end: bool = True) -> Serve:
+    """Send two text events, then `more`."""
     backend = chat_backend(name)
     good = backend.dialect.says("Good ") + backend.dialect.says("evening")
-    return stays(begun(backend, good, *more) + (chunked(b"") if end else b""))
+    return stays(started(backend, good, *more) + (chunked(b"") if end else b""))
 
 
-GOOD = "Good evening"
-BAD = {
-    "a web page": b"<html>",
+GOOD_TEXT = "Good evening"
+INVALID_EVENTS = {
+    "an HTML page": b"<html>",
     "half an object": b"{",
     "a list": b"[]",
     "a number": b"7",
     "a text": b'"x"',
     "null": b"null",
-    "something deep": b'{"a":' * 3000,
-    "an error in words": b'{"error": "boom"}',
+    "3,000 nested objects": b'{"a":' * 3000,
+    "an error as text": b'{"error": "boom"}',
     "an error of another type": b'{"error": {"message": 5}}',
-    "half a character": b'{"a": "\\ud800"}',
-    "a byte that is no text": b"\xff",
+    "a lone surrogate": b'{"a": "\\ud800"}',
+    "an invalid UTF-8 byte": b"\xff",
     "a number of 5,000 digits": b'{"a": ' + b"9" * 5000 + b"}",
 }
 
 
-def _garbage(name: str) -> list[Fault]:
+def _invalid_events(name: str) -> list[Fault]:
     backend, call = chat_backend(name), stream_call(name)
     begin, end = (b"", b"\n") if "ndjson" in backend.kind else (b"data: ", b"\n\n")
-    made = [
+    faults = [
         Fault(
-            "garbage in streams",
-            f"{name}, {told}",
-            _says(name, begin + bad + end),
+            "invalid events",
+            f"{name}, {description}",
+            _text_then(name, begin + event + end),
             md.StreamBrokenError,
             call,
-            heard=GOOD,
+            received=GOOD_TEXT,
             requests=1,
         )
-        for told, bad in BAD.items()
+        for description, event in INVALID_EVENTS.items()
     ]
-    made.append(
+    faults.append(
         Fault(
             "errors in streams",
             name,
-            stays(begun(backend, backend.dialect.failing) + chunked(b"")),
+            stays(started(backend, backend.dialect.failing) + chunked(b"")),
             md.StreamBrokenError,
             call,
-            heard=TEXT,
-            words="too busy",
+            received=TEXT,
+            message="too busy",
             requests=1,
         )
     )
-    return made
+    return faults
 
 
-def _marks(name: str) -> list[Fault]:
-    """The end mark: missing, twice, and what comes behind it."""
+def _end_markers(name: str) -> list[Fault]:
+    """The end marker: missing, sent twice, and followed by more data."""
     backend, call = chat_backend(name), stream_call(name)
     data = backend.dialect.stream
     twice = events(backend)[-1]
-    if (
-        name == "gemini"
-    ):  # its mark is a finish reason and the end of the answer: what comes between is part of it
+    if name == "gemini":
+        # Its marker is a finish reason and the end of the body; data in between belongs to it.
         return [
-            Fault("end marks", f"{name}, none", _says(name), md.StreamBrokenError, call, heard=GOOD)
+            Fault(
+                "end markers",
+                f"{name}, none",
+                _text_then(name),
+                md.StreamBrokenError,
+                call,
+                received=GOOD_TEXT,
+            )
         ]
     return [
-        Fault("end marks", f"{name}, none", _says(name), md.StreamBrokenError, call, heard=GOOD),
-        Fault("end marks", f"{name}, twice", stays(begun(backend, data, twice) + chunked(b"")), is_fine, call),
-        Fault("end marks", f"{name}, and text behind it", stays(begun(backend, data, backend.dialect.says("more")) + chunked(b"")), is_fine, call),
-        Fault("end marks", f"{name}, and garbage behind it", stays(begun(backend, data, b"\xff<html>\n\n") + chunked(b"")), is_fine, call),
-        Fault("end marks", f"{name}, and then reset", sends(begun(backend, data), then=lambda peer: (peer.wait_for_close(0.02), peer.reset())), is_fine, call, kept=False),
-        Fault("end marks", f"{name}, and then silence", sends(begun(backend, data), then=lambda peer: peer.wait_for_close(5)), is_fine, call, kept=False, within=3),
-        Fault("end marks", f"{name}, and a flood behind it", floods(begun(backend, data), again=chunked(b": x\n\n" * 10_000)), is_fine, call, kept=False, mib=64),
-    ]  # fmt: skip
+        Fault(
+            "end markers",
+            f"{name}, none",
+            _text_then(name),
+            md.StreamBrokenError,
+            call,
+            received=GOOD_TEXT,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, twice",
+            stays(started(backend, data, twice) + chunked(b"")),
+            is_fine,
+            call,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, followed by text",
+            stays(started(backend, data, backend.dialect.says("more")) + chunked(b"")),
+            is_fine,
+            call,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, followed by invalid data",
+            stays(started(backend, data, b"\xff<html>\n\n") + chunked(b"")),
+            is_fine,
+            call,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, followed by a reset",
+            sends(
+                started(backend, data), then=lambda peer: (peer.wait_for_close(0.02), peer.reset())
+            ),
+            is_fine,
+            call,
+            kept=False,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, followed by silence",
+            sends(started(backend, data), then=lambda peer: peer.wait_for_close(5)),
+            is_fine,
+            call,
+            kept=False,
+            within=3,
+        ),
+        Fault(
+            "end markers",
+            f"{name}, followed by a flood",
+            floods(started(backend, data), repeated=chunked(b": x\n\n" * 10_000)),
+            is_fine,
+            call,
+            kept=False,
+            mib=64,
+        ),
+    ]
 
 
-def _slicing(name: str) -> list[Fault]:
-    """Odd, but the same stream."""
+def _encodings(name: str) -> list[Fault]:
+    """Unusual encodings of the same stream."""
     backend, call = chat_backend(name), stream_call(name)
     data = backend.dialect.stream
     lines = data.replace(b"\r\n", b"\n")
@@ -191,129 +249,197 @@ def _slicing(name: str) -> list[Fault]:
             "with comments, ids and unknown fields": lines.replace(
                 b"data:", b": c\nid: 7\nretry: 5\nnew: x\ndata:"
             ),
-            "without blanks behind the colons": lines.replace(b"data: ", b"data:"),
+            "without spaces after the colons": lines.replace(b"data: ", b"data:"),
             "with a byte order mark": b"\xef\xbb\xbf" + data
             if lines.startswith(b"event")
             else data,
         }
     else:
         shapes |= {"with empty lines": lines.replace(b"\n", b"\n\n \n")}
-    made = []
-    for told, shape in shapes.items():
-        pieces = (
-            [shape[at : at + 1] for at in range(len(shape))] if told == "byte by byte" else [shape]
+    faults = []
+    for description, shape in shapes.items():
+        parts = (
+            [shape[at : at + 1] for at in range(len(shape))]
+            if description == "byte by byte"
+            else [shape]
         )
-        made.append(
+        faults.append(
             Fault(
-                "odd streams",
-                f"{name}, {told}",
-                stays(begun(backend, *pieces) + chunked(b"")),
+                "unusual streams",
+                f"{name}, {description}",
+                stays(started(backend, *parts) + chunked(b"")),
                 is_fine,
                 call,
             )
         )
-    made.append(
+    faults.append(
         Fault(
-            "odd streams",
-            f"{name}, until the connection ends",
+            "unusual streams",
+            f"{name}, ended by the connection",
             sends(b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n\r\n" % backend.kind.encode() + data),
             is_fine,
             call,
             kept=False,
         )
     )
-    made.append(
+    faults.append(
         Fault(
-            "odd streams",
+            "unusual streams",
             f"{name}, all at once",
             stays(whole(data, headers={"content-type": backend.kind})),
             is_fine,
             call,
         )
     )
-    made.append(
+    faults.append(
         Fault(
-            "odd streams",
-            f"{name}, without a type",
-            stays(head(backend, "application/octet-stream") + chunked(data, b"")),
+            "unusual streams",
+            f"{name}, with another content type",
+            stays(headers(backend, "application/octet-stream") + chunked(data, b"")),
             is_fine,
             call,
         )
     )
-    return made
+    return faults
 
 
 def _endless(name: str) -> list[Fault]:
-    """What never ends is ended: by its size, or by the total limit."""
+    """Streams that never end are stopped by a size limit or by the total timeout."""
     backend, call = chat_backend(name), stream_call(name)
-    life = b"\n" if "ndjson" in backend.kind else b": still here\n\n"
+    keep_alive = b"\n" if "ndjson" in backend.kind else b": still here\n\n"
     first = b'{"a": "' if "ndjson" in backend.kind else b"data: "
     text = chunked(backend.dialect.says("x" * (1 << 19)))
 
     def slowly(data: bytes) -> Serve:
         def serve(peer: Peer) -> None:
-            peer.send(head(backend))
+            peer.send(headers(backend))
             while not peer.closed_by_client.wait(0.02):
-                peer.socket.sendall(
-                    data
-                )  # an OSError once the client has gone: the server ends with it
+                # Raises OSError, which ends the server, once the client has closed.
+                peer.socket.sendall(data)
 
         return serve
 
-    late: dict[str, Any] = {
-        "timeout": SOON,
+    stopped_late: dict[str, Any] = {
+        "timeout": SHORT_TIMEOUT,
         "kept": False,
         "expect": md.DeadlineExceededError,
         "call": call,
     }
     return [
-        Fault("endless streams", f"{name}, signs of life", slowly(chunked(life)), **late),
-        Fault("endless streams", f"{name}, empty pieces", slowly(chunked(backend.dialect.says(""))), **late),
-        Fault("endless streams", f"{name}, a line letter by letter", slowly(chunked(b"x")), **late),
-        Fault("endless streams", f"{name}, half an event", sends(begun(backend, first), then=lambda peer: peer.wait_for_close(5)), **late),
-        Fault("endless streams", f"{name}, a line", floods(begun(backend, first), again=chunked(b"x" * (1 << 18))), md.BadResponseError, call, kept=False, mib=160 if name in ("gemini", "openai") else 64, heavy=True),
-        Fault("endless streams", f"{name}, text", floods(begun(backend), again=text), (md.BadResponseError, md.StreamBrokenError), call, kept=False, mib=160, heavy=True),
         Fault(
-            "endless streams", f"{name}, a giant event", stays(begun(backend, backend.dialect.says("x" * (5 << 20))) + chunked(b"")),
-            # Where images can arrive an event may be that long, and then it is the end that is missing
-            (md.BadResponseError, md.StreamBrokenError), call, mib=64, heavy=True,
+            "endless streams",
+            f"{name}, keep-alive lines",
+            slowly(chunked(keep_alive)),
+            **stopped_late,
         ),
-    ]  # fmt: skip
+        Fault(
+            "endless streams",
+            f"{name}, empty text events",
+            slowly(chunked(backend.dialect.says(""))),
+            **stopped_late,
+        ),
+        Fault(
+            "endless streams",
+            f"{name}, a line byte by byte",
+            slowly(chunked(b"x")),
+            **stopped_late,
+        ),
+        Fault(
+            "endless streams",
+            f"{name}, half an event",
+            sends(started(backend, first), then=lambda peer: peer.wait_for_close(5)),
+            **stopped_late,
+        ),
+        Fault(
+            "endless streams",
+            f"{name}, a line",
+            floods(started(backend, first), repeated=chunked(b"x" * (1 << 18))),
+            md.BadResponseError,
+            call,
+            kept=False,
+            mib=160 if name in ("gemini", "openai") else 64,
+            heavy=True,
+        ),
+        Fault(
+            "endless streams",
+            f"{name}, text",
+            floods(started(backend), repeated=text),
+            (md.BadResponseError, md.StreamBrokenError),
+            call,
+            kept=False,
+            mib=160,
+            heavy=True,
+        ),
+        Fault(
+            "endless streams",
+            f"{name}, a giant event",
+            stays(started(backend, backend.dialect.says("x" * (5 << 20))) + chunked(b"")),
+            # Where images can arrive an event may be that long, and only the end marker is missing.
+            (md.BadResponseError, md.StreamBrokenError),
+            call,
+            mib=64,
+            heavy=True,
+        ),
+    ]
 
 
 def _other_dialect(name: str) -> list[Fault]:
-    """A stream in another dialect, JSON where a stream was asked, and a stream where JSON was asked."""
+    """A stream in another dialect, JSON instead of a stream, and a stream instead of JSON."""
     backend = chat_backend(name)
-    streamed, at_once = stream_call(name), whole_call(name)
-    strange = chat_backend("openaicompatible" if "ndjson" in backend.kind else "ollama")
-    data = strange.dialect.stream
+    streamed_call, call_without_stream = stream_call(name), reply_call(name)
+    other = chat_backend("openaicompatible" if "ndjson" in backend.kind else "ollama")
+    data = other.dialect.stream
     return [
-        Fault("answers of another kind", f"{name}, a stream of {strange.name}", stays(head(backend, strange.kind) + chunked(data, b"")), _never_whole, streamed),
-        Fault("answers of another kind", f"{name}, its own type and a stream of {strange.name}", stays(head(backend) + chunked(data, b"")), _never_whole, streamed),
-        Fault("answers of another kind", f"{name}, a whole answer to a stream", stays(whole(backend.dialect.whole)), is_fine, streamed),
-        Fault("answers of another kind", f"{name}, a stream to a whole answer", stays(head(backend) + chunked(backend.dialect.stream, b"")), md.BadResponseError, at_once),
-    ]  # fmt: skip
+        Fault(
+            "responses of another kind",
+            f"{name}, a stream of {other.name}",
+            stays(headers(backend, other.kind) + chunked(data, b"")),
+            _fails,
+            streamed_call,
+        ),
+        Fault(
+            "responses of another kind",
+            f"{name}, its own type and a stream of {other.name}",
+            stays(headers(backend) + chunked(data, b"")),
+            _fails,
+            streamed_call,
+        ),
+        Fault(
+            "responses of another kind",
+            f"{name}, JSON for a streamed call",
+            stays(whole(backend.dialect.whole)),
+            is_fine,
+            streamed_call,
+        ),
+        Fault(
+            "responses of another kind",
+            f"{name}, a stream for a call without streaming",
+            stays(headers(backend) + chunked(backend.dialect.stream, b"")),
+            md.BadResponseError,
+            call_without_stream,
+        ),
+    ]
 
 
-def _never_whole(outcome: Outcome) -> None:
+def _fails(outcome: Outcome) -> None:
     assert isinstance(outcome.error, (md.StreamBrokenError, md.BadResponseError)), repr(
         outcome.error or outcome.value
     )
 
 
-# Two tool calls under one index, in the dialects that number them
+# Two tool calls with one index, in the dialects that number them
 
 
 def _chat_calls(*calls: dict[str, Any]) -> bytes:
-    """As some servers send them: each call whole, and all with index 0."""
-    made = b""
+    """Return tool calls as some servers send them: each complete, and all with index 0."""
+    faults = b""
     for call in calls:
         choice = {
             "index": 0,
             "delta": {"tool_calls": [{"index": 0, "type": "function", **call}]},
             "finish_reason": None,
         }
-        made += (
+        faults += (
             b"data: "
             + json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode()
             + b"\n\n"
@@ -323,12 +449,12 @@ def _chat_calls(*calls: dict[str, Any]) -> bytes:
         "model": "m",
         "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}],
     }
-    return made + b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n"
+    return faults + b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n"
 
 
 def _two_calls(outcome: Outcome) -> None:
     if outcome.error is not None:
-        raise AssertionError("two calls can be told apart by their ids") from outcome.error
+        raise AssertionError("two calls can be description apart by their ids") from outcome.error
     assert [(call.name, call.arguments) for call in outcome.value.tool_calls] == [
         ("draw", {"what": "fox"}),
         ("say", {"word": "hi"}),
@@ -350,26 +476,26 @@ def _calls(name: str) -> list[Fault]:
         Fault(
             "tool calls",
             f"{name}, two with one index",
-            stays(begun(backend, data) + chunked(b"")),
+            stays(started(backend, data) + chunked(b"")),
             _two_calls,
             call,
         ),
         Fault(
             "tool calls",
             f"{name}, two in halves with one index",
-            stays(begun(backend, halves) + chunked(b"")),
+            stays(started(backend, halves) + chunked(b"")),
             _two_calls,
             call,
         ),
     ]
 
 
-def _of(name: str) -> list[Fault]:
+def _faults_of(name: str) -> list[Fault]:
     parts: list[Callable[[str], list[Fault]]] = [
         _cut,
-        _garbage,
-        _marks,
-        _slicing,
+        _invalid_events,
+        _end_markers,
+        _encodings,
         _endless,
         _other_dialect,
     ]
@@ -377,8 +503,8 @@ def _of(name: str) -> list[Fault]:
 
 
 _ALL = (
-    [fault for name in DIALECTS for fault in _of(name)]
+    [fault for name in DIALECTS for fault in _faults_of(name)]
     + _calls("openaicompatible")
     + _calls("openai chat")
 )
-FAULTS = [replace(fault, turns=True) for fault in _ALL]
+FAULTS = [replace(fault, rotates=True) for fault in _ALL]

@@ -1,4 +1,7 @@
-"""What strangers may put into a request, each with the field that its refusal names. Nothing of it may reach any backend."""
+"""Invalid values for requests, each with the field that the error names.
+
+None of them may reach a backend.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-NAN, INFINITE = math.nan, math.inf
+NAN, INFINITY = math.nan, math.inf
 
 
 @dataclass
@@ -16,17 +19,17 @@ class _Point:
     x: float = NAN
 
 
-def _within_itself() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    found["a"] = {"b": [found]}
-    return found
+def _recursive() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["a"] = {"b": [value]}
+    return value
 
 
-def _deep(levels: int = 5000) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _nested(levels: int = 5000) -> dict[str, Any]:
+    value: dict[str, Any] = {}
     for _ in range(levels):
-        found = {"a": found}
-    return found
+        value = {"a": value}
+    return value
 
 
 NAMES: list[Any] = [
@@ -55,25 +58,25 @@ NAMES: list[Any] = [
     ["a"],
 ]
 
-# A function makes what can be read only once, or may not be printed by a failing test
+# Functions, because some values can be read only once or must not be printed by a failing test.
 EXTRAS: dict[str, Callable[[], Any]] = {
-    "no mapping": lambda: 5,
+    "not a mapping": lambda: 5,
     "a list": lambda: [("a", 1)],
     "a number for a key": lambda: {5: 1},
     "NaN": lambda: {"x": NAN},
-    "infinite": lambda: {"x": {"y": [1, -INFINITE]}},
+    "infinity": lambda: {"x": {"y": [1, -INFINITY]}},
     "NaN within a mapping of another kind": lambda: {"x": UserDict(y=NAN)},
     "NaN within a set": lambda: {"x": {NAN}},
     "NaN within a dataclass": lambda: {"x": _Point()},
     "NaN within a deque": lambda: {"x": deque([NAN])},
     "NaN within a generator": lambda: {"x": (item for item in [NAN])},
-    "what can be read only once": lambda: {"x": (item for item in [1, 2])},
-    "within itself": _within_itself,
-    "deep": _deep,
+    "a generator": lambda: {"x": (item for item in [1, 2])},
+    "a recursive mapping": _recursive,
+    "nested": _nested,
     "lone surrogate": lambda: {"x": "a\ud800"},
     "lone surrogate for a key": lambda: {"\udfff": 1},
     "lone surrogate below": lambda: {"x": [{"\ud800": 1}]},
-    "no text": lambda: {"x": b"\xff\xfe"},
+    "invalid UTF-8": lambda: {"x": b"\xff\xfe"},
     "an object": lambda: {"x": object()},
     "a function": lambda: {"x": print},
 }
@@ -83,7 +86,7 @@ IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "only space": (" \n", {}, "prompt"),
     "NUL": ("a\0b", {}, "prompt"),
     "lone surrogate": ("a\ud800b", {}, "prompt"),
-    "endless": ("x" * 1_000_001, {}, "prompt"),
+    "too long": ("x" * 1_000_001, {}, "prompt"),
     "prompt of bytes": (b"a", {}, "prompt"),
     "NUL in the negative prompt": ("a", {"negative_prompt": "\0"}, "negative_prompt"),
     "surrogate in the negative prompt": ("a", {"negative_prompt": "\ud800"}, "negative_prompt"),
@@ -98,7 +101,7 @@ IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "size with line end": ("a", {"size": "64x64\n"}, "size"),
     "size 5": ("a", {"size": 5}, "size"),
     "aspect": ("a", {"aspect": "wide"}, "aspect"),
-    "aspect of nothing": ("a", {"aspect": "0:1"}, "aspect"),
+    "aspect 0:1": ("a", {"aspect": "0:1"}, "aspect"),
     "megapixels NaN": ("a", {"megapixels": NAN}, "megapixels"),
     "megapixels 1e9": ("a", {"megapixels": 1e9}, "megapixels"),
     "n 17": ("a", {"n": 17}, "n"),
@@ -108,7 +111,7 @@ IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "n 1.5": ("a", {"n": 1.5}, "n"),
     "n of text": ("a", {"n": "1"}, "n"),
     "cfg NaN": ("a", {"cfg_scale": NAN}, "cfg_scale"),
-    "cfg infinite": ("a", {"cfg_scale": INFINITE}, "cfg_scale"),
+    "cfg infinite": ("a", {"cfg_scale": INFINITY}, "cfg_scale"),
     "cfg below 0": ("a", {"cfg_scale": -1.0}, "cfg_scale"),
     "cfg 10**400": ("a", {"cfg_scale": 10**400}, "cfg_scale"),
     "steps 0": ("a", {"steps": 0}, "steps"),
@@ -120,7 +123,7 @@ IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "strength NaN": ("a", {"strength": NAN}, "strength"),
     "sampler with CR LF": ("a", {"sampler": "euler\r\nx: y"}, "sampler"),
     "scheduler with NUL": ("a", {"scheduler": "a\0"}, "scheduler"),
-    "scheduler without end": ("a", {"scheduler": "a" * 101}, "scheduler"),
+    "scheduler too long": ("a", {"scheduler": "a" * 101}, "scheduler"),
     "quality with CR LF": ("a", {"quality": "low\r\nx: y"}, "quality"),
     "background of a surrogate": ("a", {"background": "\ud800"}, "background"),
     "format exe": ("a", {"output_format": "exe"}, "output_format"),
@@ -137,33 +140,33 @@ CHATS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no messages": ([], {}, "messages"),
     "NUL": ("a\0", {}, "messages"),
     "surrogate": ("\udfff", {}, "messages"),
-    "endless": ("x" * 1_000_001, {}, "messages"),
-    "no message": (["x"], {}, "messages"),
-    "no list": (5, {}, "messages"),
-    "nothing": (None, {}, "messages"),
+    "too long": ("x" * 1_000_001, {}, "messages"),
+    "not a message": (["x"], {}, "messages"),
+    "not a list": (5, {}, "messages"),
+    "None": (None, {}, "messages"),
     "bytes": (b"hi", {}, "messages"),
     "temperature": ("a", {"temperature": NAN}, "temperature"),
     "temperature 10**400": ("a", {"temperature": 10**400}, "temperature"),
-    "top_p": ("a", {"top_p": INFINITE}, "top_p"),
+    "top_p": ("a", {"top_p": INFINITY}, "top_p"),
     "top_k": ("a", {"top_k": 2**40}, "top_k"),
     "max_tokens": ("a", {"max_tokens": 0}, "max_tokens"),
     "max_tokens 10**5000": ("a", {"max_tokens": 10**5000}, "max_tokens"),
     "seed": ("a", {"seed": 2**64}, "seed"),
     "reasoning": ("a", {"reasoning": "very"}, "reasoning"),
     "reasoning NaN": ("a", {"reasoning": NAN}, "reasoning"),
-    "tool_choice": ("a", {"tool_choice": "nobody"}, "tool_choice"),
+    "tool_choice": ("a", {"tool_choice": "unknown"}, "tool_choice"),
     "tools 5": ("a", {"tools": 5}, "tools"),
     "tool name": ("a", {"tools": [lambda: 1]}, "tools"),
     "stop 5": ("a", {"stop": 5}, "stop"),
-    "stop of nothing": ("a", {"stop": [""]}, "stop"),
+    "empty stop": ("a", {"stop": [""]}, "stop"),
     "stop NUL": ("a", {"stop": ["\0"]}, "stop"),
-    "stop without end": ("a", {"stop": ["a"] * 17}, "stop"),
+    "too many stops": ("a", {"stop": ["a"] * 17}, "stop"),
     "user_id": ("a", {"user_id": "a\0"}, "user_id"),
 }
 
 EMBEDDINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "nothing": ([], {}, "texts"),
-    "an empty one": (["a", ""], {}, "texts"),
+    "no texts": ([], {}, "texts"),
+    "an empty text": (["a", ""], {}, "texts"),
     "NUL": ("a\0", {}, "texts"),
     "surrogate": (["\ud800"], {}, "texts"),
     "numbers": ([5], {}, "texts"),
@@ -172,7 +175,7 @@ EMBEDDINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "user_id": ("a", {"user_id": "\ud800"}, "user_id"),
 }
 
-# Of a provider: never a byte, and the value, which may be a key, in no word of the refusal
+# Settings of a provider. No byte is sent, and no error shows the value, which may be a key.
 KEYS = [
     "a\nb",
     "a\r\nx-injected: b",

@@ -1,4 +1,4 @@
-"""What stands where an image should be: table of (name, what a backend sends, what becomes of it)."""
+"""Malformed images: tables of name, value that a backend sends, and expected result."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from PIL import Image
 from tests.support.loopback import Handler, Peer
 from tests.support.sample_images import animation, gradient, part, png_chunk
 
-TAKEN, REFUSED = "taken", "refused"
-Strange = tuple[Callable[[], Any], str]
+ACCEPTED, REFUSED = "accepted", "refused"
+ImageCase = tuple[Callable[[], Any], str]
 PNG = part(gradient(16, 12)).data
 JPEG = part(gradient(16, 12), "JPEG").data
 WEBP = part(gradient(16, 12), "WEBP").data
@@ -64,14 +64,14 @@ def webp(width: int, height: int) -> bytes:
 
 
 def saved(kind: str) -> bytes:
-    held = io.BytesIO()
-    gradient(16, 12).save(held, kind)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    gradient(16, 12).save(buffer, kind)
+    return buffer.getvalue()
 
 
 @functools.cache
 def heavy(size: int, width: int = 4, height: int = 4) -> bytes:
-    """A PNG of exactly this many bytes: most of them in a chunk that nobody reads."""
+    """A PNG of exactly this many bytes, almost all in a chunk that decoders ignore."""
     empty = png(width, height, png_chunk(b"prVt", b""))
     return png(width, height, png_chunk(b"prVt", bytes(size - len(empty))))
 
@@ -80,35 +80,35 @@ def _cut(data: bytes, keep: float) -> Callable[[], bytes]:
     return lambda: data[: int(len(data) * keep)]
 
 
-# As text: these only fit where images travel in JSON
-TEXTS: dict[str, Strange] = {
-    "no base64": (lambda: "%%%", REFUSED),
-    "a foreign letter": (lambda: b64(PNG)[:40] + "ä" + b64(PNG)[41:], REFUSED),
+# JSON values, for backends that send images in JSON.
+TEXTS: dict[str, ImageCase] = {
+    "not base64": (lambda: "%%%", REFUSED),
+    "a non-ASCII letter": (lambda: b64(PNG)[:40] + "ä" + b64(PNG)[41:], REFUSED),
     "a NUL": (lambda: b64(PNG)[:40] + "\0" + b64(PNG)[40:], REFUSED),
     "a lone surrogate": (lambda: b64(PNG) + "\ud800", REFUSED),
     "padding missing": (lambda: b64(PNG + b"\0").rstrip("="), REFUSED),
     "padding doubled": (lambda: b64(PNG) + "==", REFUSED),
     "padding in the middle": (lambda: b64(PNG[:40]) + b64(PNG[40:]), REFUSED),
-    "one letter too few": (lambda: b64(PNG)[:-3], REFUSED),
+    "three characters too few": (lambda: b64(PNG)[:-3], REFUSED),
     "only padding": (lambda: "====", REFUSED),
-    "lines": (lambda: "\r\n".join(re.findall(".{1,76}", b64(PNG))), TAKEN),
-    "spaces around it": (lambda: f" \n{b64(PNG)}\t ", TAKEN),
+    "lines": (lambda: "\r\n".join(re.findall(".{1,76}", b64(PNG))), ACCEPTED),
+    "spaces around it": (lambda: f" \n{b64(PNG)}\t ", ACCEPTED),
     "encoded twice": (lambda: b64(b64(PNG).encode()), REFUSED),
     "hexadecimal": (lambda: PNG.hex(), REFUSED),
     "a link": (lambda: "http://127.0.0.1:9/a.png", REFUSED),
     "a file": (lambda: "file:///etc/passwd", REFUSED),
     "a path": (lambda: "/etc/passwd", REFUSED),
-    "a data URL": (lambda: "data:image/png;base64," + b64(PNG), TAKEN),
-    "a data URL that claims SVG": (lambda: "data:image/svg+xml;base64," + b64(PNG), TAKEN),
+    "a data URL": (lambda: "data:image/png;base64," + b64(PNG), ACCEPTED),
+    "a data URL that claims SVG": (lambda: "data:image/svg+xml;base64," + b64(PNG), ACCEPTED),
     "a data URL of text": (lambda: "data:text/html;base64," + b64(b"<html>"), REFUSED),
     "a data URL without base64": (lambda: "data:image/png," + PNG.decode("latin-1"), REFUSED),
-    "a data URL of nothing": (lambda: "data:image/png;base64,", REFUSED),
+    "an empty data URL": (lambda: "data:image/png;base64,", REFUSED),
     "a data URL within one": (
         lambda: "data:image/png;base64,data:image/png;base64," + b64(PNG),
         REFUSED,
     ),
     "an empty text": (lambda: "", REFUSED),
-    "blanks": (lambda: " \r\n", REFUSED),
+    "whitespace": (lambda: " \r\n", REFUSED),
     "null": (lambda: None, REFUSED),
     "true": (lambda: True, REFUSED),
     "7": (lambda: 7, REFUSED),
@@ -121,12 +121,12 @@ TEXTS: dict[str, Strange] = {
     "an object": (lambda: {"b64_json": b64(PNG)}, REFUSED),
 }
 
-FILES: dict[str, Strange] = {
+FILES: dict[str, ImageCase] = {
     "nothing": (lambda: b"", REFUSED),
     "a byte": (lambda: b"\x89", REFUSED),
-    "a JPEG": (lambda: JPEG, TAKEN),
-    "a WebP": (lambda: WEBP, TAKEN),
-    "a lossless WebP": (lambda: LOSSLESS, TAKEN),
+    "a JPEG": (lambda: JPEG, ACCEPTED),
+    "a WebP": (lambda: WEBP, ACCEPTED),
+    "a lossless WebP": (lambda: LOSSLESS, ACCEPTED),
     **{
         f"{int(keep * 100)} % of a {kind}": (_cut(data, keep), REFUSED)
         for kind, data in {
@@ -172,87 +172,87 @@ FILES: dict[str, Strange] = {
         REFUSED,
     ),
     "a page before the image": (lambda: b"<html>" + PNG, REFUSED),
-    "a ZIP behind a PNG": (lambda: PNG + b"PK\3\4" + bytes(60), TAKEN),
-    "a page behind a JPEG": (lambda: JPEG + b"<script>alert(1)</script>", TAKEN),
-    "an animated PNG": (lambda: animation("PNG").data, TAKEN),
-    "an animated WebP": (lambda: animation("WEBP").data, TAKEN),
+    "a ZIP behind a PNG": (lambda: PNG + b"PK\3\4" + bytes(60), ACCEPTED),
+    "a page behind a JPEG": (lambda: JPEG + b"<script>alert(1)</script>", ACCEPTED),
+    "an animated PNG": (lambda: animation("PNG").data, ACCEPTED),
+    "an animated WebP": (lambda: animation("WEBP").data, ACCEPTED),
     "no width": (lambda: png(0, 9), REFUSED),
     "no height": (lambda: png(9, 0), REFUSED),
     "no size": (lambda: png(0, 0), REFUSED),
     "a JPEG without height": (lambda: jpeg(9, 0), REFUSED),
     "a side below nothing": (lambda: png(-1, 9), REFUSED),
     "sides of 2**31": (lambda: png(1 << 31, 1 << 31), REFUSED),
-    "40 Mpx": (lambda: png(8000, 5000), TAKEN),
+    "40 Mpx": (lambda: png(8000, 5000), ACCEPTED),
     "40 Mpx and a row": (lambda: png(8000, 5001), REFUSED),
     "a JPEG of 40 Mpx and a row": (lambda: jpeg(8000, 5001), REFUSED),
     "a WebP of 40 Mpx and a row": (lambda: webp(8000, 5001), REFUSED),
-    "16,384 a side": (lambda: png(16_384, 1), TAKEN),
+    "16,384 a side": (lambda: png(16_384, 1), ACCEPTED),
     "16,385 a side": (lambda: png(1, 16_385), REFUSED),
     "a JPEG of 16,385 a side": (lambda: jpeg(16_385, 1), REFUSED),
     "a WebP of 2**24 a side": (lambda: webp(1 << 24, 1), REFUSED),
     "a bomb of a PNG": (lambda: png(60_000, 60_000), REFUSED),
     "a bomb of a JPEG": (lambda: jpeg(65_500, 65_500), REFUSED),
     "a bomb of a WebP": (lambda: webp(1 << 24, 1 << 24), REFUSED),
-    "pixels that are none": (lambda: png(9, 9, data=b"garbage"), TAKEN),
+    "invalid pixel data": (lambda: png(9, 9, data=b"garbage"), ACCEPTED),
 }
 
-# Too large to be made for every backend in the ordinary run
-HEAVY: dict[str, Strange] = {
-    "32 MiB": (lambda: heavy(32 << 20), TAKEN),
+# Too large for every backend in the ordinary run.
+HEAVY: dict[str, ImageCase] = {
+    "32 MiB": (lambda: heavy(32 << 20), ACCEPTED),
     "32 MiB and a byte": (lambda: heavy((32 << 20) + 1), REFUSED),
 }
 
 
-class Twisted:
-    """A healthy server, but for its images: instead of each it sends `value`, bytes as the image's file, else as JSON."""
+class ImageReplacingServer:
+    """A healthy server that sends `value` instead of each image: bytes as a file, else as JSON."""
 
     def __init__(self, healthy: Handler) -> None:
         self._healthy = healthy
         self.value: Any = PNG
-        self.twisted = 0
+        self.replaced = 0
 
     def __call__(self, peer: Peer) -> None:
         self._healthy(
-            _TwistingPeer(
+            _ReplacingPeer(
                 peer.socket,
                 peer.server,
                 peer.number,
                 closed_by_client=peer.closed_by_client,
-                twist=self._twist,
+                replace_image=self._replace_image,
             )
         )  # type: ignore[call-arg]
 
-    def _twist(self, body: bytes) -> bytes:
+    def _replace_image(self, body: bytes) -> bytes:
         if body.startswith(b"\x89PNG") and isinstance(self.value, bytes):
-            self.twisted += 1
+            self.replaced += 1
             return self.value
         if b'"iVBOR' not in body:
             return body
-        self.twisted += 1
+        self.replaced += 1
         value = json.dumps(
             b64(self.value) if isinstance(self.value, bytes) else self.value
         ).encode()
         return re.sub(rb'"iVBOR[^"]*"', lambda _: value.replace(b"Infinity", b"1e999"), body)
 
 
-class _TwistingPeer(Peer):
-    def __init__(self, *given: Any, twist: Callable[[bytes], bytes], **more: Any) -> None:
-        super().__init__(*given, **more)
-        self._twist = twist
+class _ReplacingPeer(Peer):
+    def __init__(self, *args: Any, replace_image: Callable[[bytes], bytes], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._replace_image = replace_image
 
     def send(self, data: bytes) -> None:
         head, end, body = data.partition(b"\r\n\r\n")
         if data.startswith(b"HTTP/1.1 ") and body:
-            body = self._twist(body)
+            body = self._replace_image(body)
             data = re.sub(rb"(?i)(content-length: )\d+", rb"\g<1>%d" % len(body), head) + end + body
         super().send(data)
 
     def chunk(self, data: bytes) -> None:
-        super().chunk(self._twist(data))
+        super().chunk(self._replace_image(data))
 
 
 def decodes(data: bytes) -> bool:
-    """Whether Pillow can read it, as a measure from elsewhere."""
+    """Return whether Pillow can decode it, as an independent check."""
     try:
         Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")).load()
     except (OSError, ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""What servers in these tables do, in few words."""
+"""Behaviors of the servers in the fault tables."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from tests.support.loopback import Peer
 Serve = Callable[[Peer], object]
 
 
-def sends(*pieces: bytes, then: Callable[[Peer], object] | None = Peer.close) -> Serve:
-    """These bytes, and then the connection is closed; with `then` None it stays open for the next request.
+def sends(*parts: bytes, then: Callable[[Peer], object] | None = Peer.close) -> Serve:
+    """Send these bytes and close the connection; with `then` None it stays open.
 
-    The end comes with the last bytes: a client could send its next request between the two, and would be told that it failed.
+    The connection is ended together with the last bytes. Otherwise a client could send its next
+    request between the two, and that request would fail.
     """
 
     def serve(peer: Peer) -> None:
-        *first, last = pieces or (b"",)
-        for piece in first:
-            peer.send(piece)
+        *first, last = parts or (b"",)
+        for part in first:
+            peer.send(part)
         if then in (Peer.close, half_close):
             peer.send_and_end(last)
         else:
@@ -34,62 +35,63 @@ def sends(*pieces: bytes, then: Callable[[Peer], object] | None = Peer.close) ->
 
 
 def half_close(peer: Peer) -> None:
-    """Nothing more will be said, but it could still be listened to."""
+    """Shut down the sending side only and wait for the client to close."""
     with contextlib.suppress(OSError):
         peer.socket.shutdown(socket.SHUT_WR)
     peer.wait_for_close(5)
 
 
-def stays(*pieces: bytes) -> Serve:
-    """These bytes; the connection stays open, and the next request on it is answered well."""
-    return sends(*pieces, then=None)
+def stays(*parts: bytes) -> Serve:
+    """Send these bytes; the connection stays open and its next request is answered correctly."""
+    return sends(*parts, then=None)
 
 
-def hangs(*pieces: bytes) -> Serve:
-    """These bytes, and then nothing until the client leaves."""
-    return sends(*pieces, then=lambda peer: peer.wait_for_close(30))
+def hangs(*parts: bytes) -> Serve:
+    """Send these bytes, then nothing until the client closes."""
+    return sends(*parts, then=lambda peer: peer.wait_for_close(30))
 
 
-def floods(*pieces: bytes, again: bytes) -> Serve:
-    """These bytes, and then `again` until the client leaves."""
+def floods(*parts: bytes, repeated: bytes) -> Serve:
+    """Send these bytes, then `repeated` until the client closes."""
 
     def serve(peer: Peer) -> None:
         with contextlib.suppress(OSError):
-            for piece in pieces:
-                peer.socket.sendall(piece)
+            for part in parts:
+                peer.socket.sendall(part)
             while True:
-                peer.socket.sendall(again)
+                peer.socket.sendall(repeated)
 
     return serve
 
 
-def drips(*pieces: bytes, again: bytes, pause: float = 0.02) -> Serve:
-    """These bytes, and then `again` every so many seconds until the client leaves."""
+def drips(*parts: bytes, repeated: bytes, pause: float = 0.02) -> Serve:
+    """Send these bytes, then `repeated` every `pause` seconds until the client closes."""
 
     def serve(peer: Peer) -> None:
-        waiting = threading.Event()
+        stopped = threading.Event()
         with contextlib.suppress(OSError):
-            for piece in pieces:
-                peer.socket.sendall(piece)
-            while not waiting.wait(pause):
-                peer.socket.sendall(again)
+            for part in parts:
+                peer.socket.sendall(part)
+            while not stopped.wait(pause):
+                peer.socket.sendall(repeated)
 
     return serve
 
 
-def chunked(*pieces: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+def chunked(*parts: bytes) -> bytes:
+    """Return each part as a chunk of the chunked transfer coding."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 def is_fine(outcome: Outcome) -> None:
-    """Odd, but an answer like any other."""
+    """Judge that the call succeeded: the response is unusual but valid."""
     if outcome.error is not None:
-        raise AssertionError("it is no fault at all") from outcome.error
+        raise AssertionError("the response is valid and must be accepted") from outcome.error
     outcome.fault.call.check(outcome.value)
 
 
 def fine_or(*kinds: type[Exception]) -> Callable[[Outcome], object]:
-    """Two readings are right: the answer as it is meant, or one of these errors."""
+    """Return a judge that accepts the correct answer or one of these errors."""
 
     def judge(outcome: Outcome) -> None:
         if outcome.error is None:

@@ -1,7 +1,8 @@
-"""What is promised of a cancelled call: it ends within 100 ms, its socket is closed within 1 s, no request follows, the next call works.
+"""Cancellation of a call.
 
-A busy machine may be late for reasons of its own, so the best of several attempts is what counts; a wait that is part of cancelling is
-in each of them.
+A canceled call ends within 100 ms, its socket is closed within 1 s, no request follows, and the
+next call works. A busy machine may be late for other reasons, so the best of several attempts
+counts; a wait that is part of canceling would be in each of them.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, i
 
 Serve = Callable[[Handler], Loopback]
 ATTEMPTS = 5
-RAISED, CLOSED = 0.1, 1.0  # seconds
+MAX_RAISE_SECONDS, MAX_CLOSE_SECONDS = 0.1, 1.0
 
-KINDS = ["whole", "streamed", "drawn", "shown"]
-STAGES = ["before the head", "in the body", "in the pause before another try"]
+KINDS = ["reply", "reply stream", "image", "image stream"]
+STAGES = ["before the headers", "in the body", "in the wait before a retry"]
 
 
-def answered(seen: Any, image: bytes) -> bytes:
-    """The body of a good answer."""
+def response_body(seen: Any, image: bytes) -> bytes:
+    """Return the body of a valid response."""
     if "images" in seen.path:
         if not seen.json.get("stream"):
             return json.dumps(images_reply(image)).encode()
-        made = {"type": "image_generation.completed", **images_reply(image)["data"][0]}
-        return b"data: " + json.dumps(made).encode() + b"\n\n"
+        event = {"type": "image_generation.completed", **images_reply(image)["data"][0]}
+        return b"data: " + json.dumps(event).encode() + b"\n\n"
     return (
         delta("Good") + delta({}, "stop") + DONE
         if seen.json.get("stream")
@@ -39,26 +40,26 @@ def answered(seen: Any, image: bytes) -> bytes:
     )
 
 
-class Stopping:
-    """Stops answering at this stage until `well`."""
+class StoppingServer:
+    """A server that stops responding at a stage until `healthy` is set."""
 
     def __init__(self, stage: str, image: bytes) -> None:
         self.stage = stage
         self.image = image
-        self.well = False
-        self.stopped = 0  # times
+        self.healthy = False
+        self.stopped = 0
 
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            body = answered(seen, self.image)
+            body = response_body(seen, self.image)
             kind = {
                 "content-type": "text/event-stream"
                 if seen.json.get("stream")
                 else "application/json"
             }
-            if self.well:
+            if self.healthy:
                 peer.reply(body, headers=kind)
-            elif self.stage == "in the pause before another try":
+            elif self.stage == "in the wait before a retry":
                 peer.reply(b"{}", 503, {"retry-after": "5"})
                 self.stopped += 1
             else:
@@ -70,42 +71,42 @@ class Stopping:
                 return
 
 
-async def heard(stream: Any) -> None:
+async def read_to_end(stream: Any) -> None:
     async with stream:
         async for _ in stream:
             pass
 
 
-def asking(provider: md.OpenAI, kind: str) -> Callable[[], Any]:
+def call_of_kind(provider: md.OpenAI, kind: str) -> Callable[[], Any]:
     chat, image_model = provider.model("m"), provider.image_model("gpt-image-1")
-    asks: dict[str, Callable[[], Any]] = {
-        "whole": lambda: chat.generate("hi"),
-        "streamed": lambda: heard(chat.stream("hi")),
-        "drawn": lambda: image_model.generate("a"),
-        "shown": lambda: heard(image_model.stream("a")),
+    calls: dict[str, Callable[[], Any]] = {
+        "reply": lambda: chat.generate("hi"),
+        "reply stream": lambda: read_to_end(chat.stream("hi")),
+        "image": lambda: image_model.generate("a"),
+        "image stream": lambda: read_to_end(image_model.stream("a")),
     }
-    return asks[kind]
+    return calls[kind]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_cancelled_call_ends_at_once_and_for_good(
+def test_cancelled_call_ends_promptly_and_sends_nothing_more(
     loop: str, kind: str, stage: str, serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
-    stopping = Stopping(stage, image().data)
-    server = serve(stopping)
+    stopping_server = StoppingServer(stage, image().data)
+    server = serve(stopping_server)
     raised: list[float] = []
     closed: list[float] = []
 
-    async def once(ask: Callable[[], Any]) -> None:
-        """One call that is cancelled while it waits for what the server does not say."""
-        before = stopping.stopped
+    async def cancel_once(start_call: Callable[[], Any]) -> None:
+        """Cancel one call while it waits for the server, which has stopped responding."""
+        before = stopping_server.stopped
         ended: list[str] = []
 
         async def call() -> None:
             try:
-                await ask()
+                await start_call()
             except anyio.get_cancelled_exc_class():
                 ended.append("cancelled")
                 raise
@@ -115,7 +116,7 @@ def test_a_cancelled_call_ends_at_once_and_for_good(
         async with anyio.create_task_group() as group:
             group.start_soon(call)
             with anyio.fail_after(10):
-                while stopping.stopped == before:
+                while stopping_server.stopped == before:
                     await anyio.sleep(0.001)
                 await anyio.sleep(
                     0.001
@@ -125,22 +126,22 @@ def test_a_cancelled_call_ends_at_once_and_for_good(
             group.cancel_scope.cancel()
         raised.append(time.monotonic() - at)
         assert ended == ["cancelled"]
-        if stage != "in the pause before another try":
+        if stage != "in the wait before a retry":
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 10)
             closed.append(time.monotonic() - at)
-        assert len(server.seen) == before + 1, "something went out after a cancellation"
+        assert len(server.seen) == before + 1, "a request was sent after a cancellation"
 
-    async def story() -> None:
+    async def run_calls() -> None:
         async with md.OpenAI(
-            "k", server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)
+            "k", base_url=server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)
         ) as provider:
-            ask = asking(provider, kind)
+            start_call = call_of_kind(provider, kind)
             for _ in range(ATTEMPTS):
-                await once(ask)
-            stopping.well = True
-            await ask()
+                await cancel_once(start_call)
+            stopping_server.healthy = True
+            await start_call()
 
-    anyio.run(story, backend=loop)
-    assert min(raised) <= RAISED, raised
-    assert min(closed, default=0) <= CLOSED, closed
-    assert len(server.seen) == ATTEMPTS + 1, "something went out after a cancellation"
+    anyio.run(run_calls, backend=loop)
+    assert min(raised) <= MAX_RAISE_SECONDS, raised
+    assert min(closed, default=0) <= MAX_CLOSE_SECONDS, closed
+    assert len(server.seen) == ATTEMPTS + 1, "a request was sent after a cancellation"

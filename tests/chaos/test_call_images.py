@@ -1,4 +1,7 @@
-"""Whatever stands where an image should be: an image that holds, or a typed error, from every backend, and the next one is fine."""
+"""Malformed images from every backend.
+
+Each gives an image or a typed error, and the next call works.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ import pytest
 
 import majordomo as md
 from tests.chaos.malformed_images import (
+    ACCEPTED,
     FILES,
     HEAVY,
     PNG,
     REFUSED,
-    TAKEN,
     TEXTS,
-    Strange,
-    Twisted,
+    ImageCase,
+    ImageReplacingServer,
     b64,
     heavy,
     jpeg,
@@ -31,63 +34,63 @@ from tests.support.loopback import Handler, Loopback, always, whole
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)
-ALL: dict[str, Strange] = {**TEXTS, **FILES}
+ALL: dict[str, ImageCase] = {**TEXTS, **FILES}
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 
 
-def fitting(backend: Backend, table: Mapping[str, Strange]) -> dict[str, Strange]:
-    """ComfyUI sends files, and no text could stand for one."""
+def cases_for(backend: Backend, table: Mapping[str, ImageCase]) -> dict[str, ImageCase]:
+    """Return the cases for a backend: ComfyUI sends files, so JSON values do not apply."""
     return {
-        name: strange
-        for name, strange in table.items()
-        if backend.name != "comfyui" or name not in TEXTS
+        name: case for name, case in table.items() if backend.name != "comfyui" or name not in TEXTS
     }
 
 
-async def receive(backend: Backend, serve: Serve, table: Mapping[str, Strange]) -> list[str]:
+async def wrong_results(
+    backend: Backend, serve: Serve, table: Mapping[str, ImageCase]
+) -> list[str]:
     wrong = []
-    twisted = Twisted(backend.server())
-    server = serve(twisted)
+    replacing = ImageReplacingServer(backend.server())
+    server = serve(replacing)
     async with backend.connect(server.url, retries=ONCE) as provider:
         model = provider.image_model(backend.model)
-        for name, (make, becomes) in table.items():
-            twisted.value, twisted.twisted = make(), 0
+        for name, (make, expected) in table.items():
+            replacing.value, replacing.replaced = make(), 0
             try:
                 result = await model.generate("a red fox", **backend.fields)
             except (md.BadResponseError, md.StreamBrokenError) as error:
-                if becomes == TAKEN:
+                if expected == ACCEPTED:
                     wrong.append(f"{name}: refused: {error}")
                 if (error.provider, error.model) != (provider.name, backend.model):
-                    wrong.append(f"{name}: is about {error.provider}/{error.model}")
+                    wrong.append(f"{name}: names {error.provider}/{error.model}")
                 if type(error) is md.StreamBrokenError:
                     wrong.append(f"{name}: a broken stream")
             except Exception as error:
                 wrong.append(f"{name}: {type(error).__name__}: {error!s:.80}")
             else:
-                if becomes == REFUSED:
-                    wrong.append(f"{name}: was taken as {result.image!r}")
-                elif isinstance(twisted.value, bytes) and result.image.data != twisted.value:
-                    wrong.append(f"{name}: came as {result.image!r}")
-            if not twisted.twisted:
+                if expected == REFUSED:
+                    wrong.append(f"{name}: was accepted as {result.image!r}")
+                elif isinstance(replacing.value, bytes) and result.image.data != replacing.value:
+                    wrong.append(f"{name}: returned as {result.image!r}")
+            if not replacing.replaced:
                 wrong.append(f"{name}: was never sent")
-        twisted.value = PNG
+        replacing.value = PNG
         assert (await model.generate("a red fox", **backend.fields)).image.data == PNG
     return wrong
 
 
 @every_backend
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_strange_image(backend: Backend, serve: Serve) -> None:
-    """The images take turns with the backends."""
-    table = list(fitting(backend, ALL).items())
-    assert await receive(backend, serve, dict(table[BACKENDS.index(backend) % 8 :: 8])) == []
+async def test_malformed_image(backend: Backend, serve: Serve) -> None:
+    """Each backend gets every eighth image."""
+    table = list(cases_for(backend, ALL).items())
+    assert await wrong_results(backend, serve, dict(table[BACKENDS.index(backend) % 8 :: 8])) == []
 
 
 @every_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_every_strange_image(backend: Backend, serve: Serve) -> None:
-    assert await receive(backend, serve, fitting(backend, ALL)) == []
+async def test_every_malformed_image(backend: Backend, serve: Serve) -> None:
+    assert await wrong_results(backend, serve, cases_for(backend, ALL)) == []
 
 
 KINDS = [
@@ -101,11 +104,11 @@ KINDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", KINDS, ids=lambda backend: backend.name)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_heavy_image(backend: Backend, serve: Serve) -> None:
-    assert await receive(backend, serve, HEAVY) == []
+async def test_image_at_the_size_limit(backend: Backend, serve: Serve) -> None:
+    assert await wrong_results(backend, serve, HEAVY) == []
 
 
-# How many
+# Number of images
 
 SHAPES: dict[str, Callable[[list[Any]], dict[str, Any]]] = {
     "llamaswap": lambda values: {"created": 1, "data": [{"b64_json": value} for value in values]},
@@ -123,30 +126,27 @@ SHAPES: dict[str, Callable[[list[Any]], dict[str, Any]]] = {
         ]
     },
 }
-GOOD = b64(PNG)
-COUNTS: dict[
-    str, tuple[int | None, list[Any], int | None]
-] = {  # asked for, sent, taken; None: a typed error
-    "fewer": (4, [GOOD], 1),
-    "more": (1, [GOOD] * 5, 5),
-    "one of none asked": (None, [GOOD], 1),
-    "the same twice": (2, [GOOD, GOOD], 2),
+VALID = b64(PNG)
+# Requested, sent and accepted images; None: a typed error.
+COUNTS: dict[str, tuple[int | None, list[Any], int | None]] = {
+    "fewer": (4, [VALID], 1),
+    "more": (1, [VALID] * 5, 5),
+    "one when n is unset": (None, [VALID], 1),
+    "one image twice": (2, [VALID, VALID], 2),
     "none": (2, [], None),
-    "seventeen": (1, [GOOD] * 17, 16),
-    "a thousand": (1, [GOOD] * 1000, 16),
-    "a bad one among good ones": (2, [GOOD, "%%%"], None),
-    "only bad ones": (2, ["%%%", "%%%"], None),
-    "a list for one": (1, [[GOOD]], None),
+    "seventeen": (1, [VALID] * 17, 16),
+    "a thousand": (1, [VALID] * 1000, 16),
+    "one invalid among valid ones": (2, [VALID, "%%%"], None),
+    "only invalid ones": (2, ["%%%", "%%%"], None),
+    "a list instead of a value": (1, [[VALID]], None),
 }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_another_number_of_images_than_was_asked_for_is_said(
-    shape: str, serve: Serve
-) -> None:
+async def test_another_number_of_images_adds_a_warning(shape: str, serve: Serve) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     wrong = []
-    for name, (n, values, taken) in COUNTS.items():
+    for name, (n, values, accepted) in COUNTS.items():
         server = serve(always(whole(SHAPES[shape](values))))
         async with backend.connect(server.url, retries=ONCE) as provider:
             try:
@@ -154,47 +154,47 @@ async def test_another_number_of_images_than_was_asked_for_is_said(
                     "a", **({} if n is None else {"n": n})
                 )
             except (md.BadResponseError, md.UnsupportedError) as error:
-                if taken is not None:
+                if accepted is not None:
                     wrong.append(f"{name}: {error}")
                 continue
         calls = len(server.seen)
         if (
-            taken is None
-            or len(result.images) != taken * calls
+            accepted is None
+            or len(result.images) != accepted * calls
             or len(result.details) != len(result.images)
         ):
             wrong.append(f"{name}: {len(result.images)} in {calls} calls")
         if len(values) > 16 and "IMAGES_NOT_FETCHED" not in [
             warning.code for warning in result.warnings
         ]:
-            wrong.append(f"{name}: nothing is said of those left")
+            wrong.append(f"{name}: there is no warning about the rest")
         differs = any(warning.code == "COUNT_DIFFERS" for warning in result.warnings)
         if differs != (len(result.images) != (n or 1)):
             wrong.append(
-                f"{name}: {len(result.images)} in {calls} calls for {n}: {[warning.code for warning in result.warnings]}"
+                f"{name}: {len(result.images)} in {calls} calls for {n}: {result.warnings}"
             )
     assert wrong == []
 
 
 WRONG_FIELDS: list[dict[str, Any]] = [
-    {"data": GOOD},
-    {"data": {"b64_json": GOOD}},
-    {"data": [GOOD]},
-    {"data": [{"url": f"data:image/png;base64,{GOOD}"}]},
-    {"data": [{"image": GOOD}]},
-    {"data": [{"b64_json": {"data": GOOD}}]},
-    {"data": [[{"b64_json": GOOD}]]},
-    {"b64_json": GOOD},
-    {"image": GOOD},
-    {"images": {"0": GOOD}},
-    {"images": [{"b64_json": GOOD}]},
-    {"images": [None, GOOD]},
-    {"output": [{"type": "image_generation_call", "result": GOOD}]},
-    {"candidates": GOOD},
-    {"candidates": [{"content": {"parts": [{"text": GOOD}]}}]},
+    {"data": VALID},
+    {"data": {"b64_json": VALID}},
+    {"data": [VALID]},
+    {"data": [{"url": f"data:image/png;base64,{VALID}"}]},
+    {"data": [{"image": VALID}]},
+    {"data": [{"b64_json": {"data": VALID}}]},
+    {"data": [[{"b64_json": VALID}]]},
+    {"b64_json": VALID},
+    {"image": VALID},
+    {"images": {"0": VALID}},
+    {"images": [{"b64_json": VALID}]},
+    {"images": [None, VALID]},
+    {"output": [{"type": "image_generation_call", "result": VALID}]},
+    {"candidates": VALID},
+    {"candidates": [{"content": {"parts": [{"text": VALID}]}}]},
     {
         "candidates": [
-            {"content": {"parts": [{"inlineData": {"mimeType": "text/html", "data": GOOD}}]}}
+            {"content": {"parts": [{"inlineData": {"mimeType": "text/html", "data": VALID}}]}}
         ]
     },
     {
@@ -210,14 +210,14 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     },
     {
         "candidates": [
-            {"content": {"parts": {"inlineData": {"mimeType": "image/png", "data": GOOD}}}}
+            {"content": {"parts": {"inlineData": {"mimeType": "image/png", "data": VALID}}}}
         ]
     },
 ]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_image_in_a_wrong_field_is_no_image(shape: str, serve: Serve) -> None:
+async def test_image_in_a_wrong_field_is_refused(shape: str, serve: Serve) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     for body in WRONG_FIELDS:
         async with backend.connect(serve(always(whole(body))).url, retries=ONCE) as provider:
@@ -225,7 +225,7 @@ async def test_an_image_in_a_wrong_field_is_no_image(shape: str, serve: Serve) -
                 await provider.image_model(backend.model).generate("a")
 
 
-# The other way
+# Images in requests
 
 UNSENDABLE: dict[str, Callable[[], bytes]] = {
     "40 Mpx and a row": lambda: png(8000, 5001),
@@ -239,7 +239,9 @@ UNSENDABLE: dict[str, Callable[[], bytes]] = {
 
 @every_backend
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_what_is_not_sent_is_refused_before_a_byte_is(backend: Backend, serve: Serve) -> None:
+async def test_invalid_image_in_a_request_is_refused_before_sending(
+    backend: Backend, serve: Serve
+) -> None:
     server = serve(backend.server())
     good = md.ImagePart(png(64, 64, data=zlib.compress(bytes(64 * (1 + 64 * 3)))))
     wrong = []
@@ -255,10 +257,10 @@ async def test_what_is_not_sent_is_refused_before_a_byte_is(backend: Backend, se
                 except md.InvalidRequestError as error:
                     if error.field != field or server.seen:
                         wrong.append(
-                            f"{name}: names {error.field}, not {field}, after {len(server.seen)} requests"
+                            f"{name}: names {error.field}, not {field}; {len(server.seen)} requests"
                         )
                 except Exception as error:
                     wrong.append(f"{name}: {error!r}")
                 else:
-                    wrong.append(f"{name}: {field} was taken")
+                    wrong.append(f"{name}: {field} was accepted")
     assert wrong == []

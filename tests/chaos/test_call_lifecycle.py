@@ -1,4 +1,7 @@
-"""A provider's life: closed, forgotten, forked, cancelled anywhere, left in the middle. Nothing stays, and nothing goes out afterwards."""
+"""The life cycle of a provider: closed, not closed, forked, canceled, and streams left early.
+
+No resource stays open, and nothing is sent afterwards.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ import anyio.lowlevel
 import pytest
 
 import majordomo as md
-from tests.support.chat_backends import BACKENDS as CHATTING
-from tests.support.image_backends import BACKENDS as DRAWING
+from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
+from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -33,15 +36,15 @@ from tests.support.loopback import (
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
-TALK = delta("Good ") + delta("evening") + delta({}, "stop") + DONE
+STREAM = delta("Good ") + delta("evening") + delta({}, "stop") + DONE
 
 
-def answering(peer: Peer) -> None:
-    """Chats whole and in pieces."""
+def chat_handler(peer: Peer) -> None:
+    """Answer chat calls with and without streaming."""
     while (seen := peer.request()) is not None:
         if seen.method == "POST" and seen.json.get("stream"):
             peer.begin()
-            peer.chunk(TALK)
+            peer.chunk(STREAM)
             peer.end()
         else:
             peer.reply(chat("fine"))
@@ -51,7 +54,7 @@ def compatible(server: Loopback, **settings: Any) -> md.OpenAICompatible:
     return md.OpenAICompatible(server.url + "/v1", **settings)
 
 
-async def streamed(model: Any) -> str:
+async def stream_text(model: Any) -> str:
     async with model.stream("hi") as stream:
         async for _ in stream:
             pass
@@ -61,61 +64,61 @@ async def streamed(model: Any) -> str:
 @LOOPS
 @pytest.mark.parametrize(
     "backend",
-    [*CHATTING, *DRAWING],
-    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+    [*CHAT_BACKENDS, *IMAGE_BACKENDS],
+    ids=lambda backend: f"{'draw' if backend in IMAGE_BACKENDS else 'chat'} {backend.name}",
 )
-def test_a_closed_provider_refuses_all_and_may_be_closed_again(
+def test_closed_provider_refuses_calls_and_can_be_closed_again(
     backend: Any, loop: str, serve: Serve
 ) -> None:
     server = serve(always(whole({})))
 
-    async def story() -> None:
+    async def run_calls() -> None:
         provider = backend.connect(server.url)
         model: Any = (
             provider.image_model(backend.model)
-            if backend in DRAWING
+            if backend in IMAGE_BACKENDS
             else provider.model(backend.model)
         )
         await provider.aclose()
         await provider.aclose()
 
-        async def shown() -> None:
+        async def read_stream() -> None:
             async with model.stream("hi") as stream:
                 async for _ in stream:
                     pass
 
-        for ask in (lambda: model.generate("hi"), shown, provider.models):
+        for ask in (lambda: model.generate("hi"), read_stream, provider.models):
             with pytest.raises(md.ConfigurationError) as caught:
                 await ask()
             assert caught.value.code == "CLOSED"
 
-    anyio.run(story, backend=loop)
+    anyio.run(run_calls, backend=loop)
     assert server.connections == 0
 
 
 @pytest.mark.slow
 @LOOPS
 @pytest.mark.parametrize("streams", [False, True])
-def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(
+def test_closing_during_a_call_ends_it_with_a_typed_error(
     loop: str, streams: bool, serve: Serve
 ) -> None:
-    def stops(peer: Peer) -> None:
+    def stop_in_call(peer: Peer) -> None:
         peer.request()
         if streams:
             peer.begin()
             peer.chunk(delta("Good "))
         peer.wait_for_close()
 
-    server = serve(stops)
+    server = serve(stop_in_call)
     ended: list[BaseException | str] = []
 
-    async def story() -> None:
+    async def run_calls() -> None:
         provider = compatible(server, retries=md.Retries(attempts=1), timeout=2)
 
         async def call() -> None:
             try:
                 ended.append(
-                    await streamed(provider.model("m"))
+                    await stream_text(provider.model("m"))
                     if streams
                     else (await provider.model("m").generate("hi")).text
                 )
@@ -131,7 +134,7 @@ def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(
         with pytest.raises(md.ConfigurationError):
             await provider.model("m").generate("hi")
 
-    anyio.run(story, backend=loop)
+    anyio.run(run_calls, backend=loop)
     assert isinstance(ended[0], md.MajordomoError)
     assert server.peers[0].closed_by_client.wait(2)
     assert len(server.seen) == 1
@@ -139,10 +142,10 @@ def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(
 
 @pytest.mark.slow
 @LOOPS
-def test_a_provider_that_nobody_closed_warns_of_resources_at_most(loop: str, serve: Serve) -> None:
-    server = serve(answering)
+def test_unclosed_provider_only_emits_resource_warnings(loop: str, serve: Serve) -> None:
+    server = serve(chat_handler)
 
-    async def story() -> None:
+    async def run_calls() -> None:
         for _ in range(3):
             assert (await compatible(server).model("m").generate("hi")).text == "fine"
             gc.collect()
@@ -150,23 +153,23 @@ def test_a_provider_that_nobody_closed_warns_of_resources_at_most(loop: str, ser
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        anyio.run(story, backend=loop)
+        anyio.run(run_calls, backend=loop)
         gc.collect()
-    assert {one.category for one in warned} <= {ResourceWarning}
+    assert {warning.category for warning in warned} <= {ResourceWarning}
     for peer in server.peers:
         assert peer.closed_by_client.wait(2)
 
 
 @LOOPS
-def test_a_stream_left_anywhere_leaves_nothing(loop: str, serve: Serve) -> None:
-    """By break, by an exception, never begun, never entered; its iterator kept or forgotten."""
-    server = serve(answering)
+def test_abandoned_stream_closes_its_connection(loop: str, serve: Serve) -> None:
+    """Left by break, by an exception, not iterated, not entered; with and without its iterator."""
+    server = serve(chat_handler)
 
-    async def story() -> None:
+    async def run_calls() -> None:
         async with compatible(server) as provider:
             model = provider.model("m")
             model.stream("never entered")
-            async with model.stream("never begun"):
+            async with model.stream("never iterated"):
                 pass
             async with model.stream("hi") as stream:
                 async for _ in stream:
@@ -179,23 +182,23 @@ def test_a_stream_left_anywhere_leaves_nothing(loop: str, serve: Serve) -> None:
                     await anext(aiter(stream))
                     raise LookupError
             gc.collect()
-            assert await streamed(model) == "Good evening"
+            assert await stream_text(model) == "Good evening"
         del kept, stream
         gc.collect()
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        anyio.run(story, backend=loop)
+        anyio.run(run_calls, backend=loop)
     for peer in server.peers:
         assert peer.closed_by_client.wait(2)
 
 
 @LOOPS
-@pytest.mark.parametrize("ask", ["whole", "streamed", "drawn"])
-def test_cancelling_at_every_point_is_quick_and_final(
+@pytest.mark.parametrize("ask", ["reply", "reply stream", "image"])
+def test_cancelling_at_every_point_is_quick_and_sends_nothing_more(
     loop: str, ask: str, serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
-    """The n-th time that the loop turns, for each n until the call gets through."""
+    """Cancel after n checkpoints, for each n until the call completes."""
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
@@ -203,7 +206,7 @@ def test_cancelling_at_every_point_is_quick_and_final(
                 peer.reply(images_reply(image().data))
             elif seen.json.get("stream"):
                 peer.begin()
-                for piece in (TALK[:20], TALK[20:90], TALK[90:]):
+                for piece in (STREAM[:20], STREAM[20:90], STREAM[90:]):
                     peer.chunk(piece)
                 peer.end()
             else:
@@ -211,18 +214,18 @@ def test_cancelling_at_every_point_is_quick_and_final(
 
     server = serve(handler)
 
-    async def story() -> None:
+    async def run_calls() -> None:
         async with compatible(server) as provider:
             asks: dict[str, Callable[[], Any]] = {
-                "whole": lambda: provider.model("m").generate("hi"),
-                "streamed": lambda: streamed(provider.model("m")),
-                "drawn": lambda: provider.image_model("m").generate("a"),
+                "reply": lambda: provider.model("m").generate("hi"),
+                "reply stream": lambda: stream_text(provider.model("m")),
+                "image": lambda: provider.image_model("m").generate("a"),
             }
-            through = []
+            completed = []
 
             async def call() -> None:
                 await asks[ask]()
-                through.append(True)
+                completed.append(True)
 
             for turns in range(60):
                 async with anyio.create_task_group() as group:
@@ -231,37 +234,37 @@ def test_cancelling_at_every_point_is_quick_and_final(
                         await anyio.lowlevel.checkpoint()
                     at = time.monotonic()
                     group.cancel_scope.cancel()
-                assert time.monotonic() - at < 0.5, "far above what it takes"
-                if len(through) > 3:
+                assert time.monotonic() - at < 0.5, "a generous limit"
+                if len(completed) > 3:
                     break
             await asks[ask]()
             rounds.append(turns + 2)
 
     rounds: list[int] = []
-    anyio.run(story, backend=loop)
+    anyio.run(run_calls, backend=loop)
     for peer in server.peers:
         assert peer.closed_by_client.wait(2)
-    assert len(server.seen) <= rounds[0], "something went out after a cancellation"
+    assert len(server.seen) <= rounds[0], "a request was sent after a cancellation"
 
 
-def test_one_provider_serves_loops_and_threads_at_once(serve: Serve) -> None:
-    server = serve(answering)
+def test_one_provider_serves_event_loops_and_threads_at_once(serve: Serve) -> None:
+    server = serve(chat_handler)
     provider = compatible(server)
-    told: list[str] = []
+    texts: list[str] = []
 
     async def several() -> None:
         async with anyio.create_task_group() as group:
 
             async def call() -> None:
-                told.append((await provider.model("m").generate("hi")).text)
-                told.append(await streamed(provider.model("m")))
+                texts.append((await provider.model("m").generate("hi")).text)
+                texts.append(await stream_text(provider.model("m")))
 
             for _ in range(4):
                 group.start_soon(call)
 
     def blocking() -> None:
-        told.append(provider.model("m").generate_sync("hi").text)
-        told.append("fine")
+        texts.append(provider.model("m").generate_sync("hi").text)
+        texts.append("fine")
 
     threads = [
         threading.Thread(target=lambda loop=loop: anyio.run(several, backend=loop))
@@ -274,10 +277,10 @@ def test_one_provider_serves_loops_and_threads_at_once(serve: Serve) -> None:
         thread.join(20)
         assert not thread.is_alive()
     provider.close()
-    assert (told.count("fine"), told.count("Good evening")) == (16 + 8, 16)
+    assert (texts.count("fine"), texts.count("Good evening")) == (16 + 8, 16)
 
 
-def test_a_child_forked_in_mid_use_takes_no_answer_of_its_parent(serve: Serve) -> None:
+def test_forked_child_does_not_read_responses_of_its_parent(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             peer.reply(chat(seen.json["messages"][0]["content"]))
@@ -286,7 +289,8 @@ def test_a_child_forked_in_mid_use_takes_no_answer_of_its_parent(serve: Serve) -
     model = provider.model("m")
     assert model.generate_sync("warm").text == "warm"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        # Forking a process that has threads is deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         os._exit(
@@ -304,29 +308,50 @@ def test_a_child_forked_in_mid_use_takes_no_answer_of_its_parent(serve: Serve) -
 
 
 ENDINGS = {
-    "an open stream": "with model.stream_sync('hi') as stream:\n    next(iter(stream))\n    print('begun', flush=True)\n    sys.exit(3)",
-    "a stream never left": "held = model.stream_sync('hi').__enter__()\nnext(iter(held))\nprint('begun', flush=True)\nsys.exit(3)",
-    "an open async stream": (
-        "async def main():\n    held = model.stream('hi')\n    stream = await held.__aenter__()\n    await anext(aiter(stream))\n"
-        "    print('begun', flush=True)\n    sys.exit(3)\nimport asyncio\nasyncio.run(main())"
-    ),
+    "an open stream": """
+with model.stream_sync('hi') as stream:
+    next(iter(stream))
+    print('started', flush=True)
+    sys.exit(3)
+""",
+    "a stream that is never left": """
+stream = model.stream_sync('hi').__enter__()
+next(iter(stream))
+print('started', flush=True)
+sys.exit(3)
+""",
+    "an open async stream": """
+import asyncio
+async def main():
+    manager = model.stream('hi')
+    stream = await manager.__aenter__()
+    await anext(aiter(stream))
+    print('started', flush=True)
+    sys.exit(3)
+asyncio.run(main())
+""",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_interpreter_ends_with_an_open_stream(ending: str, serve: Serve) -> None:
-    def stops(peer: Peer) -> None:
+def test_interpreter_exits_with_an_open_stream(ending: str, serve: Serve) -> None:
+    def stop_in_stream(peer: Peer) -> None:
         peer.request()
         peer.begin()
         peer.chunk(delta("Good "))
         peer.wait_for_close(30)
 
-    server = serve(stops)
-    code = f"import sys\nimport majordomo as md\nmodel = md.OpenAICompatible({server.url + '/v1'!r}).model('m')\n{ENDINGS[ending]}\n"
-    made = subprocess.run(
+    server = serve(stop_in_stream)
+    code = f"""
+import sys
+import majordomo as md
+model = md.OpenAICompatible({server.url + "/v1"!r}).model('m')
+{ENDINGS[ending]}
+"""
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
-    assert (made.returncode, made.stdout) == (3, "begun\n"), made.stderr
-    assert "Traceback" not in made.stderr
+    assert (process.returncode, process.stdout) == (3, "started\n"), process.stderr
+    assert "Traceback" not in process.stderr
     assert server.peers[0].closed_by_client.wait(5)

@@ -1,4 +1,7 @@
-"""An event loop ends while something is open in it. The provider goes on in the next one; no socket stays, and nothing is said."""
+"""An event loop ends while a call or a stream is open in it.
+
+The provider check_works in the next event loop, no socket stays open, and there are no warnings.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, i
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
-PATIENCE = md.Timeout(queue=2, total=10)
+TIMEOUT = md.Timeout(queue=2, total=10)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_said() -> Iterator[None]:
-    """Warnings are errors, those of finalisers too."""
+def no_warnings() -> Iterator[None]:
+    """Fail on any warning, also from finalizers."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         yield
         gc.collect()
-    assert [str(one.message) for one in warned] == []
+    assert [str(warning.message) for warning in warned] == []
 
 
 @pytest.fixture
 def server(serve: Serve, image: Callable[[], md.ImagePart]) -> Loopback:
-    """Streams stop in their middle, and wait for the client to leave; the rest is answered at once."""
+    """A server whose streams for "stop" wait until the client closes."""
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
@@ -53,14 +56,17 @@ def server(serve: Serve, image: Callable[[], md.ImagePart]) -> Loopback:
     return serve(handler)
 
 
-def connected(server: Loopback) -> md.OpenAICompatible:
+def provider_for(server: Loopback) -> md.OpenAICompatible:
     return md.OpenAICompatible(
-        server.url + "/v1", max_concurrency=1, timeout=PATIENCE, retries=md.Retries(attempts=1)
+        server.url + "/v1", max_concurrency=1, timeout=TIMEOUT, retries=md.Retries(attempts=1)
     )
 
 
-async def works(provider: md.OpenAICompatible) -> None:
-    """A call of each kind; with one place, a place that was never left is waited for in vain."""
+async def check_works(provider: md.OpenAICompatible) -> None:
+    """Make a call of each kind.
+
+    With `max_concurrency=1`, a slot that was not released would block the next call.
+    """
     assert (await provider.model("m").generate("hi")).text == "fine"
     async with provider.model("m").stream("go on") as stream:
         async for _ in stream:
@@ -69,14 +75,14 @@ async def works(provider: md.OpenAICompatible) -> None:
     assert len((await provider.image_model("m").generate("a")).images) == 1
 
 
-def all_left(server: Loopback, count: int) -> None:
+def check_closed(server: Loopback, count: int) -> None:
     gc.collect()
     for peer in server.peers[:count]:
         assert peer.closed_by_client.wait(2)
 
 
-async def begun(provider: md.OpenAICompatible) -> Any:
-    """A stream of which the first word has come, and that nobody will leave."""
+async def open_stream(provider: md.OpenAICompatible) -> Any:
+    """Return a stream after its first event; it is never left."""
     stream = await provider.model("m").stream("stop").__aenter__()
     await anext(aiter(stream))
     return stream
@@ -84,27 +90,26 @@ async def begun(provider: md.OpenAICompatible) -> Any:
 
 @LOOPS
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_stream_is_open_when_its_loop_ends(loop: str, kept: bool, server: Loopback) -> None:
-    """Held on to, or forgotten with the loop."""
-    provider = connected(server)
-    held = []
+def test_stream_is_closed_when_its_loop_ends(loop: str, kept: bool, server: Loopback) -> None:
+    """The stream is kept, or garbage-collected with the loop."""
+    provider = provider_for(server)
+    kept_objects = []
 
-    async def story() -> None:
-        stream = await begun(provider)
+    async def open_and_end() -> None:
+        stream = await open_stream(provider)
         if kept:
-            held.append(stream)
+            kept_objects.append(stream)
 
-    anyio.run(story, backend=loop)
-    all_left(server, 1)
-    anyio.run(works, provider, backend=loop)
-    all_left(server, len(server.peers))
+    anyio.run(open_and_end, backend=loop)
+    check_closed(server, 1)
+    anyio.run(check_works, provider, backend=loop)
+    check_closed(server, len(server.peers))
     provider.close()
 
 
 EVENT = b'data: {"type":"modelStatus","data":"[]"}\n\n'
-STANDING: dict[
-    str, tuple[bytes, Callable[[str], tuple[Any, Any]]]
-] = {  # what is said once, and who listens
+# What the server sends once, and the client that waits for more.
+SUBSCRIPTIONS: dict[str, tuple[bytes, Callable[[str], tuple[Any, Any]]]] = {
     "feed": (EVENT, lambda url: (provider := md.LlamaSwap(url), provider.changes())),
     "pull": (
         b'{"status":"pulling"}\n',
@@ -113,61 +118,62 @@ STANDING: dict[
 }
 
 
-@pytest.mark.parametrize(
-    ("loop", "kept"), [("asyncio", True), ("asyncio", False), ("trio", True)]
-)  # of a forgotten one trio warns
-@pytest.mark.parametrize(("said", "listen"), STANDING.values(), ids=STANDING.keys())
-def test_what_is_listened_to_is_left_when_the_loop_ends(
-    loop: str, kept: bool, said: bytes, listen: Any, serve: Serve
+# A stream that is garbage-collected is not tried with trio, which warns about it.
+@pytest.mark.parametrize(("loop", "kept"), [("asyncio", True), ("asyncio", False), ("trio", True)])
+@pytest.mark.parametrize(("sent", "subscribe"), SUBSCRIPTIONS.values(), ids=SUBSCRIPTIONS.keys())
+def test_subscription_is_closed_when_its_loop_ends(
+    loop: str, kept: bool, sent: bytes, subscribe: Any, serve: Serve
 ) -> None:
     server = serve(
-        lambda peer: (peer.request(), peer.begin(), peer.chunk(said), peer.wait_for_close(10))
+        lambda peer: (peer.request(), peer.begin(), peer.chunk(sent), peer.wait_for_close(10))
     )
-    held = []
+    kept_objects = []
 
-    async def story() -> None:
-        provider, stream = listen(server.url)
-        heard = await stream.__aenter__()
-        await anext(heard)
-        held.extend([provider, stream, heard] if kept else [])
+    async def open_and_end() -> None:
+        provider, stream = subscribe(server.url)
+        events = await stream.__aenter__()
+        await anext(events)
+        kept_objects.extend([provider, stream, events] if kept else [])
 
-    anyio.run(story, backend=loop)
+    anyio.run(open_and_end, backend=loop)
     assert len(server.peers) == 1
-    all_left(server, 1)
+    check_closed(server, 1)
 
 
 @LOOPS
-def test_a_stream_is_left_after_its_loop_has_ended(loop: str, server: Loopback) -> None:
-    provider = connected(server)
-    held = []
+def test_stream_can_be_left_after_its_loop_has_ended(loop: str, server: Loopback) -> None:
+    provider = provider_for(server)
+    kept_objects = []
 
-    async def story() -> None:
-        held.append(await begun(provider))
+    async def open_and_end() -> None:
+        kept_objects.append(await open_stream(provider))
 
     async def leaving() -> None:
         with pytest.raises(md.MajordomoError):
             while True:
-                await anext(held[0])
-        await held[0].__aexit__(None, None, None)
-        await works(provider)
+                await anext(kept_objects[0])
+        await kept_objects[0].__aexit__(None, None, None)
+        await check_works(provider)
 
-    anyio.run(story, backend=loop)
+    anyio.run(open_and_end, backend=loop)
     anyio.run(leaving, backend=loop)
-    all_left(server, len(server.peers))
+    check_closed(server, len(server.peers))
     provider.close()
 
 
 @LOOPS
-def test_a_task_reads_a_stream_when_its_loop_is_stopped(loop: str, server: Loopback) -> None:
-    """By an exception of the main task, which cancels it."""
-    provider = connected(server)
+def test_stream_is_closed_when_its_task_is_cancelled_with_the_loop(
+    loop: str, server: Loopback
+) -> None:
+    """An exception in the main task cancels the reading task."""
+    provider = provider_for(server)
 
     async def reading() -> None:
         async with provider.model("m").stream("stop") as stream:
             async for _ in stream:
                 pass
 
-    async def story() -> None:
+    async def open_and_end() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(reading)
             while not server.seen:
@@ -175,17 +181,17 @@ def test_a_task_reads_a_stream_when_its_loop_is_stopped(loop: str, server: Loopb
             raise LookupError
 
     with pytest.raises(ExceptionGroup):
-        anyio.run(story, backend=loop)
-    all_left(server, 1)
-    anyio.run(works, provider, backend=loop)
+        anyio.run(open_and_end, backend=loop)
+    check_closed(server, 1)
+    anyio.run(check_works, provider, backend=loop)
     provider.close()
 
 
-def test_a_loop_is_stopped_in_the_middle_of_a_call(server: Loopback) -> None:
-    """As programs do that keep their loop in a thread: stop, cancel what is left, close."""
-    provider = connected(server)
+def test_loop_is_stopped_during_a_call(server: Loopback) -> None:
+    """Stop a loop in a thread, cancel its tasks and close it, as some programs do."""
+    provider = provider_for(server)
 
-    def ended(main: Coroutine[Any, Any, Any], *, wait: bool) -> None:
+    def run_and_close(main: Coroutine[Any, Any, Any], *, wait: bool) -> None:
         loop = asyncio.new_event_loop()
         task = loop.create_task(main)
         if wait:
@@ -208,43 +214,43 @@ def test_a_loop_is_stopped_in_the_middle_of_a_call(server: Loopback) -> None:
             async for _ in stream:
                 pass
 
-    ended(works(provider), wait=True)
-    ended(reading(), wait=False)
-    ended(works(provider), wait=True)
-    all_left(server, len(server.peers))
+    run_and_close(check_works(provider), wait=True)
+    run_and_close(reading(), wait=False)
+    run_and_close(check_works(provider), wait=True)
+    check_closed(server, len(server.peers))
     provider.close()
-    all_left(server, len(server.peers))
+    check_closed(server, len(server.peers))
 
 
 @pytest.mark.parametrize("first", ["asyncio", "trio"])
-def test_a_provider_goes_from_one_kind_of_loop_to_the_other_and_to_none(
+def test_provider_works_on_asyncio_and_trio_and_without_a_loop_in_turn(
     first: str, server: Loopback
 ) -> None:
-    provider = connected(server)
+    provider = provider_for(server)
     for loop in (first, "trio" if first == "asyncio" else "asyncio", first):
-        anyio.run(works, provider, backend=loop)
+        anyio.run(check_works, provider, backend=loop)
         assert provider.model("m").generate_sync("hi").text == "fine"
     provider.close()
-    all_left(server, len(server.peers))
+    check_closed(server, len(server.peers))
 
 
-def test_a_loop_is_closed_over_an_open_stream_and_kept_connections(server: Loopback) -> None:
-    """Without its asynchronous generators being ended, as asyncio.run does: of sockets left so, asyncio itself warns."""
-    provider = connected(server)
+def test_loop_is_closed_with_an_open_stream_and_pooled_connections(server: Loopback) -> None:
+    """Close a loop without `shutdown_asyncgens`; asyncio itself warns about open sockets."""
+    provider = provider_for(server)
     loop = asyncio.new_event_loop()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        loop.run_until_complete(works(provider))
-        held = [loop.run_until_complete(begun(provider))]
+        loop.run_until_complete(check_works(provider))
+        kept_objects = [loop.run_until_complete(open_stream(provider))]
         loop.close()
 
         async def leaving() -> None:
-            await held[0].__aexit__(None, None, None)
-            await works(provider)
+            await kept_objects[0].__aexit__(None, None, None)
+            await check_works(provider)
 
         asyncio.run(leaving())
-        held.clear()
+        kept_objects.clear()
         provider.close()
         del loop
         gc.collect()
-    all_left(server, len(server.peers))
+    check_closed(server, len(server.peers))

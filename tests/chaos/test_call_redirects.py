@@ -1,4 +1,4 @@
-"""A redirect is an error: the prompt goes nowhere else, and no cookie comes back."""
+"""A redirect is an error: the prompt is sent nowhere else, and no cookie is returned."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import anyio
 import pytest
 
 import majordomo as md
-from tests.chaos.fault import RUNNERS, Runner, _over, _public_trust
-from tests.support.chat_backends import BACKENDS as CHATTING
-from tests.support.image_backends import BACKENDS as DRAWING
+from tests.chaos.fault import RUNNERS, Runner, _default_tls, _use_library
+from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
+from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-EVERYBODY = [*CHATTING, *DRAWING]
+ALL_BACKENDS = [*CHAT_BACKENDS, *IMAGE_BACKENDS]
 COOKIE = "a=b; Path=/"
-HOW_MANY = pytest.mark.parametrize(
+each_or_every_pair = pytest.mark.parametrize(
     "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["each", "in every pair"]
 )
 
 
-def moves(elsewhere: str, here: str, every: bool) -> list[bytes]:
-    """Every status that moves, and every kind of place; together where `every` is wished."""
-    places = {
+def redirects(elsewhere: str, here: str, every: bool) -> list[bytes]:
+    """Return redirects with every status and every kind of location; every pair with `every`."""
+    locations = {
         "elsewhere": f"{elsewhere}/v1/chat/completions",
-        "the same": f"{here}/v1/elsewhere",
+        "the same server": f"{here}/v1/elsewhere",
         "a path": "/v1/elsewhere",
         "itself": "",
         "without a scheme": elsewhere.removeprefix("http:"),
@@ -37,20 +37,21 @@ def moves(elsewhere: str, here: str, every: bool) -> list[bytes]:
         "data": "data:application/json,{}",
         "a password": elsewhere.replace("://", "://user:word@"),
     }
-    pairs = list(product((301, 302, 303, 307, 308), places.values()))
+    pairs = list(product((301, 302, 303, 307, 308), locations.values()))
     if not every:
-        pairs = pairs[:: len(places) + 1] + [(307, place) for place in places.values()]
-    found = [
-        whole(b"", status, {"location": place, "set-cookie": COOKIE}) for status, place in pairs
+        pairs = pairs[:: len(locations) + 1] + [(307, location) for location in locations.values()]
+    responses = [
+        whole(b"", status, {"location": location, "set-cookie": COOKIE})
+        for status, location in pairs
     ]
-    found += [
+    responses += [
         whole(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"})
         for status in (300, 301, 305, 306, 399)
     ]
-    return found
+    return responses
 
 
-class Moving:
+class RedirectingServer:
     answer = b""
 
     def __call__(self, peer: Peer) -> None:
@@ -58,33 +59,33 @@ class Moving:
             peer.send(self.answer)
 
 
-async def streamed(model: Any) -> None:
+async def read_stream(model: Any) -> None:
     async with model.stream("hi") as stream:
         async for _ in stream:
             pass
 
 
-async def nobody_follows(
+async def check_not_followed(
     provider: Any,
-    asks: list[Callable[[], Any]],
-    moving: Moving,
+    calls: list[Callable[[], Any]],
+    redirecting: RedirectingServer,
     server: Loopback,
     elsewhere: Loopback,
     every: bool,
 ) -> None:
-    for answer in moves(elsewhere.url, server.url, every):
-        moving.answer = answer
-        for ask in asks:
+    for answer in redirects(elsewhere.url, server.url, every):
+        redirecting.answer = answer
+        for call in calls:
             before = len(server.seen)
             with pytest.raises(md.BadResponseError) as caught:
-                await ask()
+                await call()
             assert (caught.value.code, caught.value.retryable, caught.value.provider) == (
                 "REDIRECT",
                 False,
                 provider.name,
             )
-            orders = [seen.path for seen in server.seen[before:] if seen.method == "POST"]
-            assert len(set(orders)) == len(orders), "it was asked again"
+            paths = [seen.path for seen in server.seen[before:] if seen.method == "POST"]
+            assert len(set(paths)) == len(paths), "a request was repeated"
     assert elsewhere.connections == 0
     assert not any("elsewhere" in seen.path for seen in server.seen)
     assert not any("cookie" in seen.headers for seen in server.seen)
@@ -93,21 +94,21 @@ async def nobody_follows(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize(
     "backend",
-    EVERYBODY,
-    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+    ALL_BACKENDS,
+    ids=lambda backend: f"{'draw' if backend in IMAGE_BACKENDS else 'chat'} {backend.name}",
 )
-@HOW_MANY
-async def test_no_backend_is_followed_elsewhere(backend: Any, every: bool, serve: Serve) -> None:
-    moving = Moving()
-    server, elsewhere = serve(moving), serve(always(whole({})))
+@each_or_every_pair
+async def test_no_backend_can_redirect_a_request(backend: Any, every: bool, serve: Serve) -> None:
+    redirecting = RedirectingServer()
+    server, elsewhere = serve(redirecting), serve(always(whole({})))
     async with backend.connect(server.url) as provider:
         model: Any = (
             provider.image_model(backend.model)
-            if backend in DRAWING
+            if backend in IMAGE_BACKENDS
             else provider.model(backend.model)
         )
-        asks = [lambda: model.generate("hi"), lambda: streamed(model), provider.models]
-        await nobody_follows(provider, asks, moving, server, elsewhere, every)
+        calls = [lambda: model.generate("hi"), lambda: read_stream(model), provider.models]
+        await check_not_followed(provider, calls, redirecting, server, elsewhere, every)
 
 
 @pytest.mark.parametrize(
@@ -115,24 +116,26 @@ async def test_no_backend_is_followed_elsewhere(backend: Any, every: bool, serve
     [runner for runner in RUNNERS if runner.loop != "blocking"],
     ids=lambda runner: runner.id,
 )
-@HOW_MANY
-def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
-    """Not even a client that was told to follow; and what it keeps of cookies stays its own."""
-    moving = Moving()
-    server, elsewhere = serve(moving), serve(always(whole({})))
+@each_or_every_pair
+def test_no_http_library_follows_redirects(runner: Runner, every: bool, serve: Serve) -> None:
+    """An httpx client with `follow_redirects=True` does not follow either, and sends no cookies."""
+    redirecting = RedirectingServer()
+    server, elsewhere = serve(redirecting), serve(always(whole({})))
 
-    async def story() -> None:
+    async def run_calls() -> None:
         client = None
         if not runner.own:
-            client = importlib.import_module(runner.carriage).AsyncClient(
-                trust_env=False, verify=_public_trust(), follow_redirects=True
+            client = importlib.import_module(runner.library).AsyncClient(
+                trust_env=False, verify=_default_tls(), follow_redirects=True
             )
-        async with md.OpenAICompatible(server.url + "/v1", "k", transport=client) as provider:
+        async with md.OpenAICompatible(
+            server.url + "/v1", api_key="k", transport=client
+        ) as provider:
             model = provider.model("m")
-            await nobody_follows(
+            await check_not_followed(
                 provider,
-                [lambda: model.generate("hi"), lambda: streamed(model)],
-                moving,
+                [lambda: model.generate("hi"), lambda: read_stream(model)],
+                redirecting,
                 server,
                 elsewhere,
                 every,
@@ -140,5 +143,5 @@ def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
         if client is not None:
             await client.aclose()
 
-    with _over(runner):
-        anyio.run(story, backend=runner.loop)
+    with _use_library(runner):
+        anyio.run(run_calls, backend=runner.loop)

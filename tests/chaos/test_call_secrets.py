@@ -1,4 +1,4 @@
-"""A key is where it was given, and on the wire, and nowhere else: whatever a server quotes, and however somebody looks."""
+"""A key is in the provider and in requests, and nowhere else, whatever a server quotes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import pytest
 import majordomo as md
 from majordomo.redaction import Redactor, Secret, redact_details
 from majordomo.testing import Recorder
-from tests.chaos.fault import RUNNERS, Runner, _over, _public_trust
-from tests.support.chat_backends import BACKENDS as CHATTING
-from tests.support.image_backends import BACKENDS as DRAWING
+from tests.chaos.fault import RUNNERS, Runner, _default_tls, _use_library
+from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
+from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
 from tests.support.loopback import Handler, Loopback, Peer, whole
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -35,7 +35,7 @@ ONCE = md.Retries(attempts=1)
 
 
 def shapes(key: str) -> dict[str, str]:
-    """How a server may quote a key."""
+    """Return the encodings in which a server may quote a key."""
     raw = key.encode()
     percent = quote(key, safe="")
     return {
@@ -49,22 +49,22 @@ def shapes(key: str) -> dict[str, str]:
         "base64": base64.b64encode(raw).decode(),
         "base64 for URLs": base64.urlsafe_b64encode(raw).decode(),
         "base64 without padding": base64.b64encode(raw).decode().rstrip("="),
-        "base64 behind a user": base64.b64encode(b"somebody:" + raw).decode(),
-        "base64 behind Bearer": base64.b64encode(b"Bearer " + raw + b"\r\n").decode(),
+        "base64 after a user name": base64.b64encode(b"user:" + raw).decode(),
+        "base64 after Bearer": base64.b64encode(b"Bearer " + raw + b"\r\n").decode(),
         "base64 within JSON": base64.b64encode(json.dumps({"key": key}).encode()).decode(),
         "in a URL": f"https://user:{percent}@example.test/v1?key={percent}",
     }
 
 
 def marks(key: str) -> list[str]:
-    """What must stand nowhere: the key, and what of it shows in each shape."""
-    raw, found = (
+    """Return what must appear nowhere: the key, and its recognizable part in each encoding."""
+    raw, fragments = (
         key.encode(),
         [key, key[:12], quote(key, safe=""), quote(key), quote(key, safe="").lower()],
     )
     for before in range(3):
-        found.append(base64.b64encode(bytes(before) + raw).decode()[4 : 4 + len(raw)])
-    return found + [mark.replace("+", "-").replace("/", "_") for mark in found[-3:]]
+        fragments.append(base64.b64encode(bytes(before) + raw).decode()[4 : 4 + len(raw)])
+    return fragments + [mark.replace("+", "-").replace("/", "_") for mark in fragments[-3:]]
 
 
 MARKS = [*marks(KEY), *marks(OTHER)]
@@ -76,7 +76,10 @@ def assert_hidden(shown: str, where: str) -> None:
 
 
 def tracebacks(error: BaseException | None) -> str:
-    """With locals, as an error tracker shows them; the frames of tests apart, which know the key."""
+    """Return tracebacks with locals, as an error tracker shows them.
+
+    Frames of tests are left out, because they contain the key.
+    """
     text = []
     while error is not None:
         text.append(repr(error))
@@ -93,11 +96,12 @@ def tracebacks(error: BaseException | None) -> str:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # of something half made
+    # The object may be half initialized.
+    except Exception:
         return type(value).__name__
 
 
-def judged(error: BaseException, where: str) -> None:
+def check_error(error: BaseException, where: str) -> None:
     assert isinstance(error, md.MajordomoError), where
     for name, look in {
         "repr": repr,
@@ -115,61 +119,61 @@ def judged(error: BaseException, where: str) -> None:
         assert_hidden(look(error), f"{where}: {name}")
 
 
-def bodies(words: str) -> list[bytes]:
-    """Error bodies of all the shapes that backends have, with these words wherever words may stand."""
+def bodies(text: str) -> list[bytes]:
+    """Return error bodies in all formats of the backends, with the text in every field."""
     nested = {
-        "message": words,
-        "type": words,
-        "code": words,
-        "param": words,
-        "status": words,
-        "metadata": {"raw": words},
+        "message": text,
+        "type": text,
+        "code": text,
+        "param": text,
+        "status": text,
+        "metadata": {"raw": text},
     }
     deep = {
         "error": {
             **nested,
-            "details": [{"@type": words, "reason": words, "metadata": {words: [words]}}, words],
+            "details": [{"@type": text, "reason": text, "metadata": {text: [text]}}, text],
         },
-        "detail": words,
+        "detail": text,
     }
     return [
-        json.dumps({"error": words}).encode(),
+        json.dumps({"error": text}).encode(),
         json.dumps(
             {
-                "error": words,
-                "message": words,
-                "detail": [{"loc": ["header", words], "msg": words}],
-                "errors": words,
+                "error": text,
+                "message": text,
+                "detail": [{"loc": ["header", text], "msg": text}],
+                "errors": text,
             }
         ).encode(),
         json.dumps(deep).encode(),
         json.dumps([deep]).encode(),
         json.dumps(
             {
-                "error": {**nested, "details": words},
-                "node_errors": {"1": {"errors": [{"message": words, "details": words}]}},
+                "error": {**nested, "details": text},
+                "node_errors": {"1": {"errors": [{"message": text, "details": text}]}},
             }
         ).encode(),
         json.dumps(
             {
                 "type": "error",
-                "error": {"type": words, "message": words},
-                "request_id": words,
-                "signin_url": words,
+                "error": {"type": text, "message": text},
+                "request_id": text,
+                "signin_url": text,
             }
         ).encode(),
-        json.dumps({"src": words, "error": {"message": {"detail": words}}}).encode(),
-        f"<html><title>{words}</title><h1>{words}</h1>".encode(),
-        f"<html>{'x' * 380}{words}".encode(),
-        words.encode(),
-        b"x" * 60 + words.encode(),
-        b"x" * 2035 + words.encode(),
-        json.dumps({"error": {"message": "x" * 2035 + words}}).encode(),
+        json.dumps({"src": text, "error": {"message": {"detail": text}}}).encode(),
+        f"<html><title>{text}</title><h1>{text}</h1>".encode(),
+        f"<html>{'x' * 380}{text}".encode(),
+        text.encode(),
+        b"x" * 60 + text.encode(),
+        b"x" * 2035 + text.encode(),
+        json.dumps({"error": {"message": "x" * 2035 + text}}).encode(),
     ]
 
 
-class Quoting:
-    """A handler that gives everybody `answer`."""
+class QuotingServer:
+    """A server that answers every request with `answer`."""
 
     answer = b""
 
@@ -180,7 +184,7 @@ class Quoting:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """All that is logged, by whomever, at DEBUG."""
+    """Return everything logged at DEBUG by any logger."""
     caplog.set_level(logging.DEBUG)
     for name in ("majordomo", "httpcore", "httpcore2", "httpx", "httpx2"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -190,35 +194,35 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     )
 
 
-async def streamed(model: Any) -> None:
+async def read_stream(model: Any) -> None:
     async with model.stream("a") as stream:
         async for _ in stream:
             pass
 
 
-def asks(provider: Any, backend: Any) -> dict[str, Callable[[], Any]]:
-    if backend in DRAWING:
+def calls_of(provider: Any, backend: Any) -> dict[str, Callable[[], Any]]:
+    if backend in IMAGE_BACKENDS:
         model = provider.image_model(backend.model)
         return {
-            "drawn": lambda: model.generate("a"),
-            "shown": lambda: streamed(model),
-            "listed": provider.models,
-            "named": provider.server,
+            "image": lambda: model.generate("a"),
+            "image stream": lambda: read_stream(model),
+            "models": provider.models,
+            "server": provider.server,
         }
     chat = provider.model(backend.model)
-    found = {
-        "said": lambda: chat.generate("a"),
-        "heard": lambda: streamed(chat),
-        "listed": provider.models,
+    calls = {
+        "reply": lambda: chat.generate("a"),
+        "stream": lambda: read_stream(chat),
+        "models": provider.models,
     }
     try:
         embedding = provider.embedding_model("e")
     except md.UnsupportedError:
-        return found
-    return {**found, "embedded": lambda: embedding.embed("a")}
+        return calls
+    return {**calls, "embedding": lambda: embedding.embed("a")}
 
 
-_MORE = {
+_SETTINGS = {
     "openai": {"api": "responses"},
     "llamaswap sdapi": {"images": "sdapi"},
     "stablediffusion sdapi": {"api": "sdapi"},
@@ -226,14 +230,18 @@ _MORE = {
 }
 
 
-def keyed(backend: Any, url: str, **common: Any) -> Any:
-    """This backend with our key: those of the tables have none, or their own."""
-    made = backend.connect(url)
-    more = _MORE.get(backend.name, {}) if backend in DRAWING or backend.name == "openai" else {}
-    if backend in DRAWING and backend.name == "openai":
+def with_key(backend: Any, url: str, **common: Any) -> Any:
+    """Create the backend's provider with the test's key."""
+    provider = backend.connect(url)
+    more = (
+        _SETTINGS.get(backend.name, {})
+        if backend in IMAGE_BACKENDS or backend.name == "openai"
+        else {}
+    )
+    if backend in IMAGE_BACKENDS and backend.name == "openai":
         more = {}
-    return type(made)(
-        base_url=made.address.origin + made.address.path,
+    return type(provider)(
+        base_url=provider.address.origin + provider.address.path,
         api_key=KEY,
         headers={"x-other": OTHER},
         **more,
@@ -241,86 +249,83 @@ def keyed(backend: Any, url: str, **common: Any) -> Any:
     )
 
 
-EVERYBODY = [*CHATTING, *DRAWING]
-everybody = pytest.mark.parametrize(
+ALL_BACKENDS = [*CHAT_BACKENDS, *IMAGE_BACKENDS]
+all_backends = pytest.mark.parametrize(
     "backend",
-    EVERYBODY,
-    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+    ALL_BACKENDS,
+    ids=lambda backend: f"{'draw' if backend in IMAGE_BACKENDS else 'chat'} {backend.name}",
 )
 
 
 def answers() -> list[tuple[int, bytes]]:
-    words = " ".join(shapes(KEY).values()) + f" and {OTHER} {quote(OTHER, safe='')}"
-    return [(status, body) for status in (200, 401, 429, 500) for body in bodies(words)] + [
+    text = " ".join(shapes(KEY).values()) + f" and {OTHER} {quote(OTHER, safe='')}"
+    return [(status, body) for status in (200, 401, 429, 500) for body in bodies(text)] + [
         (200, body) for body in bodies(KEY)
     ]
 
 
-@everybody
+@all_backends
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_quoted_key_is_told_to_nobody(
-    backend: Any, serve: Serve, logged: Callable[[], str]
-) -> None:
-    """The bodies take turns with the backends."""
-    await nothing_shows(backend, serve, logged, answers()[EVERYBODY.index(backend) % 7 :: 7])
+async def test_quoted_key_is_hidden(backend: Any, serve: Serve, logged: Callable[[], str]) -> None:
+    """Each backend gets every seventh body."""
+    await check_hidden(backend, serve, logged, answers()[ALL_BACKENDS.index(backend) % 7 :: 7])
 
 
-@everybody
+@all_backends
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_no_quoted_key_is_told_to_anybody(
+async def test_quoted_key_is_hidden_in_every_response(
     backend: Any, serve: Serve, logged: Callable[[], str]
 ) -> None:
-    await nothing_shows(backend, serve, logged, answers())
+    await check_hidden(backend, serve, logged, answers())
 
 
-async def nothing_shows(
-    backend: Any, serve: Serve, logged: Callable[[], str], given: list[tuple[int, bytes]]
+async def check_hidden(
+    backend: Any, serve: Serve, logged: Callable[[], str], responses: list[tuple[int, bytes]]
 ) -> None:
-    """What observers were told, and the logs, are looked through at the end."""
-    quoting, seen = Quoting(), Witness()
-    server = serve(quoting)
+    """Check errors at once, and observers, warnings and logs at the end."""
+    quoting_server, seen = QuotingServer(), RecordingObserver()
+    server = serve(quoting_server)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        async with keyed(backend, server.url, retries=ONCE, observers=[seen]) as provider:
-            for status, body in given:
-                quoting.answer = whole(body, status)
-                for name, ask in asks(provider, backend).items():
+        async with with_key(backend, server.url, retries=ONCE, observers=[seen]) as provider:
+            for status, body in responses:
+                quoting_server.answer = whole(body, status)
+                for name, call in calls_of(provider, backend).items():
                     try:
-                        await ask()
+                        await call()
                     except Exception as error:
-                        judged(error, f"{name} {status} {body!r:.80}")
+                        check_error(error, f"{name} {status} {body!r:.80}")
             health = await provider.health()
             assert_hidden(f"{health!r} {health.error and health.error.to_dict()}", "health")
             assert_hidden(f"{provider!r} {provider} {vars(provider)}", "provider")
-    assert_hidden(repr([str(one.message) for one in warned]), "warnings")
+    assert_hidden(repr([str(warning.message) for warning in warned]), "warnings")
     assert_hidden(logged(), "logs")
-    for name, thing in seen.story:
-        assert_hidden(
-            f"{thing!r} {getattr(thing, '__dict__', '')} {getattr(getattr(thing, 'error', None), '__dict__', '')}",
-            name,
-        )
-    assert len(seen.story) > len(given)
+    for name, value in seen.events:
+        error = getattr(value, "error", None)
+        attributes = f"{getattr(value, '__dict__', '')} {getattr(error, '__dict__', '')}"
+        assert_hidden(f"{value!r} {attributes}", name)
+    assert len(seen.events) > len(responses)
     assert server.seen[0].headers["x-other"] == OTHER
 
 
 @pytest.mark.parametrize(
     "runner",
     [runner for runner in RUNNERS if runner.loop == "asyncio"],
-    ids=lambda runner: runner.carriage,
+    ids=lambda runner: runner.library,
 )
 @pytest.mark.parametrize("key", [KEY, "back\\slash\\0123"])
-def test_a_key_in_the_head_of_an_answer_shows_in_no_log(
+def test_key_in_response_headers_is_in_no_log(
     runner: Runner, key: str, serve: Serve, logged: Callable[[], str]
 ) -> None:
-    """Which the HTTP library shows at DEBUG, all of it."""
+    """The HTTP library logs all headers at DEBUG."""
     heads = [
         f"HTTP/1.1 200 {key}\r\nx-echo: {key}",
         f"HTTP/1.1 401 X\r\nwww-authenticate: Bearer {key}",
         f"HTTP/1.1 200 X\r\n{key}",
     ]
 
-    async def story() -> None:
+    async def run_calls() -> None:
         for head in heads:
             server = serve(
                 lambda peer, head=head: (
@@ -328,23 +333,23 @@ def test_a_key_in_the_head_of_an_answer_shows_in_no_log(
                     peer.send(f"{head}\r\ncontent-length: 2\r\n\r\n{{}}".encode()),
                 )
             )  # type: ignore[misc]
-            carrier = (
+            client = (
                 None
                 if runner.own
-                else importlib.import_module(runner.carriage).AsyncClient(
-                    trust_env=False, verify=_public_trust()
+                else importlib.import_module(runner.library).AsyncClient(
+                    trust_env=False, verify=_default_tls()
                 )
             )
             async with md.OpenAICompatible(
-                server.url + "/v1", key, retries=ONCE, transport=carrier
+                server.url + "/v1", api_key=key, retries=ONCE, transport=client
             ) as provider:
                 with pytest.raises(md.MajordomoError):
                     await provider.model("m").generate("a")
-            if carrier is not None:
-                await carrier.aclose()
+            if client is not None:
+                await client.aclose()
 
-    with _over(runner):
-        anyio.run(story)
+    with _use_library(runner):
+        anyio.run(run_calls)
     assert "receive_response_headers" in logged() or not runner.own
     assert "***" in logged()
     assert key not in logged()
@@ -354,12 +359,12 @@ def test_a_key_in_the_head_of_an_answer_shows_in_no_log(
 @pytest.mark.parametrize(
     "runner",
     [runner for runner in RUNNERS if runner.loop == "asyncio"],
-    ids=lambda runner: runner.carriage,
+    ids=lambda runner: runner.library,
 )
-def test_broken_exchanges_show_no_key_over_any_carriage(
+def test_broken_connections_show_no_key_over_any_http_library(
     runner: Runner, serve: Serve, logged: Callable[[], str]
 ) -> None:
-    """In the middle of a request or an answer, where frames of the HTTP library are in the traceback."""
+    """Break during a request or response, so that the traceback has frames of the HTTP library."""
     breaks: list[Callable[[Peer], object]] = [
         Peer.reset,
         Peer.close,
@@ -383,37 +388,37 @@ def test_broken_exchanges_show_no_key_over_any_carriage(
 
     async def broken(fault: Callable[[Peer], object], streams: bool) -> None:
         server = serve(lambda peer: (peer.request(), fault(peer)))
-        carrier = (
+        client = (
             None
             if runner.own
-            else importlib.import_module(runner.carriage).AsyncClient(
-                trust_env=False, verify=_public_trust()
+            else importlib.import_module(runner.library).AsyncClient(
+                trust_env=False, verify=_default_tls()
             )
         )
         provider = md.OpenAICompatible(
             server.url + "/v1",
-            KEY,
+            api_key=KEY,
             retries=ONCE,
             timeout=0.3,
             headers={"x-other": OTHER},
-            transport=carrier,
+            transport=client,
         )
         async with provider:
             model = provider.model("m")
             try:
-                await (streamed(model) if streams else model.generate("a"))
+                await (read_stream(model) if streams else model.generate("a"))
             except Exception as error:
-                judged(error, runner.id)
-        if carrier is not None:
-            await carrier.aclose()
+                check_error(error, runner.id)
+        if client is not None:
+            await client.aclose()
 
-    async def story() -> None:
+    async def run_calls() -> None:
         for fault in breaks:
             for streams in (False, True):
                 await broken(fault, streams)
 
-    with _over(runner):
-        anyio.run(story)
+    with _use_library(runner):
+        anyio.run(run_calls)
 
 
 @pytest.mark.parametrize(
@@ -431,62 +436,63 @@ def test_broken_exchanges_show_no_key_over_any_carriage(
     ],
     ids=lambda make: make.name,
 )
-def test_what_holds_a_key_gives_it_to_no_copy(make: Any) -> None:
+def test_copies_and_pickles_have_no_key(make: Any) -> None:
     provider = make(base_url="http://127.0.0.1:9/v1", api_key=KEY, headers={"x-other": OTHER})
-    things = [provider]
+    objects = [provider]
     for name in ("model", "image_model", "embedding_model"):
         try:
-            things.append(getattr(provider, name)("m"))
+            objects.append(getattr(provider, name)("m"))
         except md.UnsupportedError:
             continue
-    for thing in things:
-        assert_hidden(f"{thing!r} {thing} {vars(thing)}", "repr")
+    for value in objects:
+        assert_hidden(f"{value!r} {value} {vars(value)}", "repr")
         for look in (pickle.dumps, copy.deepcopy, copy.copy):
             try:
-                made = look(thing)
+                provider = look(value)
             except Exception as error:
                 assert_hidden(f"{error!r} {vars(error)}", look.__name__)
             else:
                 assert_hidden(
-                    f"{made!r} {vars(made) if hasattr(made, '__dict__') else ''}", look.__name__
+                    f"{provider!r} {vars(provider) if hasattr(provider, '__dict__') else ''}",
+                    look.__name__,
                 )
 
 
-async def test_a_recording_of_a_quoted_key_has_none(serve: Serve, tmp_path: Path) -> None:
-    quoting = Quoting()
-    server = serve(quoting)
+async def test_recording_has_no_quoted_key(serve: Serve, tmp_path: Path) -> None:
+    quoting_server = QuotingServer()
+    server = serve(quoting_server)
     async with md.OpenAICompatible(
-        server.url + "/v1", KEY, retries=ONCE, transport=Recorder(tmp_path)
+        server.url + "/v1", api_key=KEY, retries=ONCE, transport=Recorder(tmp_path)
     ) as provider:
         for number, body in enumerate(
             bodies(
                 " ".join(
                     text
                     for name, text in shapes(KEY).items()
-                    if " behind " not in name and "within" not in name
+                    if " after " not in name and "within" not in name
                 )
             )
         ):
-            quoting.answer = whole(
+            quoting_server.answer = whole(
                 body, (400, 500)[number % 2], {"x-request-id": KEY, "set-cookie": f"a={KEY}"}
             )
             with pytest.raises(md.MajordomoError) as caught:
                 await provider.model("m").generate(f"{number}")
-            judged(caught.value, f"{number}")
-    kept = _texts(tmp_path)
-    assert kept
-    for name, text in kept.items():
+            check_error(caught.value, f"{number}")
+    recorded = _read_files(tmp_path)
+    assert recorded
+    for name, text in recorded.items():
         assert_hidden(text + name, name)
 
 
-def _texts(folder: Path) -> dict[str, str]:
+def _read_files(folder: Path) -> dict[str, str]:
     return {
         path.name: path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()
     }
 
 
 @pytest.mark.parametrize("shape", shapes(KEY))
-def test_a_redactor_knows_every_shape_whole_and_cut(shape: str) -> None:
+def test_redactor_removes_every_encoding_and_cut_keys(shape: str) -> None:
     redact = Redactor([Secret(KEY)])
     text = shapes(KEY)[shape]
     assert_hidden(redact(f"see {text} there"), shape)
@@ -497,7 +503,7 @@ def test_a_redactor_knows_every_shape_whole_and_cut(shape: str) -> None:
     }
 
 
-def test_no_secret_can_be_pickled_or_copied_out() -> None:
+def test_secret_cannot_be_pickled_or_copied() -> None:
     secret = Secret(KEY)
     for look in (pickle.dumps, copy.deepcopy, copy.copy):
         with pytest.raises(TypeError):

@@ -1,10 +1,14 @@
-"""Each fault of the tables: a typed error of its class (or an answer), on time, nothing left, and the next call works."""
+"""Run the fault tables.
+
+Each fault ends in a typed error of the expected class (or in an answer) in time, leaves no resource
+open, and the next call works.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.chaos.fault import Fault, Runner, quick, registry, run, whole_families
+from tests.chaos.fault import Fault, Runner, every_runner, one_runner, registry, run
 
 FAULTS = [
     fault
@@ -14,14 +18,16 @@ FAULTS = [
 ]
 
 
-@quick(FAULTS)
-def test_a_fault_is_survived(fault: Fault, runner: Runner) -> None:
+@one_runner(FAULTS)
+def test_fault_ends_as_expected_and_the_next_call_works(fault: Fault, runner: Runner) -> None:
     run(fault, runner)
 
 
 @pytest.mark.slow
-@whole_families(FAULTS)
-def test_every_fault_is_survived_however_it_is_carried(faults: list[Fault], runner: Runner) -> None:
+@every_runner(FAULTS)
+def test_every_fault_ends_as_expected_over_every_runner(
+    faults: list[Fault], runner: Runner
+) -> None:
     for fault in faults:
         try:
             run(fault, runner)

@@ -1,4 +1,4 @@
-"""The script itself, in this process."""
+"""A fixture that runs the `majordomo` script in this process."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ VARIABLES = ("MAJORDOMO_CONFIG", "XDG_CONFIG_HOME", "MAJORDOMO_CHAT_MODEL", "MAJ
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class CompletedCommand:
     status: int
     out: str
     err: str
 
 
-Majordomo = Callable[..., Ran]
+Majordomo = Callable[..., CompletedCommand]
 
 
 @pytest.fixture
 def majordomo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Majordomo:
-    """`majordomo("info", "a.png")` runs the script in an empty folder, with nothing configured."""
+    """Return a function that runs the script in an empty folder without a configuration.
+
+    For example, `majordomo("info", "a.png")`.
+    """
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -36,15 +39,16 @@ def majordomo(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    def run(*arguments: str) -> Ran:
+    def run(*arguments: str) -> CompletedCommand:
         monkeypatch.setattr(sys, "argv", ["majordomo", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exited:
             main()
-        shown = capsys.readouterr()
-        code = ended.value.code
-        if isinstance(code, str):  # what the interpreter does with it
-            return Ran(1, shown.out, shown.err + code + "\n")
-        return Ran(code or 0, shown.out, shown.err)
+        captured = capsys.readouterr()
+        code = exited.value.code
+        # The interpreter prints the text and exits with status 1.
+        if isinstance(code, str):
+            return CompletedCommand(1, captured.out, captured.err + code + "\n")
+        return CompletedCommand(code or 0, captured.out, captured.err)
 
     return run

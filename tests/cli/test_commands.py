@@ -1,3 +1,5 @@
+"""Tests of `majordomo draw`, `chat` and `models`."""
+
 from __future__ import annotations
 
 import contextlib
@@ -23,8 +25,8 @@ Serve = Callable[[Handler], Loopback]
 def run(
     folder: Path, *arguments: str, text: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """The script in this process, which is many times as fast as in one of its own."""
-    given = {
+    """Run the script in this process, which is much faster than in a process of its own."""
+    environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
     } | {"COLUMNS": "120", **variables}
     out, err = io.StringIO(), io.StringIO()
@@ -33,19 +35,20 @@ def run(
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
+        pytest.raises(SystemExit) as exited,
     ):
-        for name in os.environ.keys() - given.keys():
+        for name in os.environ.keys() - environment.keys():
             patch.delenv(name)
-        for name, value in given.items():
+        for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["majordomo", *arguments])
         patch.setattr(sys, "stdin", io.StringIO(text))
         main()
-    code = ended.value.code
-    said = code + "\n" if isinstance(code, str) else ""  # what the interpreter does with it
+    code = exited.value.code
+    # The interpreter prints the text and exits with status 1.
+    message = code + "\n" if isinstance(code, str) else ""
     return subprocess.CompletedProcess(
-        arguments, 1 if said else code or 0, out.getvalue(), err.getvalue() + said
+        arguments, 1 if message else code or 0, out.getvalue(), err.getvalue() + message
     )
 
 
@@ -71,7 +74,7 @@ def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_it_draws_and_answers_offline(tmp_path: Path) -> None:
+def test_draw_and_ask_work_offline(tmp_path: Path) -> None:
     done = run_alone(
         tmp_path,
         "draw",
@@ -93,10 +96,10 @@ def test_it_draws_and_answers_offline(tmp_path: Path) -> None:
     assert (image.width, image.height) == (96, 64)
 
 
-def test_the_seed_it_prints_draws_the_same_image_again(tmp_path: Path) -> None:
+def test_printed_seed_reproduces_the_image(tmp_path: Path) -> None:
     first = run(tmp_path, "draw", "a tree", "-o", "a.png", "--size", "64x64", "--steps", "3")
-    found = re.search(r"a\.png  64x64, seed (\d+)", first.stdout)
-    assert found is not None
+    match = re.search(r"a\.png  64x64, seed (\d+)", first.stdout)
+    assert match is not None
     run(
         tmp_path,
         "draw",
@@ -108,7 +111,7 @@ def test_the_seed_it_prints_draws_the_same_image_again(tmp_path: Path) -> None:
         "--steps",
         "3",
         "--seed",
-        found[1],
+        match[1],
     )
     run(
         tmp_path,
@@ -121,20 +124,37 @@ def test_the_seed_it_prints_draws_the_same_image_again(tmp_path: Path) -> None:
         "--steps",
         "3",
         "--seed",
-        str(int(found[1]) + 1),
+        str(int(match[1]) + 1),
     )
     a, b, c = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
     assert a == b != c
 
 
-def test_every_setting_arrives(
+def test_draw_options_reach_the_backend(
     serve: Serve, image: Callable[[], md.ImagePart], tmp_path: Path
 ) -> None:
     server = serve(always(whole(images_reply(image().data, image().data))))
     done = run(
-        tmp_path, "draw", "a cat", "--model", f"llamaswap://127.0.0.1:{server.port}/sdxl", "--n", "2", "--size", "64x48", "--steps", "8",
-        "--cfg", "4.5", "--negative", "dogs", "--sampler", "euler_a", "--seed", "7",
-    )  # fmt: skip
+        tmp_path,
+        "draw",
+        "a cat",
+        "--model",
+        f"llamaswap://127.0.0.1:{server.port}/sdxl",
+        "--n",
+        "2",
+        "--size",
+        "64x48",
+        "--steps",
+        "8",
+        "--cfg",
+        "4.5",
+        "--negative",
+        "dogs",
+        "--sampler",
+        "euler_a",
+        "--seed",
+        "7",
+    )
     assert done.returncode == 0, done.stderr
     expected = {
         "n": 2,
@@ -150,7 +170,7 @@ def test_every_setting_arrives(
     assert "warning" not in done.stdout
 
 
-def test_models_come_from_variables_and_it_says_so(
+def test_model_from_a_variable_is_used_and_reported(
     serve: Serve, tmp_path: Path, image: Callable[[], md.ImagePart]
 ) -> None:
     image().save(tmp_path / "in.png")
@@ -174,19 +194,19 @@ def test_models_come_from_variables_and_it_says_so(
     )
 
 
-def test_chat_reads_a_pipe(tmp_path: Path) -> None:
+def test_chat_reads_standard_input(tmp_path: Path) -> None:
     done = run(tmp_path, "chat", text="hello\nthere")
     assert 'You said: "hello there"' in done.stdout
 
 
-def test_it_lists_models(tmp_path: Path) -> None:
+def test_models_lists_the_default_provider(tmp_path: Path) -> None:
     done = run(tmp_path, "models")
     assert "offline/renderer" in done.stdout
     assert "edit image" in done.stdout
 
 
-def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> None:
-    """Brackets are no markup and colons no emoji: A1111's titles end in a hash."""
+def test_backend_text_is_not_interpreted_as_markup(serve: Serve, tmp_path: Path) -> None:
+    """Brackets are not markup and colons not emoji: titles of A1111 end in a hash."""
     server = serve(
         always(
             whole(
@@ -214,29 +234,27 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (["draw", "a", "--model", "nobody/x"], "there is no provider 'nobody'"),
+        (["draw", "a", "--model", "unknown/x"], "there is no provider 'unknown'"),
         (
             ["draw", "a", "--model", "llamaswap://127.0.0.1:9/x"],
             "llamaswap/x: cannot connect to 127.0.0.1:9",
         ),
-        (["draw", "a", "--size", "axb"], "size is"),
-        (["draw", "a", "--steps", "0"], "steps is"),
-        (["draw", " "], "prompt is empty"),
+        (["draw", "a", "--size", "axb"], "size must be"),
+        (["draw", "a", "--steps", "0"], "steps must be"),
+        (["draw", " "], "prompt must not be empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
-        (["chat", "x", "--image", "text.png"], "no PNG, JPEG, WebP, GIF or AVIF"),
+        (["chat", "x", "--image", "text.png"], "must be a PNG, JPEG, WebP, GIF or AVIF"),
         (["models", "llamaswap://127.0.0.1:9"], "cannot connect"),
     ],
 )
-def test_an_error_is_one_clear_line_and_status_1(
-    tmp_path: Path, arguments: list[str], words: str
-) -> None:
+def test_error_is_one_line_and_status_1(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "text.png").write_text("no image")
     done = run(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("majordomo: ")
-    assert words in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -253,13 +271,13 @@ def test_an_error_is_one_clear_line_and_status_1(
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "here.png").write_text("taken")
+    (tmp_path / "here.png").write_text("old content")
     assert run(tmp_path, *arguments).returncode == 2
-    assert (tmp_path / "here.png").read_text() == "taken"
+    assert (tmp_path / "here.png").read_text() == "old content"
 
 
-def test_force_overwrites_and_the_suffix_chooses_the_format(tmp_path: Path) -> None:
-    (tmp_path / "here.jpg").write_text("taken")
+def test_force_overwrites_and_the_suffix_selects_the_format(tmp_path: Path) -> None:
+    (tmp_path / "here.jpg").write_text("old content")
     assert (
         run(
             tmp_path, "draw", "a", "-o", "here.jpg", "--force", "--size", "32x32", "--steps", "1"
@@ -269,12 +287,12 @@ def test_force_overwrites_and_the_suffix_chooses_the_format(tmp_path: Path) -> N
     assert md.ImagePart.from_file(tmp_path / "here.jpg").mime == "image/jpeg"
 
 
-def listens_to_ctrl_c() -> None:
-    """A shell's background jobs, and what they start, ignore it."""
+def restore_sigint() -> None:
+    """Restore SIGINT, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_stops_the_work_and_exits_130(serve: Serve, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_the_request_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     command = [
         sys.executable,
@@ -291,19 +309,19 @@ def test_ctrl_c_stops_the_work_and_exits_130(serve: Serve, tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=listens_to_ctrl_c,
+        preexec_fn=restore_sigint,
     ) as process:
-        until = time.monotonic() + 20
-        while not server.seen and time.monotonic() < until:
+        deadline = time.monotonic() + 20
+        while not server.seen and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert "Traceback" not in shown
+    assert "Traceback" not in output
     assert server.peers[0].closed_by_client.wait(1)
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_extra_is_reported_with_the_install_command(tmp_path: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; from majordomo.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
@@ -312,18 +330,30 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     assert "pip install 'majordomo-client[cli]'" in done.stderr
 
 
-def test_an_image_can_begin_with_an_image_and_a_mask(
+def test_draw_accepts_an_input_image_and_a_mask(
     tmp_path: Path, image: Callable[..., md.ImagePart]
 ) -> None:
     image(64, 64, "red").save(tmp_path / "in.png")
     image(64, 64, "black").save(tmp_path / "mask.png")
     done = run(
-        tmp_path, "draw", "a cat", "--image", "in.png", "--mask", "mask.png", "--strength", "0.5", "--scheduler", "karras", "-o", "out.png",
-    )  # fmt: skip
+        tmp_path,
+        "draw",
+        "a cat",
+        "--image",
+        "in.png",
+        "--mask",
+        "mask.png",
+        "--strength",
+        "0.5",
+        "--scheduler",
+        "karras",
+        "-o",
+        "out.png",
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert md.ImagePart.from_file(tmp_path / "out.png").to_pil().convert("RGB").getpixel(
         (5, 5)
-    ) == (255, 0, 0), "black keeps"
-    done = run(tmp_path, "draw", "a cat", "--aspect", "2:1", "-o", "wide.png")
-    wide = md.ImagePart.from_file(tmp_path / "wide.png")
-    assert abs(wide.width / wide.height - 2) < 0.1
+    ) == (255, 0, 0), "the black area of the mask is kept"
+    done = run(tmp_path, "draw", "a cat", "--aspect", "2:1", "-o", "image.png")
+    image_file = md.ImagePart.from_file(tmp_path / "image.png")
+    assert abs(image_file.width / image_file.height - 2) < 0.1

@@ -1,4 +1,4 @@
-"""`majordomo doctor` in a terminal."""
+"""Tests of `majordomo doctor`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Serve = Callable[[Handler], Loopback]
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [
         "MAJORDOMO_CONFIG",
         "XDG_CONFIG_HOME",
@@ -44,92 +44,93 @@ def write(text: str, path: str = "majordomo.toml") -> None:
     Path(path).write_text(text)
 
 
-def test_a_healthy_set_up_is_status_0(serve: Serve) -> None:
+def test_working_configuration_is_status_0(serve: Serve) -> None:
     swap, ollama = serve(LlamaSwap({"qwen3": StableDiffusion()})), serve(OllamaChat())
     write(
         f"[defaults]\nchat='box/qwen3'\n[providers.box]\ntype='llamaswap'\nbase_url='{swap.url}'\n[providers.ollama]\nbase_url='{ollama.url}'\n"
     )
-    status, shown = run()
-    assert status == 0, shown
-    assert "configuration: majordomo.toml (looked for majordomo.toml, " in shown
-    assert f"box (llamaswap) at {swap.url}: ready, llama-swap, " in shown
-    assert f"ollama at {ollama.url}: ready, Ollama 0." in shown
-    assert "gemma3" in shown
-    assert shown.endswith("all that is configured works\n")
+    status, output = run()
+    assert status == 0, output
+    assert "configuration: majordomo.toml (searched majordomo.toml, " in output
+    assert f"box (llamaswap) at {swap.url}: ready, llama-swap, " in output
+    assert f"ollama at {ollama.url}: ready, Ollama 0." in output
+    assert "gemma3" in output
+    assert output.endswith("all configured backends work\n")
 
 
-def test_a_broken_one_is_status_1_and_says_what_to_change(serve: Serve) -> None:
+def test_broken_backend_is_status_1_with_hints(serve: Serve) -> None:
     swap = serve(LlamaSwap({"qwen3": StableDiffusion()}, keys=["right"]))
     write(
         f"[providers.box]\ntype='llamaswap'\nbase_url='{swap.url}'\n[providers.far]\ntype='openai'\napi_key='${{NO_SUCH_KEY}}'\n",
         "other.toml",
     )
-    status, shown = run("--config", "other.toml")
+    status, output = run("--config", "other.toml")
     assert status == 1
-    assert "configuration: other.toml\n" in shown
-    assert f"box (llamaswap) at {swap.url}: refused" in shown
-    assert "fault: 401: " in shown
-    assert 'set api_key = "${BOX_API_KEY}" in [providers.box]' in shown
-    assert "far (openai): broken" in shown
+    assert "configuration: other.toml\n" in output
+    assert f"box (llamaswap) at {swap.url}: refused" in output
+    assert "fault: 401: " in output
+    assert 'set api_key = "${BOX_API_KEY}" in [providers.box]' in output
+    assert "far (openai): broken" in output
     assert (
-        "fault: other.toml, line 6: providers.far.api_key: the variable NO_SUCH_KEY is not set, or empty"
-        in shown
+        "fault: other.toml, line 6: providers.far.api_key: "
+        "the variable NO_SUCH_KEY is not set, or empty" in output
     )
-    assert shown.endswith("something that is configured does not work\n")
+    assert output.endswith("some configured backends do not work\n")
 
 
-def test_a_loading_one_is_status_0(serve: Serve) -> None:
+def test_loading_model_is_status_0(serve: Serve) -> None:
     swap = LlamaSwap({"sdxl": StableDiffusion()}, instant=False)
     server = serve(swap)
     write(
         f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\n[defaults]\nimage='box/sdxl'\n"
     )
     with other_client_waiting(server, swap, "sdxl"):
-        status, shown = run()
-    assert status == 0, shown
-    assert ": loading, llama-swap" in shown
-    assert "hint: sdxl is not loaded." in shown
+        status, output = run()
+    assert status == 0, output
+    assert ": loading, llama-swap" in output
+    assert "hint: sdxl is not loaded." in output
 
 
-def test_it_speaks_json(serve: Serve) -> None:
+def test_json_output(serve: Serve) -> None:
     write("[defaults]\nchat='offline'\n")
-    status, shown = run("--json")
+    status, output = run("--json")
     assert status == 0
-    told = json.loads(shown)
-    assert (told["ok"], told["source"], told["looked"][0]) == (
+    report = json.loads(output)
+    assert (report["ok"], report["source"], report["looked"][0]) == (
         True,
         "majordomo.toml",
         "majordomo.toml",
     )
-    assert [(found["name"], found["status"]) for found in told["findings"]] == [
+    assert [(finding["name"], finding["status"]) for finding in report["findings"]] == [
         ("offline", "ready")
     ]
     write("[defalts]\n")
-    status, shown = run("--json")
+    status, output = run("--json")
     assert status == 1
-    assert "did you mean defaults?" in json.loads(shown)["advice"][0]["message"]
+    assert "did you mean defaults?" in json.loads(output)["advice"][0]["message"]
 
 
-def test_without_a_configuration_it_says_where_one_is_looked_for(tmp_path: Path) -> None:
-    status, shown = run()
+def test_missing_configuration_lists_the_searched_paths(tmp_path: Path) -> None:
+    status, output = run()
     assert status == 0
     assert (
-        f"no configuration (looked for majordomo.toml, {tmp_path}/home/.config/majordomo/majordomo.toml)"
-        in shown
+        "no configuration (searched majordomo.toml, "
+        f"{tmp_path}/home/.config/majordomo/majordomo.toml)" in output
     )
-    assert "nothing is configured; `offline` needs nothing" in shown
+    assert "nothing is configured; the default `offline`" in output
 
 
-def test_the_other_commands_use_the_configuration(serve: Serve) -> None:
+def test_other_commands_use_the_configuration(serve: Serve) -> None:
     write(
-        "[providers.pen]\ntype='offline'\n[defaults]\nchat='pen/rules'\nimage='painter'\n[aliases]\npainter='pen/renderer?steps=3'\n"
+        "[providers.pen]\ntype='offline'\n[defaults]\nchat='pen/rules'\nimage='art'\n"
+        "[aliases]\nart='pen/renderer?steps=3'\n"
     )
     done = CliRunner().invoke(app, ["chat", "hello"])
     assert "asking offline/rules (from defaults.chat of majordomo.toml)" in done.output
     done = CliRunner().invoke(app, ["draw", "a tree", "-o", "x.png", "--size", "32x32"])
     assert "drawing with offline/renderer (from defaults.image of majordomo.toml)" in done.output
-    for arguments in (["models"], ["models", "pen"], ["models", "painter"]):
+    for arguments in (["models"], ["models", "pen"], ["models", "art"]):
         assert "pen/renderer" in CliRunner().invoke(app, arguments).output, (
-            "a name that can be used again"
+            "the printed name can be used as a model string"
         )
     assert "offline/renderer" in CliRunner().invoke(app, ["models", "offline"]).output

@@ -1,4 +1,4 @@
-"""`majordomo imagine` in a terminal: the folder that comes of a brief."""
+"""Tests of `majordomo imagine`: the folder that it creates from a brief."""
 
 from __future__ import annotations
 
@@ -21,68 +21,74 @@ from majordomo.imaging import compare
 from majordomo.studio import StudioResult
 from tests.support.loopback import Handler, Loopback, Peer, chat, images_reply, whole
 
-Image = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]
 BRIEF = "a poster for a jazz night, portrait, with the title BLUE ROOM"
 QUICK = ("--size", "96x144", "--steps", "1", "--seed", "5")
 
 
-def refusing(*seeds: int, image: md.ImagePart) -> Handler:
-    """An image server that will not draw from these seeds."""
+def image_server_refusing(*seeds: int, image: md.ImagePart) -> Handler:
+    """Return an image server that fails for these seeds."""
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            refused = any(f'"seed":{seed}' in seen.body.decode().replace(" ", "") for seed in seeds)
-            said = {"error": "generate_image returned no results"}
-            peer.send(whole(said, 500) if refused else whole(images_reply(image.data)))
+        while (request := peer.request()) is not None:
+            refused = any(
+                f'"seed":{seed}' in request.body.decode().replace(" ", "") for seed in seeds
+            )
+            error_body = {"error": "generate_image returned no results"}
+            peer.send(whole(error_body, 500) if refused else whole(images_reply(image.data)))
 
     return handler
 
 
-def test_the_folder_is_what_a_person_would_want_to_receive(majordomo: Any) -> None:
+def test_output_folder_contains_images_copies_and_manifest(majordomo: Any) -> None:
     done = majordomo("imagine", BRIEF, "-o", "out/", "--steps", "2", "--seed", "5")
     assert (done.status, done.err) == (0, ""), done
     assert sorted(os.listdir("out")) == [
-        "blue-room-thumbnail.webp", "blue-room-web.webp", "blue-room.png", "contact-sheet.png", "manifest.json",
-    ]  # fmt: skip
+        "blue-room-thumbnail.webp",
+        "blue-room-web.webp",
+        "blue-room.png",
+        "contact-sheet.png",
+        "manifest.json",
+    ]
     poster = md.ImagePart.from_file("out/blue-room.png")
     assert poster.height * 2 == pytest.approx(poster.width * 3, rel=0.02)
-    assert poster.width * poster.height > 900_000, "large enough to print small"
+    assert poster.width * poster.height > 900_000, "large enough for a small print"
     thumbnail, web = (
         md.ImagePart.from_file(f"out/blue-room-{name}.webp") for name in ("thumbnail", "web")
     )
     assert (thumbnail.height, web.height) == (256, poster.height)
     for line in (
-        'read: poster, event, portrait, with the words "BLUE ROOM"',
+        'recognized: poster, event, portrait, with the text "BLUE ROOM"',
         "prompts by rules",
         "no neural network drew this",
     ):
         assert line in done.out
     assert "1 image in out" in done.out
-    told = json.loads(Path("out/manifest.json").read_text())
-    assert (told["brief"], told["images"][0]["file"], told["images"][0]["seed"]) == (
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert (manifest["brief"], manifest["images"][0]["file"], manifest["images"][0]["seed"]) == (
         BRIEF,
         "blue-room.png",
         5,
     )
-    assert told["contact_sheet"]["file"] == "contact-sheet.png"
+    assert manifest["contact_sheet"]["file"] == "contact-sheet.png"
     assert StudioResult.load("out").items[0].image == poster
     assert {"prompt", "seed", "size"} <= poster.parameters.keys()
 
 
-def test_the_title_is_written_low_on_the_image_in_letters_that_stand_out(majordomo: Any) -> None:
+def test_title_is_written_low_on_the_image(majordomo: Any) -> None:
     size = ("--size", "240x360", "--steps", "2", "--seed", "5")
     assert majordomo("imagine", BRIEF, "-o", "with", *size).status == 0
     assert majordomo("imagine", BRIEF, "-o", "without", "--drawn-text", *size).status == 0
-    lettered = md.ImagePart.from_file("with/blue-room.png").to_pil().convert("RGB")
+    with_title = md.ImagePart.from_file("with/blue-room.png").to_pil().convert("RGB")
     white = [
         (x, y)
         for x in range(240)
         for y in range(360)
-        if lettered.getpixel((x, y)) == (255, 255, 255)
+        if with_title.getpixel((x, y)) == (255, 255, 255)
     ]
     left, right = min(x for x, _ in white if _ > 240), max(x for x, y in white if y > 240)
-    assert right - left > 0.6 * 240, "as wide as a title is"
+    assert right - left > 0.6 * 240, "the title is wide"
     assert 240 - right > 0.05 * 240
     assert left > 0.05 * 240
     assert len([y for _, y in white if y > 240]) > 500
@@ -93,18 +99,18 @@ def test_the_title_is_written_low_on_the_image_in_letters_that_stand_out(majordo
     )
 
 
-def test_variants_get_names_seeds_and_a_place_on_the_contact_sheet(majordomo: Any) -> None:
+def test_variants_have_names_and_seeds_and_are_on_the_contact_sheet(majordomo: Any) -> None:
     assert majordomo("imagine", BRIEF, "-o", "out", "-n", "3", *QUICK).status == 0
-    told = json.loads(Path("out/manifest.json").read_text())
-    assert [(one["file"], one["seed"]) for one in told["images"]] == [
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert [(entry["file"], entry["seed"]) for entry in manifest["images"]] == [
         ("blue-room.png", 5),
         ("blue-room-2.png", 6),
         ("blue-room-3.png", 7),
     ]
-    for one in told["images"]:
-        assert [derived["file"] for derived in one["derivatives"]] == [
-            f"{one['name']}-thumbnail.webp",
-            f"{one['name']}-web.webp",
+    for entry in manifest["images"]:
+        assert [derived["file"] for derived in entry["derivatives"]] == [
+            f"{entry['name']}-thumbnail.webp",
+            f"{entry['name']}-web.webp",
         ]
     sheet = md.ImagePart.from_file("out/contact-sheet.png")
     assert sheet.width > 2 * 96
@@ -114,7 +120,7 @@ def test_variants_get_names_seeds_and_a_place_on_the_contact_sheet(majordomo: An
     assert len(os.listdir("out")) == 3 * 3 + 2
 
 
-def test_without_a_folder_it_makes_one_after_the_brief_and_never_the_same(majordomo: Any) -> None:
+def test_default_folder_is_named_after_the_brief_and_new(majordomo: Any) -> None:
     for _ in range(2):
         assert majordomo("imagine", "a red boat", *QUICK).status == 0
     assert sorted(os.listdir(".")) == ["a-red-boat", "a-red-boat-2"]
@@ -132,26 +138,26 @@ def test_without_a_folder_it_makes_one_after_the_brief_and_never_the_same(majord
         ("x" * 500, "x" * 26),
     ],
 )
-def test_names_of_files_are_safe_and_short(brief: str, stem: str) -> None:
+def test_file_names_are_safe_and_short(brief: str, stem: str) -> None:
     assert stem_of(brief) == stem
 
 
-def test_a_folder_with_something_in_it_is_refused_before_anything_is_drawn(majordomo: Any) -> None:
+def test_non_empty_folder_is_rejected_before_generating(majordomo: Any) -> None:
     Path("out").mkdir()
     Path("out/letter.txt").write_text("dear")
-    Path("file").write_text("taken")
+    Path("file").write_text("old content")
     for output in ("out", "file", "file/out"):
         done = majordomo("imagine", BRIEF, "-o", output, *QUICK)
         assert done.status == 2, done
         assert "drawing" not in done.out
     assert os.listdir("out") == ["letter.txt"]
-    assert Path("file").read_text() == "taken"
+    assert Path("file").read_text() == "old content"
 
 
-def test_one_image_that_fails_costs_the_others_nothing(
-    majordomo: Any, serve: Serve, image: Image
+def test_failed_image_does_not_affect_the_others(
+    majordomo: Any, serve: Serve, image: ImageFactory
 ) -> None:
-    server = serve(refusing(6, image=image()))
+    server = serve(image_server_refusing(6, image=image()))
     done = majordomo(
         "imagine",
         BRIEF,
@@ -168,18 +174,18 @@ def test_one_image_that_fails_costs_the_others_nothing(
     assert "(BACKEND_FAILED)" in done.out
     assert "  help: try again, with other settings or another model" in done.out
     assert "2 images in out, 1 failed" in done.out
-    told = json.loads(Path("out/manifest.json").read_text())
-    assert [one["file"] for one in told["images"]] == ["blue-room.png", "blue-room-3.png"]
-    assert (told["errors"][0]["code"], told["errors"][0]["details"]["stage"]) == (
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert [entry["file"] for entry in manifest["images"]] == ["blue-room.png", "blue-room-3.png"]
+    assert (manifest["errors"][0]["code"], manifest["errors"][0]["details"]["stage"]) == (
         "BACKEND_FAILED",
-        "paint",
+        "generate",
     )
 
 
-def test_when_nothing_comes_every_failure_is_told_and_nothing_is_written(
-    majordomo: Any, serve: Serve, image: Image
+def test_no_files_are_written_when_all_images_fail(
+    majordomo: Any, serve: Serve, image: ImageFactory
 ) -> None:
-    server = serve(refusing(5, 6, image=image()))
+    server = serve(image_server_refusing(5, 6, image=image()))
     done = majordomo(
         "imagine",
         BRIEF,
@@ -198,7 +204,7 @@ def test_when_nothing_comes_every_failure_is_told_and_nothing_is_written(
     assert not Path("out").exists()
 
 
-def test_a_chat_model_writes_the_prompts_and_the_manifest_keeps_what_it_said(
+def test_chat_model_writes_the_prompts_and_its_answer_is_in_the_manifest(
     majordomo: Any, serve: Serve
 ) -> None:
     answer = json.dumps(
@@ -230,51 +236,52 @@ def test_a_chat_model_writes_the_prompts_and_the_manifest_keeps_what_it_said(
     assert done.status == 0, done
     assert "smoky stage: A saxophone in blue smoke." in done.out
     assert "smoky_stage.png" in os.listdir("out")
-    told = json.loads(Path("out/manifest.json").read_text())
-    assert told["plan"]["answer"] == answer
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert manifest["plan"]["chat_reply"] == answer
 
 
-def test_a_chat_model_that_fails_is_told_and_the_rules_go_on(majordomo: Any) -> None:
+def test_failing_chat_model_is_a_warning_and_rules_write_the_prompts(majordomo: Any) -> None:
     done = majordomo(
         "imagine", BRIEF, "-o", "out", "--chat", "openaicompatible://127.0.0.1:9/m", *QUICK
     )
     assert done.status == 0, done
-    assert "warning: the prompts are the rules' own: " in done.out
+    assert "warning: the prompts were written by rules: " in done.out
     assert "blue-room.png" in os.listdir("out")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         ([BRIEF, "-n", "0"], "-n"),
-        ([BRIEF, "--recipe", "bend=3"], "there is no step 'bend'"),
-        ([BRIEF, "--size", "64x64", "--aspect", "1:1"], "a size says the shape already"),
+        ([BRIEF, "--recipe", "bend=3"], "got 'bend'"),
+        (
+            [BRIEF, "--size", "64x64", "--aspect", "1:1"],
+            "--size already determines the aspect ratio",
+        ),
     ],
 )
-def test_wrong_usage_is_status_2(majordomo: Any, arguments: list[str], words: str) -> None:
+def test_wrong_usage_is_status_2(majordomo: Any, arguments: list[str], message: str) -> None:
     done = majordomo("imagine", *arguments)
     assert done.status == 2
-    assert words in done.err
+    assert message in done.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([" "], "brief"),
         ([BRIEF, "--size", "axb"], "size"),
         ([BRIEF, "--steps", "0"], "steps"),
-        ([BRIEF, "--model", "nobody/x"], "there is no provider 'nobody'"),
+        ([BRIEF, "--model", "unknown/x"], "there is no provider 'unknown'"),
         ([BRIEF, "--model", "llamaswap://127.0.0.1:9/x"], "cannot connect"),
     ],
 )
-def test_an_error_is_one_clear_line_and_status_1(
-    majordomo: Any, arguments: list[str], words: str
-) -> None:
+def test_error_is_one_line_and_status_1(majordomo: Any, arguments: list[str], message: str) -> None:
     done = majordomo("imagine", *arguments)
     assert done.status == 1
     assert done.err.startswith("majordomo: ")
-    assert words in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert os.listdir(".") == []
 
@@ -282,35 +289,38 @@ def test_an_error_is_one_clear_line_and_status_1(
 SCRIPT = [sys.executable, "-c", "from majordomo.cli.main import main; main()", "imagine"]
 
 
-def test_a_terminal_is_shown_the_stages_and_steps_of_every_image(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
+def test_terminal_shows_the_progress_of_every_image(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "HOME": str(tmp_path)}
     command = [*SCRIPT, BRIEF, "-n", "2", "--size", "96x144", "--steps", "6", "-o", "out"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
     )
-    os.close(theirs)
-    shown = b""
+    os.close(terminal)
+    output = b""
     try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # the other side of a terminal has closed
+        while chunk := os.read(controller, 65536):
+            output += chunk
+    except OSError:
+        # The process has closed its side of the terminal.
         pass
-    os.close(ours)
+    os.close(controller)
     assert process.wait(20) == 0
-    text = shown.decode()
-    for words in ("reading the brief", "main: ", "main-2: ", "web ready"):
-        assert words in text
+    text = output.decode()
+    for description in ("reading the brief", "main: ", "main-2: ", "web ready"):
+        assert description in text
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_ctrl_c_stops_the_work_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> None:
+def test_ctrl_c_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
-    # Who starts the tests in the background may have it ignored, and children inherit that
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + SCRIPT[2]
+    # Background jobs of a shell ignore SIGINT, and child processes inherit that.
+    with_sigint = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + SCRIPT[2]
+    )
     command = [
         *SCRIPT[:2],
-        heard,
+        with_sigint,
         SCRIPT[3],
         BRIEF,
         "-o",
@@ -321,11 +331,11 @@ def test_ctrl_c_stops_the_work_writes_nothing_and_exits_130(serve: Serve, tmp_pa
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        until = time.monotonic() + 20
-        while not server.seen and time.monotonic() < until:
+        deadline = time.monotonic() + 20
+        while not server.seen and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert "Traceback" not in shown
+    assert "Traceback" not in output
     assert os.listdir(tmp_path) == []

@@ -1,3 +1,5 @@
+"""Tests of image previews in a terminal."""
+
 from __future__ import annotations
 
 import io
@@ -14,12 +16,12 @@ import majordomo as md
 from majordomo.cli.preview import half_blocks
 
 
-def test_two_pixels_stand_in_each_character() -> None:
+def test_each_character_shows_two_pixels() -> None:
     image = Image.new("RGB", (4, 4), (255, 0, 0))
     image.paste((0, 0, 255), (0, 2, 4, 4))
-    held = io.BytesIO()
-    image.save(held, "PNG")
-    text = half_blocks(md.ImagePart(held.getvalue()), 4)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    text = half_blocks(md.ImagePart(buffer.getvalue()), 4)
     assert text.plain == "▀▀▀▀\n▀▀▀▀\n"
     styles = [span.style for span in text.spans]
     colors = [(style.color.triplet, style.bgcolor.triplet) for style in styles]  # type: ignore[union-attr]
@@ -27,14 +29,14 @@ def test_two_pixels_stand_in_each_character() -> None:
     assert colors[-1] == ((0, 0, 255), (0, 0, 255))
 
 
-def test_proportions_are_kept(image: Callable[..., md.ImagePart]) -> None:
+def test_preview_keeps_the_aspect_ratio(image: Callable[..., md.ImagePart]) -> None:
     lines = half_blocks(image(200, 100), 40).plain.splitlines()
     assert {len(line) for line in lines} == {40}
     assert len(lines) == 10
 
 
-def test_a_terminal_is_shown_steps_and_a_preview(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
+def test_terminal_shows_steps_and_a_preview(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
     command = [
         sys.executable,
         "-c",
@@ -55,18 +57,19 @@ def test_a_terminal_is_shown_steps_and_a_preview(tmp_path: Path) -> None:
         "COLUMNS": "100",
     }
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
     )
-    os.close(theirs)
-    shown = b""
+    os.close(terminal)
+    output = b""
     try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # the other side of a terminal has closed
+        while chunk := os.read(controller, 65536):
+            output += chunk
+    except OSError:
+        # The process has closed its side of the terminal.
         pass
-    os.close(ours)
+    os.close(controller)
     assert process.wait(20) == 0
-    text = shown.decode()
+    text = output.decode()
     assert "▀" in text
     assert "6/6" in text
     assert (tmp_path / "x.png").exists()

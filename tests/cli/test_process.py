@@ -1,4 +1,4 @@
-"""`majordomo process` in a terminal."""
+"""Tests of `majordomo process`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 import majordomo as md
 
-Image = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 
 
-def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(
-    majordomo: Any, image: Image
+def test_recipe_is_applied_to_every_file_and_input_files_are_kept(
+    majordomo: Any, image: ImageFactory
 ) -> None:
     originals = {
         name: image(200, 100, color) for name, color in (("a.png", "red"), ("b.png", "green"))
@@ -27,14 +27,16 @@ def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(
     assert (done.status, done.err) == (0, ""), done
     for name, image in originals.items():
         assert Path(name).read_bytes() == image.data
-        made = md.ImagePart.from_file(Path("out", name).with_suffix(".webp"))
-        assert (made.mime, made.width, made.height) == ("image/webp", 64, 32)
+        processed = md.ImagePart.from_file(Path("out", name).with_suffix(".webp"))
+        assert (processed.mime, processed.width, processed.height) == ("image/webp", 64, 32)
     assert sorted(os.listdir("out")) == ["a.webp", "b.webp"]
     assert "a.png -> out/a.webp  64x32, " in done.out
     assert "2 of 2 written, " in done.out
 
 
-def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, image: Image) -> None:
+def test_failed_file_is_reported_and_does_not_stop_the_others(
+    majordomo: Any, image: ImageFactory
+) -> None:
     image().save("a.png")
     Path("bad.png").write_bytes(image(100, 100, "red").data[:60])
     Path("text.png").write_text("no image")
@@ -58,9 +60,7 @@ def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, image: Image) -
     assert "1 of 4 written, 3 failed, " in done.out
 
 
-def test_nothing_is_overwritten_and_names_that_are_taken_get_a_number(
-    majordomo: Any, image: Image
-) -> None:
+def test_existing_names_get_a_number(majordomo: Any, image: ImageFactory) -> None:
     Path("x").mkdir()
     Path("y").mkdir()
     image(8, 8, "red").save("x/a.png")
@@ -70,7 +70,7 @@ def test_nothing_is_overwritten_and_names_that_are_taken_get_a_number(
     assert Path("x/a.png").read_bytes() == image(8, 8, "red").data
 
 
-def test_a_recipe_comes_from_a_file_as_well(majordomo: Any, image: Image) -> None:
+def test_recipe_may_be_a_file(majordomo: Any, image: ImageFactory) -> None:
     image(64, 64).save("a.png")
     Path("recipe.json").write_text(
         json.dumps({"steps": [{"step": "resize", "width": 16, "how": "long_side"}]})
@@ -80,7 +80,7 @@ def test_a_recipe_comes_from_a_file_as_well(majordomo: Any, image: Image) -> Non
     assert md.ImagePart.from_file("processed/a.png").width == 16
 
 
-def test_what_did_not_happen_as_asked_is_told(majordomo: Any, image: Image) -> None:
+def test_recipe_warnings_are_printed(majordomo: Any, image: ImageFactory) -> None:
     image(8, 8).save("a.png")
     assert (
         "warning: the image is 8x8 and was not enlarged"
@@ -89,7 +89,7 @@ def test_what_did_not_happen_as_asked_is_told(majordomo: Any, image: Image) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, image: Image) -> None:
+def test_unwritable_folder_has_an_error_code(majordomo: Any, image: ImageFactory) -> None:
     image(8, 8).save("a.png")
     Path("out").mkdir(mode=0o500)
     done = majordomo("process", "a.png", "--recipe", "strip", "-o", "out")
@@ -98,28 +98,28 @@ def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, image: Im
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (["a.png"], "one of --recipe and --recipe-file"),
+        (["a.png"], "exactly one of --recipe and"),
         (
             ["a.png", "--recipe", "strip", "--recipe-file", "broken.json"],
-            "one of --recipe and --recipe-file",
+            "exactly one of --recipe and",
         ),
-        (["a.png", "--recipe", "bend=3"], "there is no step 'bend'"),
-        (["a.png", "--recipe-file", "broken.json"], "broken.json is no JSON"),
+        (["a.png", "--recipe", "bend=3"], "got 'bend'"),
+        (["a.png", "--recipe-file", "broken.json"], "broken.json is not valid JSON"),
         (["a.png", "--recipe-file", "missing.json"], "missing.json: No such file"),
-        (["*.webp", "--recipe", "strip"], "no file is like *.webp"),
+        (["*.webp", "--recipe", "strip"], "no file matches *.webp"),
         ([".", "--recipe", "strip"], ". is a folder"),
-        (["a.png", "--recipe", "strip", "-o", "a.png"], "a.png is no folder"),
+        (["a.png", "--recipe", "strip", "-o", "a.png"], "a.png is not a folder"),
         (["--recipe", "strip"], "Missing argument"),
     ],
 )
-def test_wrong_usage_is_status_2_and_writes_nothing(
-    majordomo: Any, image: Image, arguments: list[str], words: str
+def test_wrong_usage_is_status_2_and_writes_no_file(
+    majordomo: Any, image: ImageFactory, arguments: list[str], message: str
 ) -> None:
     image(8, 8).save("a.png")
     Path("broken.json").write_text("{")
     done = majordomo("process", *arguments)
     assert done.status == 2
-    assert words in done.err
+    assert message in done.err
     assert sorted(os.listdir(".")) == ["a.png", "broken.json"]

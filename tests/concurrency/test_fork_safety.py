@@ -10,9 +10,9 @@ import pytest
 
 from majordomo.concurrency.fork_safety import Lock
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
 
-HELD = """
+SCRIPT = """
 import faulthandler, os, sys, threading, majordomo as md
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,27 +23,33 @@ from majordomo.testing.cassette import Cassette
 from majordomo.transport import lazy_transport, tls
 from majordomo.transport_types import HTTPRequest
 
-opened = lazy_transport.LazyTransport(lambda: sys.exit("never made in the parent"))
+lazy = lazy_transport.LazyTransport(lambda: sys.exit("constructed in the parent"))
 cassette, faults = Cassette(Path(sys.prefix) / "there is no such folder"), Faults([None])
 scripted = ScriptedChatModel(["yes"])
 registry, ledger, health, gpu = md.Registry(), md.Ledger(), ChainHealth(), group.named_group("gpu")
-with ExitStack() as held:
-    for lock in (opened._lock, group._lock, tls._making, registry._factory._lock, ledger._lock, health._lock):
-        held.enter_context(lock)
-    begun, over = threading.Event(), threading.Event()
+with ExitStack() as stack:
+    locks = (
+        lazy._lock, group._lock, tls._creation_lock, registry._factory._lock, ledger._lock,
+        health._lock,
+    )
+    for lock in locks:
+        stack.enter_context(lock)
+    acquired, forked = threading.Event(), threading.Event()
 
-    def hold():  # from another thread, whatever kind of lock it is
+    # In another thread, because these may be locks of any kind.
+    def hold_locks():
         with cassette._lock, faults._lock, scripted.script._lock:
-            begun.set()
-            over.wait()
+            acquired.set()
+            forked.wait()
 
-    threading.Thread(target=hold, daemon=True).start()
-    begun.wait()
+    threading.Thread(target=hold_locks, daemon=True).start()
+    acquired.wait()
     child = os.fork()
     if child == 0:
-        faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever
-        opened._make = lambda: "made"
-        assert opened._made() == "made"
+        # Fail instead of waiting forever.
+        faulthandler.dump_traceback_later(10, exit=True)
+        lazy._construct = lambda: "constructed"
+        assert lazy._get_transport() == "constructed"
         assert group.named_group("gpu") is gpu
         assert tls.context_for(None) is tls.context_for(None)
         assert registry.model("offline/rules").provider == "offline"
@@ -58,17 +64,18 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_forked_child_waits_for_no_lock_of_its_parent() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HELD], capture_output=True, text=True, check=False, timeout=60
+def test_a_forked_child_does_not_wait_for_locks_of_its_parent() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.returncode, done.stdout) == (0, "no wait"), done.stderr
+    assert (completed.returncode, completed.stdout) == (0, "no wait"), completed.stderr
 
 
-def test_who_forks_within_the_lock_leaves_it_in_both_processes() -> None:
+def test_a_lock_held_during_a_fork_is_released_in_both_processes() -> None:
     lock = Lock()
     with lock:
-        lock.reset_after_fork()  # as the child does
+        # The child does this.
+        lock.reset_after_fork()
     with lock:
         assert lock._lock.locked()
     assert not lock._lock.locked()

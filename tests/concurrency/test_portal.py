@@ -1,4 +1,4 @@
-"""The blocking color: the same code through one thread."""
+"""The sync API: the async code, run in the portal's thread."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ from tests.support.loopback import (
 Serve = Callable[[Handler], Loopback]
 
 
-def streamed(peer: Peer) -> None:
+def stream_handler(peer: Peer) -> None:
     while peer.request() is not None:
         peer.begin()
-        for word in ("Good ", "evening"):
-            peer.chunk(delta(word))
+        for text in ("Good ", "evening"):
+            peer.chunk(delta(text))
         peer.chunk(delta({}, "stop") + DONE)
         peer.end()
 
 
-def test_a_call_an_image_and_a_stream(serve: Serve, image: Callable[[], md.ImagePart]) -> None:
+def test_chat_images_and_streams_have_sync_methods(
+    serve: Serve, image: Callable[[], md.ImagePart]
+) -> None:
     with md.LlamaSwap(serve(always(whole(chat("hi")))).url) as provider:
         assert provider.model("m").generate_sync("x").text == "hi"
     with md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url) as provider:
@@ -49,11 +51,11 @@ def test_a_call_an_image_and_a_stream(serve: Serve, image: Callable[[], md.Image
         with provider.image_model("m").stream_sync("x") as events:
             assert [type(event) for event in events] == [imagegen.Done]
         assert events.result is not None
-    server = serve(streamed)
+    server = serve(stream_handler)
     with md.LlamaSwap(server.url) as provider:
         for _ in range(2):
             with provider.model("m").stream_sync("x") as stream:
-                assert [e.text for e in stream if isinstance(e, llm.TextDelta)] == [
+                assert [event.text for event in stream if isinstance(event, llm.TextDelta)] == [
                     "Good ",
                     "evening",
                 ]
@@ -61,7 +63,7 @@ def test_a_call_an_image_and_a_stream(serve: Serve, image: Callable[[], md.Image
     assert server.connections == 1
 
 
-def test_questions_have_a_blocking_form(serve: Serve) -> None:
+def test_queries_have_sync_methods(serve: Serve) -> None:
     with md.LlamaSwap(serve(always(whole({"data": [{"id": "a"}], "running": []}))).url) as provider:
         assert [model.id for model in provider.models_sync()] == ["a"]
         assert provider.running_sync() == []
@@ -69,7 +71,7 @@ def test_questions_have_a_blocking_form(serve: Serve) -> None:
         provider.unload_sync("a")
 
 
-def test_errors_are_the_same() -> None:
+def test_sync_methods_raise_the_errors_of_async_methods() -> None:
     with (
         md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1)) as provider,
         pytest.raises(md.ConnectionFailedError),
@@ -77,7 +79,7 @@ def test_errors_are_the_same() -> None:
         provider.model("m").generate_sync("x")
 
 
-def test_it_works_within_a_running_loop(serve: Serve) -> None:
+def test_sync_methods_work_inside_a_running_event_loop(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
 
     async def main() -> str:
@@ -87,7 +89,7 @@ def test_it_works_within_a_running_loop(serve: Serve) -> None:
     assert asyncio.run(main()) == "hi"
 
 
-def test_one_provider_serves_many_threads_and_both_colors(serve: Serve) -> None:
+def test_one_provider_works_in_many_threads_and_in_both_apis(serve: Serve) -> None:
     provider = md.LlamaSwap(serve(always(whole(chat("hi")))).url)
     model = provider.model("m")
     with ThreadPoolExecutor(16) as threads:
@@ -99,7 +101,7 @@ def test_one_provider_serves_many_threads_and_both_colors(serve: Serve) -> None:
         model.generate_sync("x")
 
 
-def test_leaving_a_stream_early_closes_it(serve: Serve) -> None:
+def test_an_exception_inside_a_sync_stream_closes_it(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -115,18 +117,21 @@ def test_leaving_a_stream_early_closes_it(serve: Serve) -> None:
         assert stream.reply.text == "x"
 
 
-def test_a_blocking_call_inside_the_portal_says_so_instead_of_hanging() -> None:
+def test_a_blocking_call_inside_the_portal_raises_runtime_error() -> None:
     async def inner() -> None:
         portal.run(inner)
 
-    with pytest.raises(RuntimeError, match="use the async one"):
+    with pytest.raises(RuntimeError, match="use the async method"):
         portal.run(inner)
 
 
-def run(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
-    """Exit status and output of a fresh interpreter; SIGINT is sent when it prints that line."""
+def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
+    """Run a script in a new interpreter; return its exit status and output.
+
+    SIGINT is sent when it prints the line `interrupt_when`.
+    """
     command = [sys.executable, "-u", "-c", textwrap.dedent(code)]
-    shown = ""
+    output = ""
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -136,10 +141,10 @@ def run(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            shown += line
+            output += line
             if interrupt_when and line.strip() == interrupt_when:
                 process.send_signal(signal.SIGINT)
-        return process.wait(20), shown
+        return process.wait(20), output
 
 
 def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
@@ -150,24 +155,26 @@ def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
         peer.reply(chat("next"))
 
     server = serve(handler)
-    status, shown = run(
+    status, output = run_script(
         f"""
         import majordomo as md, threading
-        model = md.LlamaSwap({server.url!r}, max_concurrency=1, timeout=md.Timeout(queue=2)).model("m")
+        timeout = md.Timeout(queue=2)
+        model = md.LlamaSwap({server.url!r}, max_concurrency=1, timeout=timeout).model("m")
         threading.Timer(0.7, print, ["waiting"]).start()
         try:
             model.generate_sync("x")
         except KeyboardInterrupt:
-            print(model.generate_sync("x").text)  # in the place that the interrupted call has left
+            # This call uses the slot that the interrupted call has released.
+            print(model.generate_sync("x").text)
         """,
         interrupt_when="waiting",
     )
-    assert (status, shown.split()) == (0, ["waiting", "next"])
+    assert (status, output.split()) == (0, ["waiting", "next"])
 
 
-def test_the_interpreter_ends_while_a_call_hangs(serve: Serve) -> None:
+def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
-    status, shown = run(
+    status, output = run_script(
         f"""
         import majordomo as md, threading
         model = md.LlamaSwap({server.url!r}).model("m")
@@ -176,33 +183,36 @@ def test_the_interpreter_ends_while_a_call_hangs(serve: Serve) -> None:
         print("bye")
         """
     )
-    assert (status, shown.strip()) == (0, "bye")
+    assert (status, output.strip()) == (0, "bye")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_has_a_thread_of_its_own(serve: Serve) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
-    status, shown = run(
+    status, output = run_script(
         f"""
         import os, sys, warnings, majordomo as md
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside a thread: that is what is tried here
-        def say(who):  # in one write: two processes share the pipe
-            os.write(1, f"{{who}} {{md.LlamaSwap({server.url!r}).model('m').generate_sync('x').text}}\\n".encode())
-        say("parent")
+        # Python 3.12 warns about a fork while threads are running, which is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        def call(process):
+            text = md.LlamaSwap({server.url!r}).model("m").generate_sync("x").text
+            # In one write, because two processes share the pipe.
+            os.write(1, f"{{process}} {{text}}\\n".encode())
+        call("parent")
         child = os.fork()
-        say("parent" if child else "child")
+        call("parent" if child else "child")
         if child == 0:
             os._exit(0)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """
     )
-    assert (status, sorted(shown.split("\n"))) == (0, ["", "child hi", "parent hi", "parent hi"])
+    assert (status, sorted(output.split("\n"))) == (0, ["", "child hi", "parent hi", "parent hi"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_waits_for_no_call_of_its_parent() -> None:
-    """Not for a lock that one of the parent's threads held, nor with a model that only the parent uses."""
-    status, shown = run(
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+def test_a_forked_child_does_not_wait_for_calls_of_its_parent() -> None:
+    """Neither for a lock that a parent's thread holds, nor for the slots of the parent's calls."""
+    status, output = run_script(
         """
         import faulthandler, os, sys, anyio, majordomo as md
         from majordomo.queueing.admission import AdmissionControl
@@ -210,24 +220,26 @@ def test_a_forked_child_waits_for_no_call_of_its_parent() -> None:
         from majordomo.queueing.rate_limiter import RateLimiter
         from majordomo.settings import Rate
         from majordomo.transport_types import Deadline
-        asked = []
-        async def release():
-            asked.append("unloaded")
+        unloads = []
+        async def unload():
+            unloads.append("unloaded")
         gpu = ResourceGroup(unload=True)
         rate_limiter = RateLimiter(Rate(requests_per_minute=10))
         admission = AdmissionControl(1, rate_limiter=rate_limiter, resource_group=gpu)
-        async def enter(model):
+        async def acquire(model):
             with anyio.fail_after(5):
-                await admission.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
-        anyio.run(enter, "a")
+                lease = ModelLease(1, model, unload)
+                await admission.acquire(Deadline(md.Timeout()), lease=lease)
+        anyio.run(acquire, "a")
         with rate_limiter._lock, gpu._lock:
             child = os.fork()
             if child == 0:
-                faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever
-                anyio.run(enter, "b")
-                os.write(1, f"{gpu.running} {asked}".encode())
+                # Fail instead of waiting forever.
+                faulthandler.dump_traceback_later(10, exit=True)
+                anyio.run(acquire, "b")
+                os.write(1, f"{gpu.running} {unloads}".encode())
                 os._exit(0)
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """
     )
-    assert (status, shown) == (0, "1 ['unloaded']")
+    assert (status, output) == (0, "1 ['unloaded']")

@@ -19,7 +19,7 @@ BYTES = random.Random(1).randbytes(5000)
 TEXT = base64.b64encode(BYTES).decode()
 
 
-def decoded(data: bytes, size: int, **limits: int) -> tuple[dict[str, object], list[bytes]]:
+def decode_slices(data: bytes, size: int, **limits: int) -> tuple[dict[str, object], list[bytes]]:
     decoder = ImageReplyDecoder(**{"limit": 1 << 30, "image_limit": 1 << 29, **limits})
     for at in range(0, len(data), size):
         decoder.feed(data[at : at + size])
@@ -74,37 +74,37 @@ DOCUMENTS: dict[str, tuple[str, object, list[bytes]]] = {
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1 << 20])
 @pytest.mark.parametrize(("text", "document", "images"), DOCUMENTS.values(), ids=DOCUMENTS.keys())
-def test_images_are_cut_out_however_sliced(
+def test_images_are_extracted_in_any_slicing(
     text: str, document: object, images: list[bytes], size: int
 ) -> None:
-    wrapped = f'{{"whole":{text}}}'.encode()
-    assert decoded(wrapped, size) == ({"whole": document}, images)
+    wrapped = f'{{"response":{text}}}'.encode()
+    assert decode_slices(wrapped, size) == ({"response": document}, images)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 400))
-def test_any_bytes_give_an_object_or_a_typed_error(noise: bytes, size: int) -> None:
+def test_any_bytes_decode_to_an_object_or_raise_a_typed_error(garbage: bytes, size: int) -> None:
     for data in (
-        noise,
-        b'{"b64_json":"' + noise,
-        b'{"b64_json":"' + base64.b64encode(noise) + b'"' + noise,
+        garbage,
+        b'{"b64_json":"' + garbage,
+        b'{"b64_json":"' + base64.b64encode(garbage) + b'"' + garbage,
     ):
         try:
-            document, _ = decoded(data, size)
+            document, _ = decode_slices(data, size)
         except BadResponseError:
             continue
         assert isinstance(document, dict)
 
 
-def test_it_holds_neither_the_text_nor_a_second_copy() -> None:
+def test_decoding_holds_neither_the_text_nor_a_second_copy() -> None:
     data = random.Random(2).randbytes(4 << 20)
     body = b'{"data":[{"b64_json":"' + base64.b64encode(data) + b'"}]}'
-    pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
+    chunks = [body[at : at + 65536] for at in range(0, len(body), 65536)]
     del body
     tracemalloc.start()
     decoder = ImageReplyDecoder(limit=1 << 30, image_limit=1 << 29)
-    for piece in pieces:
-        decoder.feed(piece)
+    for chunk in chunks:
+        decoder.feed(chunk)
     decoder.finish()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -115,14 +115,14 @@ def test_it_holds_neither_the_text_nor_a_second_copy() -> None:
 @pytest.mark.parametrize(
     ("limits", "code"), [({"limit": 1000}, "TOO_LARGE"), ({"image_limit": 1000}, "IMAGE_TOO_LARGE")]
 )
-def test_limits_hold(limits: dict[str, int], code: str) -> None:
+def test_size_limits_are_enforced(limits: dict[str, int], code: str) -> None:
     with pytest.raises(BadResponseError) as caught:
-        decoded(DOCUMENTS["plain"][0].encode(), 64, **limits)
+        decode_slices(DOCUMENTS["plain"][0].encode(), 64, **limits)
     assert caught.value.code == code
 
 
 @given(st.binary(max_size=2000), st.integers(1, 50))
-def test_base64_in_any_slicing_is_the_same_bytes(data: bytes, size: int) -> None:
+def test_base64_decodes_to_the_same_bytes_in_any_slicing(data: bytes, size: int) -> None:
     text = base64.b64encode(data)
     sink = Base64Sink(10_000)
     for at in range(0, len(text), size):
@@ -131,7 +131,7 @@ def test_base64_in_any_slicing_is_the_same_bytes(data: bytes, size: int) -> None
     assert sink.close() == data
 
 
-def test_an_upload_is_encoded_while_it_leaves() -> None:
+def test_an_upload_is_encoded_while_it_is_sent() -> None:
     data = (
         b"\x89PNG\r\n\x1a\n"  # noqa: ISC003
         + b"\0\0\0\rIHDR"
@@ -141,16 +141,16 @@ def test_an_upload_is_encoded_while_it_leaves() -> None:
     part = ImagePart(data)
     splices = Splices()
     body = {"a": [splices.data_url(part), "text", splices.data_url(part)], "b": 1}
-    spliced = Base64Body(splices.cut(encode_json(body, splices.fallback)))
-    pieces = list(spliced.chunks())
-    sent = b"".join(pieces)
-    assert len(sent) == spliced.length
-    assert max(map(len, pieces)) <= 512 * 1024 < len(data) * 4 // 3
+    streaming_body = Base64Body(splices.cut(encode_json(body, splices.fallback)))
+    chunks = list(streaming_body.chunks())
+    sent = b"".join(chunks)
+    assert len(sent) == streaming_body.length
+    assert max(map(len, chunks)) <= 512 * 1024 < len(data) * 4 // 3
     assert json.loads(sent) == {"a": [part.to_data_url(), "text", part.to_data_url()], "b": 1}
-    assert b"".join(spliced.chunks()) == sent, "it can be sent again"
+    assert b"".join(streaming_body.chunks()) == sent, "the body can be sent again"
 
 
-def test_a_text_that_imitates_the_mark_is_refused() -> None:
+def test_text_that_imitates_a_placeholder_is_refused() -> None:
     splices = Splices()
     part = ImagePart(b"GIF89a\x01\0\x01\0")
     body = {"a": splices.data_url(part), "b": "\0splice:0\0"}
@@ -163,7 +163,7 @@ def test_a_text_that_imitates_the_mark_is_refused() -> None:
     [float("nan"), float("inf"), "\ud800", object(), {"a": [float("-inf")]}],
     ids=["nan", "inf", "surrogate", "object", "inf within"],
 )
-def test_what_json_cannot_hold_is_refused_before_sending(value: object) -> None:
+def test_values_that_json_cannot_represent_are_refused_before_sending(value: object) -> None:
     with pytest.raises(InvalidRequestError):
         encode_json({"x": value}, Splices().fallback)
 
@@ -184,12 +184,12 @@ def test_what_json_cannot_hold_is_refused_before_sending(value: object) -> None:
         b"1" * 10_000,
     ],
 )
-def test_no_bytes_escape_as_anything_but_a_bad_response(raw: bytes) -> None:
+def test_invalid_json_raises_only_bad_response_error(raw: bytes) -> None:
     with pytest.raises(BadResponseError):
         decode_object(raw)
 
 
-def test_nesting_is_limited() -> None:
+def test_the_nesting_depth_is_limited() -> None:
     assert decode_json(b"[" * 64 + b"]" * 64)
     with pytest.raises(BadResponseError, match="64"):
         decode_json(b"[" * 65 + b"]" * 65)

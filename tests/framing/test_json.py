@@ -1,4 +1,4 @@
-"""What JSON weighs before it is read: honest answers pass, small ones that would be large do not."""
+"""The memory estimate for JSON: ordinary responses pass, small ones that would be large do not."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ MIB = 1 << 20
 
 
 def logprobs(tokens: int, alternatives: int = 20) -> bytes:
-    """As OpenAI has them, for so many tokens; 3 MiB for two thousand."""
-    dice = random.Random(1)
+    """Return logprobs in OpenAI's format for `tokens` tokens; 3 MiB for two thousand."""
+    rng = random.Random(1)
 
-    def one() -> dict[str, Any]:
-        token = " " + "".join(dice.choice("abcdefghijkl漢😀") for _ in range(dice.randint(1, 8)))
-        return {"token": token, "logprob": -dice.random() * 20, "bytes": list(token.encode())}
+    def make_token() -> dict[str, Any]:
+        token = " " + "".join(rng.choice("abcdefghijkl漢😀") for _ in range(rng.randint(1, 8)))
+        return {"token": token, "logprob": -rng.random() * 20, "bytes": list(token.encode())}
 
     content = [
-        {**one(), "top_logprobs": [one() for _ in range(alternatives)]} for _ in range(tokens)
+        {**make_token(), "top_logprobs": [make_token() for _ in range(alternatives)]}
+        for _ in range(tokens)
     ]
     return json.dumps({"choices": [{"logprobs": {"content": content}}]}).encode()
 
 
-def test_twenty_alternatives_for_each_of_two_thousand_tokens_are_not_too_many() -> None:
+def test_twenty_alternatives_for_each_of_two_thousand_tokens_are_accepted() -> None:
     assert len(decode_json(logprobs(2000))["choices"][0]["logprobs"]["content"]) == 2000
 
 
-@pytest.mark.parametrize("beside", ["a", "[],[]", "\U0001f600", '\\"', "\\\\"])
-def test_an_image_weighs_nothing_whatever_stands_beside_it(beside: str) -> None:
+@pytest.mark.parametrize("neighbor", ["a", "[],[]", "\U0001f600", '\\"', "\\\\"])
+def test_a_large_image_is_accepted_whatever_is_next_to_it(neighbor: str) -> None:
     text = base64.b64encode(bytes(36 * MIB)).decode()
     document = decode_json(
         b'{"a":'
-        + json.dumps(beside, ensure_ascii=False).encode()
+        + json.dumps(neighbor, ensure_ascii=False).encode()
         + b',"data":"'
         + text.encode()
         + b'"}'
     )
-    assert (document["a"], len(document["data"])) == (beside, len(text))
+    assert (document["a"], len(document["data"])) == (neighbor, len(text))
 
 
 @pytest.mark.parametrize(
@@ -67,25 +68,25 @@ def test_an_image_weighs_nothing_whatever_stands_beside_it(beside: str) -> None:
         "nested",
         "members",
         "numbers",
-        "texts",
-        "behind a quote",
-        "letter",
+        "strings",
+        "after a quote",
+        "wide character",
         "escape",
-        "wide letter",
+        "two-byte character",
     ],
 )
-def test_what_would_be_large_is_not_read(raw: bytes) -> None:
+def test_small_text_with_large_values_is_refused(raw: bytes) -> None:
     with pytest.raises(BadResponseError) as caught:
         decode_json(raw)
     assert caught.value.code == "TOO_MANY_VALUES"
 
 
-def test_brackets_within_texts_weigh_nothing() -> None:
+def test_brackets_within_strings_do_not_count() -> None:
     text = "[],{}" * MIB
     assert decode_json(json.dumps([text]).encode()) == [text]
 
 
 @pytest.mark.parametrize("value", [b"{},", b"[],", b'{"":{}},', b'"",', b"0,"])
-def test_what_is_light_by_its_length_is_never_heavy(value: bytes) -> None:
+def test_text_below_the_length_threshold_is_always_accepted(value: bytes) -> None:
     raw = b"[" + value * ((LIGHT - 3) // len(value)) + b"1]"
     assert len(decode_json(raw)) == (LIGHT - 3) // len(value) + 1

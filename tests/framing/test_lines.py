@@ -31,18 +31,20 @@ STREAMS = {
 }
 
 
-def sliced(decoder: EventDecoder | JSONLinesDecoder, data: bytes, cuts: list[int]) -> list[bytes]:
+def decode_slices(
+    decoder: EventDecoder | JSONLinesDecoder, data: bytes, cuts: list[int]
+) -> list[bytes]:
     frames: list[bytes] = []
-    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in pairwise(edges):
+    bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    for start, end in pairwise(bounds):
         frames += decoder.feed(data[start:end])
     return frames + decoder.finish()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
 @pytest.mark.parametrize(("data", "events"), STREAMS.values(), ids=STREAMS.keys())
-def test_events_are_the_same_however_sliced(data: bytes, events: list[bytes], size: int) -> None:
-    assert sliced(EventDecoder(1000), data, list(range(0, len(data), size))) == events
+def test_events_are_decoded_in_any_slicing(data: bytes, events: list[bytes], size: int) -> None:
+    assert decode_slices(EventDecoder(1000), data, list(range(0, len(data), size))) == events
 
 
 @given(
@@ -53,11 +55,13 @@ def test_events_are_the_same_however_sliced(data: bytes, events: list[bytes], si
     ),
     st.lists(st.integers(0, 500)),
 )
-def test_any_slicing_of_any_stream_gives_the_same_events(
-    pieces: list[bytes], cuts: list[int]
+def test_any_slicing_of_any_stream_yields_the_same_events(
+    parts: list[bytes], cuts: list[int]
 ) -> None:
-    data = b"".join(pieces)
-    assert sliced(EventDecoder(1000), data, cuts) == sliced(EventDecoder(1000), data, [])
+    data = b"".join(parts)
+    assert decode_slices(EventDecoder(1000), data, cuts) == decode_slices(
+        EventDecoder(1000), data, []
+    )
 
 
 @given(
@@ -69,11 +73,13 @@ def test_json_lines_survive_any_slicing(
     values: list[dict[str, object]], end: str, cuts: list[int]
 ) -> None:
     data = "".join(json.dumps(value, ensure_ascii=False) + end for value in values).encode()
-    assert [json.loads(line) for line in sliced(JSONLinesDecoder(1_000_000), data, cuts)] == values
+    assert [
+        json.loads(line) for line in decode_slices(JSONLinesDecoder(1_000_000), data, cuts)
+    ] == values
 
 
-def test_json_lines_leave_out_blank_lines_and_need_no_last_end() -> None:
-    assert sliced(JSONLinesDecoder(100), b'{"a":1}\n\n  \r\n{"b":2}', []) == [
+def test_json_lines_skip_blank_lines_and_need_no_final_newline() -> None:
+    assert decode_slices(JSONLinesDecoder(100), b'{"a":1}\n\n  \r\n{"b":2}', []) == [
         b'{"a":1}',
         b'{"b":2}',
     ]
@@ -90,14 +96,14 @@ def test_json_lines_leave_out_blank_lines_and_need_no_last_end() -> None:
     ids=["endless line", "endless noise", "long line", "many lines"],
 )
 @pytest.mark.parametrize("size", [1, 50, 1000])
-def test_an_event_longer_than_its_limit_is_refused(data: bytes, size: int) -> None:
+def test_an_event_beyond_the_limit_is_refused(data: bytes, size: int) -> None:
     decoder = EventDecoder(100)
     with pytest.raises(BadResponseError, match="100 bytes"):
         for at in range(0, len(data), size):
             decoder.feed(data[at : at + size])
 
 
-def test_it_keeps_what_is_no_event_for_the_error_message() -> None:
+def test_lines_that_are_not_part_of_an_event_are_kept_as_stray() -> None:
     decoder = EventDecoder(1000)
     assert decoder.feed(b'data: a\n\n{"src":"llama-swap"}\n\n') == [b"a"]
     assert decoder.stray == b'{"src":"llama-swap"}'

@@ -11,7 +11,7 @@ import majordomo as md
 from majordomo.framing.multipart import FormField, MultipartBody
 
 
-def parsed(body: MultipartBody) -> list[tuple[str, str | None, str, bytes]]:
+def parse_with_email(body: MultipartBody) -> list[tuple[str, str | None, str, bytes]]:
     raw = b"".join(body.chunks())
     assert len(raw) == body.length
     message = BytesParser(policy=HTTP).parsebytes(
@@ -28,34 +28,36 @@ def parsed(body: MultipartBody) -> list[tuple[str, str | None, str, bytes]]:
     ]
 
 
-def test_fields_and_files_arrive() -> None:
+def test_fields_and_files_are_encoded() -> None:
     body = MultipartBody(
         [
             FormField("prompt", "ein Fuchs äöü".encode()),
             FormField("image[]", b"\x89PNG\r\n--x", "a.png", "image/png"),
         ]
     )
-    assert parsed(body) == [
+    assert parse_with_email(body) == [
         ("prompt", None, "text/plain", "ein Fuchs äöü".encode()),
         ("image[]", "a.png", "image/png", b"\x89PNG\r\n--x"),
     ]
-    assert b"".join(body.chunks()) == b"".join(body.chunks()), "it can be sent again"
+    assert b"".join(body.chunks()) == b"".join(body.chunks()), "the body can be sent again"
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-def test_the_boundary_is_in_no_part(datas: list[bytes]) -> None:
-    body = MultipartBody([FormField(f"f{number}", data) for number, data in enumerate(datas)])
+def test_the_boundary_does_not_occur_in_any_field(contents: list[bytes]) -> None:
+    body = MultipartBody(
+        [FormField(f"f{number}", content) for number, content in enumerate(contents)]
+    )
     boundary = body.content_type.partition("boundary=")[2].encode()
-    assert b"".join(body.chunks()).count(boundary) == len(datas) + 1
-    assert not any(boundary in data for data in datas)
+    assert b"".join(body.chunks()).count(boundary) == len(contents) + 1
+    assert not any(boundary in content for content in contents)
 
 
-def test_a_large_file_leaves_in_pieces() -> None:
+def test_a_large_file_is_sent_in_chunks() -> None:
     body = MultipartBody([FormField("f", bytes(600_000), "f.bin", "image/png")])
     assert max(map(len, body.chunks())) == 256 * 1024
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\r\nb", "a\\b", "a\0"])
-def test_a_name_that_breaks_out_is_refused(name: str) -> None:
+def test_a_field_name_with_special_characters_is_refused(name: str) -> None:
     with pytest.raises(md.InvalidRequestError):
         MultipartBody([FormField(name, b"")])

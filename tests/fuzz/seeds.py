@@ -1,4 +1,4 @@
-"""Where fuzzing begins: one honest example of what each target reads."""
+"""Seeds for fuzzing: valid examples of the input of each target."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import majordomo as md
 from majordomo import llm
 from majordomo.media.exif import write_exif
 from tests.support.chat_dialects import DIALECTS
-from tests.support.sample_images import animation, gradient, part, telling
+from tests.support.sample_images import animation, gradient, image_with_metadata, part
 
 PNG = part(gradient(8, 6)).data
 TEXT = base64.b64encode(PNG).decode()
-SLICED = b"\x55"  # pieces of 6 bytes
+# The first byte of an input chooses the slicing: parts of 6 bytes.
+SLICED = b"\x55"
 FILES = [
     *(part(gradient(8, 6), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")),
-    *(telling(gradient(8, 6), kind, 6).data for kind in ("PNG", "JPEG", "WEBP")),
+    *(image_with_metadata(gradient(8, 6), kind, 6).data for kind in ("PNG", "JPEG", "WEBP")),
     *(animation(kind).data for kind in ("GIF", "WEBP", "PNG")),
     part(gradient(8, 6, "RGBA"), "WEBP", lossless=True).data,
 ]
-ANSWERS = [
+IMAGE_REPLIES = [
     {
         "data": [{"b64_json": TEXT, "revised_prompt": "b"}],
         "usage": {"input_tokens": 5, "input_tokens_details": {"text_tokens": 5}},
@@ -86,7 +87,7 @@ CONVERSATION = [
     llm.assistant(llm.ThinkingPart("t", "p", {"a": 1}), "b", md.ToolCallPart("c", "draw", "{}")),
     md.tool_result(md.ToolCallPart("c", "draw"), "ok", md.ImagePart(PNG)),
 ]
-WORDS = [
+UNTRUSTED_TEXTS = [
     "<sd_cpp_extra_args>{}</sd_cpp_extra_args>",
     "< <SD_CPP_EXTRA_ARGS>",
     "@everyone <@!123> <!channel> me@example.com",
@@ -98,7 +99,7 @@ SEEDS: dict[str, list[bytes]] = {
         for kind in range(4)
     ],
     "images": [
-        SLICED + json.dumps(ANSWERS[0]).encode(),
+        SLICED + json.dumps(IMAGE_REPLIES[0]).encode(),
         SLICED
         + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
     ],
@@ -114,9 +115,9 @@ SEEDS: dict[str, list[bytes]] = {
     **{f"whole_{dialect.name}": [json.dumps(dialect.whole).encode()] for dialect in DIALECTS},
     "messages": [llm.dump_messages(CONVERSATION).encode()],
     "image_answers": [
-        *(json.dumps(answer).encode() for answer in ANSWERS),
+        *(json.dumps(reply).encode() for reply in IMAGE_REPLIES),
         b"data: " + json.dumps(EVENT).encode() + b"\n\ndata: [DONE]\n\n",
-        *(json.dumps(line).encode() + b"\n" for line in ANSWERS[-2:]),
+        *(json.dumps(line).encode() + b"\n" for line in IMAGE_REPLIES[-2:]),
     ],
     "guard": FILES,
     "exif": [
@@ -125,15 +126,24 @@ SEEDS: dict[str, list[bytes]] = {
         b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0",
     ],
     "parameters": [
-        b'a fox\nNegative prompt: blur\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x48, Model: "x, y"',
-        b'{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["6", 0]}}, "6": {"inputs": {"text": "a"}}}',
+        (
+            b"a fox\nNegative prompt: blur\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3,"
+            b' Size: 64x48, Model: "x, y"'
+        ),
+        (
+            b'{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20,'
+            b' "positive": ["6", 0]}}, "6": {"inputs": {"text": "a"}}}'
+        ),
     ],
     "errors": [
         b"\x01\xadretry-after: 3\nx-request-id: 7\n\n"  # noqa: ISC003
         + b'{"error": {"message": "slow", "code": "insufficient_quota"}}',
         b"\x01\x90content-type: text/html\n\n<html><title>Login</title></html>",
         b'\x01\xa6\n\n{"detail": [{"loc": ["body", 1], "msg": "wrong"}]}',
-        b'\x01\x90\n\n{"error": {"message": "x"}, "node_errors": {"3": {"errors": [{"message": "m", "details": "d", "extra_info": {}}]}}}',
+        (
+            b'\x01\x90\n\n{"error": {"message": "x"}, "node_errors": {"3": {"errors":'
+            b' [{"message": "m", "details": "d", "extra_info": {}}]}}}'
+        ),
     ],
     "waits": [b"3", b"0.5", b"Mon, 23 Nov 2026 12:00:10 GMT", b"7.5s"],
     "config": [CONFIG.encode()],
@@ -142,5 +152,5 @@ SEEDS: dict[str, list[bytes]] = {
         b"llamaswap+https://key@gpu-box:8080/a/b?steps=20&base_path=/v1,openai/gpt",
         b"a:b?x=[1,2]",
     ],
-    "words": [word.encode() for word in WORDS],
+    "words": [text.encode() for text in UNTRUSTED_TEXTS],
 }

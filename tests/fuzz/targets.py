@@ -1,7 +1,8 @@
-"""What is fuzzed: functions of any bytes that hold a promise or raise AssertionError. A typed error is an answer; anything else escapes.
+"""Fuzz targets: functions of any bytes that check a guarantee or raise AssertionError.
 
-They are pure and quick, so that millions of runs are affordable, and shared by the fuzzer (`fuzz/run.py`) and the tests that replay what it
-found. The first byte or two of the bytes choose a variant and a slicing.
+A typed error is a valid result; any other exception is a finding. Targets are pure and fast, so
+that millions of runs are possible. The fuzzer (`fuzz/run.py`) and the tests that replay its
+findings share them. The first one or two bytes choose a variant and a slicing.
 """
 
 from __future__ import annotations
@@ -40,63 +41,60 @@ from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.llm import Done
 from majordomo.media.exif import read_exif, write_exif
 from majordomo.media.generation_metadata import read_parameters
-from majordomo.media.image_containers import avif_size, exif_block, with_exif
-from majordomo.media.image_part import (
-    ImagePart,
-    check_size,
-    png_text,
-    read_header,
-    read_orientation,
-    read_texts,
-    with_metadata,
-)
+from majordomo.media.image_containers import avif_size, exif_block, png_text, with_exif
+from majordomo.media.image_header import read_header, read_orientation, read_texts, with_metadata
+from majordomo.media.image_limits import check_size
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
 from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
-from tests.support.h11_reference import alone, past
+from tests.support.h11_reference import decode_with_chunks, decode_with_h11
 
 LIMITS = md.Limits()
 CHAT = llm.Request(
     (md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),)
 )
 IMAGE = imagegen.Request("a", seed=7)
-LONGEST_WAIT = 1e9
+MAX_WAIT_SECONDS = 1e9
 Target = Callable[[bytes], None]
 
 
-def cut(data: bytes) -> tuple[bytes, list[bytes]]:
-    """The bytes behind a first one that says how they are sliced, and their slices: sizes of 1 to 16, repeated."""
+def sliced_input(data: bytes) -> tuple[bytes, list[bytes]]:
+    """Return the bytes after the first one, and their slices.
+
+    The first byte chooses two sizes of 1 to 16, which alternate.
+    """
     if not data:
         return b"", []
     sizes, rest = (data[0] % 16 + 1, data[0] // 16 + 1), data[1:]
-    pieces, at, turn = [], 0, 0
-    while at < len(rest):
-        pieces.append(rest[at : at + sizes[turn % 2]])
-        at += sizes[turn % 2]
+    parts, offset, turn = [], 0, 0
+    while offset < len(rest):
+        parts.append(rest[offset : offset + sizes[turn % 2]])
+        offset += sizes[turn % 2]
         turn += 1
-    return rest, pieces
+    return rest, parts
 
 
 @contextmanager
-def from_a_backend() -> Iterator[None]:
-    """Whatever an answer holds, it is neither the request nor the program that is wrong."""
+def as_backend_response() -> Iterator[None]:
+    """Check that an error about a response blames neither the request nor the configuration."""
     try:
         yield
     except MajordomoError as error:
-        not_ours(error)
-        shown(error)
+        check_error_class(error)
+        check_message(error)
 
 
-def not_ours(error: MajordomoError) -> None:
-    """Only the backend itself may call the request wrong, and then it gave a status."""
+def check_error_class(error: MajordomoError) -> None:
+    """Check that a request error has a status: only the backend may call the request invalid."""
     assert error.status or not isinstance(error, (InvalidRequestError, ConfigurationError)), error
 
 
-def shown(error: MajordomoError) -> None:
+def check_message(error: MajordomoError) -> None:
     assert str(error).isprintable()
     assert len(str(error)) <= 2048
     json.dumps(error.to_dict())
-    assert error.retry_after is None or 0 <= error.retry_after <= LONGEST_WAIT
+    assert error.retry_after is None or 0 <= error.retry_after <= MAX_WAIT_SECONDS
 
 
 # Framing
@@ -112,38 +110,39 @@ def lines(data: bytes) -> None:
         lambda: LineDecoder(60, bare_cr=True),
     ]
     make = makers[data[0] % 4]
-    rest, pieces = cut(data[1:])
+    rest, parts = sliced_input(data[1:])
 
-    def read(given: list[bytes]) -> tuple[list[bytes] | None, bytes]:
+    def read(slices: list[bytes]) -> tuple[list[bytes] | None, bytes]:
         decoder = make()
         try:
-            frames = [frame for piece in given for frame in decoder.feed(piece)]
+            frames = [frame for part in slices for frame in decoder.feed(part)]
             last = decoder.finish()
         except BadResponseError:
             return None, b""
         return frames + (last if isinstance(last, list) else [last]), getattr(decoder, "stray", b"")
 
-    assert read(pieces) == read([rest])
+    assert read(parts) == read([rest])
 
 
 def images(data: bytes) -> None:
-    rest, pieces = cut(data)
+    rest, parts = sliced_input(data)
 
-    def read(given: list[bytes]) -> tuple[Any, list[bytes]] | None:
+    def read(slices: list[bytes]) -> tuple[Any, list[bytes]] | None:
         decoder = ImageReplyDecoder(limit=1 << 20, image_limit=1 << 10)
         try:
-            for piece in given:
-                decoder.feed(piece)
+            for part in slices:
+                decoder.feed(part)
             return decoder.finish(), decoder.images
         except BadResponseError:
             return None
 
-    sliced, whole = read(pieces), read([rest])
-    assert sliced == whole
-    if whole is not None:
-        assert isinstance(whole[0], dict)
-        assert all(whole[1])
-        decode_object(rest)  # what it reads is JSON to begin with
+    sliced, unsliced = read(parts), read([rest])
+    assert sliced == unsliced
+    if unsliced is not None:
+        assert isinstance(unsliced[0], dict)
+        assert all(unsliced[1])
+        # The decoder must not accept anything but JSON.
+        decode_object(rest)
 
 
 def multipart(data: bytes) -> None:
@@ -169,15 +168,16 @@ def multipart(data: bytes) -> None:
     for section, field in zip(sections, fields, strict=True):
         head, _, content = section.partition(b"\r\n\r\n")
         assert content == field.data + b"\r\n"
-        assert head.count(b"\r\n") == 1  # a name adds no line
+        # A field name must not add a line.
+        assert head.count(b"\r\n") == 1
 
 
 def chunks(data: bytes) -> None:
-    """What the protocol library makes of the bytes is the same with the chunks read past it."""
+    """Check that reading chunks past the protocol library gives the same result as h11 alone."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if data[:1] < b"\x80" else b""
-    _, pieces = cut(data[1:])
-    pieces = [head + piece if index == 0 else piece for index, piece in enumerate(pieces)]
-    assert past(pieces)[0] == alone(pieces)
+    _, parts = sliced_input(data[1:])
+    parts = [head + part if index == 0 else part for index, part in enumerate(parts)]
+    assert decode_with_chunks(parts)[0] == decode_with_h11(parts)
 
 
 # Chat
@@ -185,47 +185,49 @@ def chunks(data: bytes) -> None:
 
 def _stream(dialect: Dialect) -> Target:
     def target(data: bytes) -> None:
-        rest, pieces = cut(data)
-        sliced, whole = _read(dialect, pieces), _read(dialect, [rest])
-        assert _same(sliced) == _same(whole)
-        for told, reply, error in (sliced, whole):
+        rest, parts = sliced_input(data)
+        sliced, unsliced = _decode(dialect, parts), _decode(dialect, [rest])
+        assert _comparable(sliced) == _comparable(unsliced)
+        for events, reply, error in (sliced, unsliced):
             _check_reply(reply)
             if error is None:
-                assert isinstance(told[-1], Done)
+                assert isinstance(events[-1], Done)
             if isinstance(error, md.StreamBrokenError):
                 assert error.partial.text == "".join(
-                    event.text for event in told if isinstance(event, llm.TextDelta)
+                    event.text for event in events if isinstance(event, llm.TextDelta)
                 )
 
     return target
 
 
-def _read(
-    dialect: Dialect, pieces: list[bytes]
+def _decode(
+    dialect: Dialect, parts: list[bytes]
 ) -> tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]:
     decoder = dialect.codec.stream_decoder(CHAT, LIMITS)
-    told: list[llm.ChatEvent] = []
+    events: list[llm.ChatEvent] = []
     try:
-        for piece in pieces:
-            told += decoder.feed(piece)
-        told += decoder.finish()
+        for part in parts:
+            events += decoder.feed(part)
+        events += decoder.finish()
         if decoder.failure is not None:
             raise decoder.failure
     except MajordomoError as error:
-        not_ours(error)
-        shown(error)
-        return told, decoder.reply, error
-    return told, decoder.reply, None
+        check_error_class(error)
+        check_message(error)
+        return events, decoder.reply, error
+    return events, decoder.reply, None
 
 
-def _same(read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]) -> tuple[Any, ...]:
-    told, _, error = read
-    return join_deltas(told), type(error), error and error.code
+def _comparable(
+    read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None],
+) -> tuple[Any, ...]:
+    events, _, error = read
+    return join_deltas(events), type(error), error and error.code
 
 
 def _whole(dialect: Dialect) -> Target:
     def target(data: bytes) -> None:
-        with from_a_backend():
+        with as_backend_response():
             _check_reply(dialect.codec.decode_reply(data, CHAT, LIMITS))
 
     return target
@@ -237,8 +239,8 @@ def _check_reply(reply: llm.Reply) -> None:
         for text in (reply.text, reply.thinking, reply.model, reply.finish_reason)
     )
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
-        counted = getattr(reply.usage, name)
-        assert counted is None or (type(counted) is int and counted >= 0)
+        count = getattr(reply.usage, name)
+        assert count is None or (type(count) is int and count >= 0)
     assert llm.load_messages(llm.dump_messages([reply.message])) == [reply.message]
 
 
@@ -251,13 +253,13 @@ def messages(data: bytes) -> None:
     assert llm.load_messages(llm.dump_messages(loaded)) == loaded
 
 
-# Images in answers
+# Image replies
 
 
 def image_answers(data: bytes) -> None:
-    """The same bytes as the answer of every image dialect."""
+    """Decode the bytes as the reply of every image dialect."""
     for read in (_openai_whole, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history):
-        with from_a_backend():
+        with as_backend_response():
             result = read(data)
             if isinstance(result, imagegen.Result):
                 assert result.images
@@ -286,7 +288,7 @@ def _ollama_stream(data: bytes) -> imagegen.Result:
 
 
 def _sdapi(data: bytes) -> imagegen.Result:
-    with from_a_backend():
+    with as_backend_response():
         decode_progress(data, LIMITS)
     codec = SDAPICodec()
     decoder = codec.reply_decoder(LIMITS)
@@ -296,7 +298,7 @@ def _sdapi(data: bytes) -> imagegen.Result:
 
 def _job(data: bytes) -> object:
     codec = SdcppJobsCodec()
-    with from_a_backend():
+    with as_backend_response():
         codec.decode_job_id(data, LIMITS)
     decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
@@ -319,9 +321,9 @@ _COMFY = ComfyUICodec(Workflow.parse(_GRAPH, {"prompt": ("2", "text")}))
 
 
 def _history(data: bytes) -> object:
-    with from_a_backend():
+    with as_backend_response():
         _COMFY.decode_queue_position(data, "j", LIMITS)
-    with from_a_backend():
+    with as_backend_response():
         _COMFY.decode_submitted(data, LIMITS)
     return _COMFY.decode_history(data, "j", LIMITS)
 
@@ -330,7 +332,7 @@ def _history(data: bytes) -> object:
 
 
 def guard(data: bytes) -> None:
-    """Headers, texts and the ways to rewrite a file without decoding it; and what is decoded, within a small limit."""
+    """Check headers, texts and rewriting without decoding, then decoding within a small limit."""
     header = read_header(data)
     orientation = read_orientation(data)
     assert 1 <= orientation <= 8
@@ -342,34 +344,34 @@ def guard(data: bytes) -> None:
         except InvalidRequestError as error:
             assert error.code == "NOT_AN_IMAGE"
         else:
-            raise AssertionError("no header, and yet an image")
+            raise AssertionError("an image without a header was accepted")
         return
-    picture = ImagePart(data)
-    assert (picture.mime, picture.width, picture.height) == (
+    image = ImagePart(data)
+    assert (image.mime, image.width, image.height) == (
         header.mime,
         header.width,
         header.height,
     )
-    assert picture.width > 0 and picture.height > 0
-    too_large = picture.width * picture.height > 10_000
+    assert image.width > 0 and image.height > 0
+    too_large = image.width * image.height > 10_000
     try:
-        check_size(picture, max_pixels=10_000, max_side=1000)
+        check_size(image, max_pixels=10_000, max_side=1000)
     except InvalidRequestError as error:
         assert error.code == "IMAGE_TOO_LARGE"
         too_large = True
     else:
         assert not too_large
-    _rewritten(data)
-    assert isinstance(picture.parameters, dict)
+    _check_rewriting(data)
+    assert isinstance(image.parameters, dict)
     try:
-        image = picture.to_pil(max_pixels=10_000, max_side=1000)
+        decoded = image.to_pil(max_pixels=10_000, max_side=1000)
     except InvalidRequestError:
         return
     assert not too_large
-    assert image.width * image.height <= 10_000
+    assert decoded.width * decoded.height <= 10_000
 
 
-def _rewritten(data: bytes) -> None:
+def _check_rewriting(data: bytes) -> None:
     try:
         clean = strip_metadata(data)
     except InvalidRequestError as error:
@@ -377,17 +379,18 @@ def _rewritten(data: bytes) -> None:
     else:
         assert strip_metadata(clean) == clean
     try:
-        made = with_metadata(data, "a fox\nSteps: 5")
+        written = with_metadata(data, "a fox\nSteps: 5")
     except InvalidRequestError:
         return
-    assert read_header(made) == read_header(data)
+    assert read_header(written) == read_header(data)
 
 
 def exif(data: bytes) -> None:
-    told = read_exif(data)
-    assert 1 <= told.orientation <= 8
+    events = read_exif(data)
+    assert 1 <= events.orientation <= 8
     assert (
-        read_exif(write_exif(told.orientation, "x" + told.comment)).orientation == told.orientation
+        read_exif(write_exif(events.orientation, "x" + events.comment)).orientation
+        == events.orientation
     )
     exif_block(b"\xff\xd8" + data)
     exif_block(b"RIFF" + data)
@@ -410,15 +413,15 @@ def parameters(data: bytes) -> None:
             "size": str,
             "model": str,
         }.items():
-            assert field not in found or isinstance(found[field], kind)  # type: ignore[arg-type]  # kinds, one or two
+            assert field not in found or isinstance(found[field], kind)  # type: ignore[arg-type]  # one type or several
         json.dumps(found, allow_nan=False)
 
 
-# Words
+# Texts
 
 
 def errors(data: bytes) -> None:
-    """Status, headers and body, parted by an empty line, of any answer that is no success."""
+    """Decode status, headers and body of an error response, separated by an empty line."""
     status = int.from_bytes(data[:2], "big") % 1000
     head, _, body = data[2:].partition(b"\n\n")
     headers = {}
@@ -426,7 +429,7 @@ def errors(data: bytes) -> None:
         name, _, value = line.partition(b":")
         headers[name.decode("latin-1").lower()] = value.decode("latin-1")
     error = error_from_reply(status, headers, body, now=1.8e9)
-    shown(error)
+    check_message(error)
     assert error.status == status
     assert error.retryable in (True, False)
 
@@ -436,11 +439,11 @@ def waits(data: bytes) -> None:
     for name in ("retry-after", "retry-after-ms"):
         for now in (0.0, 1.8e9):
             wait = retry_after({name: text}, now=now)
-            assert wait is None or 0 <= wait <= LONGEST_WAIT
+            assert wait is None or 0 <= wait <= MAX_WAIT_SECONDS
     body = json.dumps(
         {"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": text}]}}
     ).encode()
-    shown(error_from_reply(429, {}, body))
+    check_message(error_from_reply(429, {}, body))
 
 
 def config(data: bytes) -> None:
@@ -450,7 +453,7 @@ def config(data: bytes) -> None:
         try:
             read = configuration.load(path)
         except ConfigurationError as error:
-            shown(error)
+            check_message(error)
             return
     assert read.source == str(path)
     repr(read)
@@ -462,23 +465,22 @@ def names(data: bytes) -> None:
         members = split(text)
         read = [parse(member) for member in members]
     except ConfigurationError as error:
-        shown(error)
+        check_message(error)
         return
     for name in read:
         assert canonical(name.provider) == name.provider
         if not name.base_url and not name.options:
-            again = parse(str(name))
-            assert (again.provider, again.model) == (name.provider, name.model)
+            copy = parse(str(name))
+            assert (copy.provider, copy.model) == (name.provider, name.model)
         if name.key is not None:
             key = name.key.reveal()
-            elsewhere = (
-                key in name.model or key in name.base_url
-            )  # who writes it twice sees it once
-            assert len(key) < 8 or elsewhere or key not in str(name)
+            # A key that is also part of the model or the URL stays visible there.
+            is_elsewhere = key in name.model or key in name.base_url
+            assert len(key) < 8 or is_elsewhere or key not in str(name)
 
 
 def words(data: bytes) -> None:
-    """What makes a stranger's text harmless: once is enough, and nothing is left."""
+    """Check that neutralizing untrusted text is idempotent and complete."""
     text = data.decode("utf-8", "replace")
     once, found = neutralize(text)
     assert neutralize(once) == (once, False)

@@ -1,4 +1,4 @@
-"""Everything the fuzzer found worth keeping, once more: inputs that reach what others do not, and those that once broke something."""
+"""Replay the corpus: inputs with coverage of their own, and inputs that once broke something."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
-MOST_MEMORY = 32 << 20
+MAX_MEMORY_BYTES = 32 << 20
 
 
 def inputs(target: str) -> list[bytes]:
@@ -19,18 +19,18 @@ def inputs(target: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_input_gives_a_result_or_a_typed_error_in_little_memory(target: str) -> None:
-    for given in inputs(target):
+def test_every_input_gives_a_result_or_a_typed_error_within_the_memory_limit(target: str) -> None:
+    for data in inputs(target):
         tracemalloc.start()
         try:
-            TARGETS[target](given)
+            TARGETS[target](data)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert peak < MOST_MEMORY
+        assert peak < MAX_MEMORY_BYTES
 
 
-def test_the_corpus_is_small_and_every_folder_has_its_target() -> None:
+def test_corpus_is_small_and_every_folder_has_a_target() -> None:
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} <= set(TARGETS) == set(SEEDS)
     assert len(files) < 400

@@ -10,7 +10,9 @@ from majordomo.imagegen.geometry import Geometry, local_geometry
 from majordomo.imagegen.request import check_request
 from majordomo.settings import Limits
 
-FREE = Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0)
+FREE = Geometry(
+    multiple=16, min_side=256, max_side=3840, max_pixels=3840 * 2160, max_aspect_ratio=3.0
+)
 LISTED = Geometry(sizes=((1024, 1024), (1536, 1024), (1024, 1536)))
 
 
@@ -26,7 +28,7 @@ LISTED = Geometry(sizes=((1024, 1024), (1536, 1024), (1024, 1536)))
         ("flux", "1:16", 0.1, (64, 1024)),
     ],
 )
-def test_a_shape_becomes_a_size_the_model_likes(
+def test_an_aspect_ratio_becomes_a_supported_size(
     model: str, aspect: str, megapixels: float | None, expected: tuple[int, int]
 ) -> None:
     ratio = imagegen.Request("a", aspect=aspect).ratio
@@ -34,32 +36,32 @@ def test_a_shape_becomes_a_size_the_model_likes(
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([FREE, LISTED, Geometry()]))
-def test_the_nearest_size_is_one_the_model_takes_and_stays(
+def test_the_nearest_size_is_supported_and_stable(
     width: int, height: int, geometry: Geometry
 ) -> None:
-    near = geometry.nearest((width, height))
-    assert geometry.nearest(near) == near
+    nearest = geometry.nearest((width, height))
+    assert geometry.nearest(nearest) == nearest
     if geometry.sizes:
-        assert near in geometry.sizes
+        assert nearest in geometry.sizes
     else:
-        assert near[0] % geometry.multiple == near[1] % geometry.multiple == 0
-        assert geometry.smallest <= min(near) <= max(near) <= geometry.largest
+        assert nearest[0] % geometry.multiple == nearest[1] % geometry.multiple == 0
+        assert geometry.min_side <= min(nearest) <= max(nearest) <= geometry.max_side
 
 
 @given(st.floats(1 / 16, 16), st.floats(0.01, 40))
-def test_any_shape_and_area_gives_a_legal_size(ratio: float, megapixels: float) -> None:
+def test_any_ratio_and_area_gives_a_supported_size(ratio: float, megapixels: float) -> None:
     for geometry in (FREE, LISTED, local_geometry("sdxl")):
         size = geometry.resolve(ratio, megapixels)
-        assert size[0] * size[1] <= geometry.most * 1.05
+        assert size[0] * size[1] <= geometry.max_pixels * 1.05
         assert size in geometry.sizes if geometry.sizes else size[0] % geometry.multiple == 0
 
 
-def test_shape_counts_before_area() -> None:
+def test_the_aspect_ratio_has_priority_over_the_area() -> None:
     assert LISTED.nearest((512, 340)) == (1536, 1024)
     assert LISTED.nearest((2000, 2000)) == (1024, 1024)
 
 
-def test_the_later_way_of_saying_how_large_wins() -> None:
+def test_a_later_size_setting_replaces_an_earlier_one() -> None:
     preset = [md.with_image_size("512x512")]
     request = imagegen.Request("a", aspect="16:9").with_defaults(preset)
     assert (request.size, request.aspect) == ("", "16:9")
@@ -82,7 +84,7 @@ def test_the_later_way_of_saying_how_large_wins() -> None:
         ({"size": "8x8", "aspect": "1:1"}, "aspect"),
     ],
 )
-def test_what_is_no_shape_is_refused(fields: dict[str, object], field: str) -> None:
+def test_an_invalid_aspect_or_area_is_rejected(fields: dict[str, object], field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         check_request(imagegen.Request("a", **fields), Limits())  # type: ignore[arg-type]
     assert caught.value.field == field

@@ -61,27 +61,27 @@ LINES = {
 
 
 @pytest.mark.parametrize(("line", "recipe"), LINES.items(), ids=LINES.keys())
-def test_a_line_is_read_as_the_steps_it_names(line: str, recipe: Recipe) -> None:
+def test_a_line_is_parsed_into_its_steps(line: str, recipe: Recipe) -> None:
     assert Recipe.parse(line) == recipe
 
 
 @pytest.mark.parametrize("recipe", LINES.values(), ids=LINES.keys())
-def test_json_gives_back_the_same_recipe(recipe: Recipe) -> None:
+def test_a_recipe_round_trips_through_json(recipe: Recipe) -> None:
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_json_holds_a_watermarks_image() -> None:
+def test_the_image_of_a_watermark_round_trips_through_json() -> None:
     recipe = Recipe(Watermark(image=part(gradient(4, 4))))
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_json_leaves_defaults_out() -> None:
+def test_json_omits_defaults() -> None:
     assert Recipe(Resize(10), Sanitize()).to_dict() == {
         "steps": [{"step": "resize", "width": 10}, {"step": "sanitize"}]
     }
 
 
-WRONG_LINES = {
+INVALID_LINES = {
     "": "recipe",
     " , ": "recipe",
     "polish": "steps[0]",
@@ -117,8 +117,8 @@ WRONG_LINES = {
 }
 
 
-@pytest.mark.parametrize(("line", "field"), WRONG_LINES.items(), ids=lambda text: text[:40])
-def test_a_wrong_line_names_the_step_and_the_field(line: str, field: str) -> None:
+@pytest.mark.parametrize(("line", "field"), INVALID_LINES.items(), ids=lambda text: text[:40])
+def test_an_invalid_line_names_the_step_and_the_field(line: str, field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         Recipe.parse(line)
     assert caught.value.field == field
@@ -162,7 +162,7 @@ def test_a_wrong_line_names_the_step_and_the_field(line: str, field: str) -> Non
         ({"steps": [{"step": "watermark", "image": 5}]}, "steps[0].image"),
     ],
 )
-def test_wrong_json_names_the_step_and_the_field(values: object, field: str) -> None:
+def test_invalid_json_names_the_step_and_the_field(values: object, field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         Recipe.from_dict(values)
     assert caught.value.field == field
@@ -235,7 +235,7 @@ def test_any_line_is_a_recipe_or_a_typed_error(line: str) -> None:
         assert error.field
 
 
-def test_steps_and_recipes_add_up_in_order() -> None:
+def test_adding_steps_and_recipes_keeps_their_order() -> None:
     a, b, c = Resize(10), Sanitize(), Convert("webp")
     assert (
         a + b + c
@@ -248,7 +248,7 @@ def test_steps_and_recipes_add_up_in_order() -> None:
     assert len(Recipe()) == 0
 
 
-def test_a_recipe_holds_steps_only() -> None:
+def test_a_recipe_accepts_steps_only() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         Recipe(Resize(1), "strip")  # type: ignore[arg-type]
     assert caught.value.field == "steps[1]"
@@ -261,13 +261,13 @@ def test_values_are_hashable_and_frozen() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "a" * 65, "-a", ".a", 5])
-def test_a_derivatives_name_is_safe(name: str) -> None:
+def test_an_unsafe_derivative_name_is_rejected(name: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         Derivative(name)
     assert caught.value.field == "name"
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_is_available() -> None:
     for name in imaging.__all__:
         assert getattr(imaging, name) is not None
     assert set(imaging.__all__) <= set(dir(imaging))
@@ -276,7 +276,7 @@ def test_every_public_name_is_there() -> None:
         imaging.nothing  # noqa: B018
 
 
-def loaded_by(code: str) -> set[str]:
+def modules_imported_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(' '.join(sys.modules))"],
         capture_output=True,
@@ -286,14 +286,20 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_neither_importing_nor_reading_a_recipe_loads_pillow() -> None:
+def test_importing_and_parsing_a_recipe_do_not_import_pillow() -> None:
     code = (
         "from majordomo import imaging; r = imaging.Recipe.parse('resize=64,strip,text=a');"
-        "imaging.Recipe.from_dict(r.to_dict()); imaging.Derivative('a', r, size=3); imaging.STANDARD_SET; imaging.in_thread"
+        "imaging.Recipe.from_dict(r.to_dict()); imaging.Derivative('a', r, size=3);"
+        "imaging.STANDARD_SET; imaging.in_thread"
     )
-    assert not any(name == "PIL" or name.startswith("PIL.") for name in loaded_by(code))
+    assert not any(name == "PIL" or name.startswith("PIL.") for name in modules_imported_by(code))
 
 
-def test_names_are_functions_in_whatever_order_modules_are_loaded() -> None:
-    code = "import majordomo.imaging.derivation, majordomo.imaging.recipe_runner as a; from majordomo import imaging; assert imaging.apply is a.apply; assert callable(imaging.derive); assert callable(imaging.fit); assert callable(imaging.compare)"
-    loaded_by(code)
+def test_names_are_functions_in_any_import_order() -> None:
+    code = (
+        "import majordomo.imaging.derivation, majordomo.imaging.recipe_runner as runner;"
+        "from majordomo import imaging; assert imaging.apply is runner.apply;"
+        "assert callable(imaging.derive); assert callable(imaging.fit);"
+        "assert callable(imaging.compare)"
+    )
+    modules_imported_by(code)

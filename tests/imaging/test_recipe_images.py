@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
-def test_the_images_in_the_docs_are_what_their_recipes_make() -> None:
+def test_the_images_in_the_docs_match_their_recipes() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "recipe-images", "--check"],
         capture_output=True,

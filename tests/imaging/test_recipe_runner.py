@@ -1,4 +1,4 @@
-"""What holds for every recipe: bad input, limits, threads, memory."""
+"""Properties of every recipe: invalid input, limits, threads, memory."""
 
 from __future__ import annotations
 
@@ -31,29 +31,36 @@ from majordomo.imaging import (
     in_thread,
 )
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import gradient, noisy, part, pixels, png_chunk, telling
+from tests.support.sample_images import (
+    gradient,
+    image_with_metadata,
+    noise,
+    part,
+    png_chunk,
+    rgba_bytes,
+)
 
 SMALL = Recipe(Resize(8), Convert("jpeg"))
 
 
-def failing(given: object, recipe: object = SMALL, **limits: int) -> tuple[str | None, str]:
+def failing(original: object, recipe: object = SMALL, **limits: int) -> tuple[str | None, str]:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(given, recipe, limits=md.Limits(**limits))  # type: ignore[arg-type]
+        apply(original, recipe, limits=md.Limits(**limits))  # type: ignore[arg-type]
     return caught.value.field, caught.value.code
 
 
-def test_nothing_to_do_is_the_same_image() -> None:
-    given = part(gradient(), "JPEG")
-    assert apply(given, Recipe()) is given
-    assert apply_with_notes(given, Recipe()) == Applied(given)
+def test_an_empty_recipe_returns_the_same_image() -> None:
+    original = part(gradient(), "JPEG")
+    assert apply(original, Recipe()) is original
+    assert apply_with_notes(original, Recipe()) == Applied(original)
 
 
 def test_a_single_step_is_a_recipe() -> None:
-    given = part(gradient())
-    assert apply(given, Resize(8)) == apply(given, Recipe(Resize(8)))
+    original = part(gradient())
+    assert apply(original, Resize(8)) == apply(original, Recipe(Resize(8)))
 
 
-def test_only_images_and_recipes_are_taken() -> None:
+def test_only_images_and_recipes_are_accepted() -> None:
     assert failing(b"bytes")[0] == "image"
     assert failing(part(gradient()), "resize=8")[0] == "recipe"
     assert failing(part(gradient()), None)[0] == "recipe"
@@ -61,34 +68,34 @@ def test_only_images_and_recipes_are_taken() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF"])
 def test_a_truncated_file_is_a_bad_image(kind: str) -> None:
-    data = part(noisy(90, 90), kind).data
-    given = md.ImagePart(data[: len(data) // 2])
-    assert failing(given) == ("image", "BAD_IMAGE")
+    data = part(noise(90, 90), kind).data
+    original = md.ImagePart(data[: len(data) // 2])
+    assert failing(original) == ("image", "BAD_IMAGE")
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "AVIF"]), st.data())
 @settings(max_examples=tries(80), deadline=None)
 def test_broken_bytes_are_an_image_or_a_typed_error(kind: str, data: st.DataObject) -> None:
-    whole = bytearray(WHOLE[kind])
+    mutated = bytearray(SAMPLES[kind])
     for _ in range(data.draw(st.integers(1, 5))):
-        whole[data.draw(st.integers(4, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        mutated[data.draw(st.integers(4, len(mutated) - 1))] = data.draw(st.integers(0, 255))
     try:
-        made = apply(
-            md.ImagePart(bytes(whole)),
+        result = apply(
+            md.ImagePart(bytes(mutated)),
             Recipe(Resize(8, 8, "exact", enlarge=True), Convert("png")),
             limits=md.Limits(max_image_pixels=10_000),
         )
     except md.InvalidRequestError as error:
         assert error.code in ("BAD_IMAGE", "NOT_AN_IMAGE", "IMAGE_TOO_LARGE")
     else:
-        assert (made.width, made.height) == (8, 8)
+        assert (result.width, result.height) == (8, 8)
 
 
-WHOLE = {kind: part(noisy(24, 18), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")}
+SAMPLES = {kind: part(noise(24, 18), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")}
 
 
 def bomb(width: int, height: int) -> md.ImagePart:
-    """A PNG of a few kilobytes that wants gigabytes."""
+    """Return a PNG of a few kilobytes that decodes to gigabytes."""
     packed = zlib.compress(bytes(1 << 20), 9)
     head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
     return md.ImagePart(
@@ -99,54 +106,54 @@ def bomb(width: int, height: int) -> md.ImagePart:
     )
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_a_decompression_bomb_is_rejected_by_its_header() -> None:
     for step in (SMALL, Sanitize(), Recipe()):
         assert failing(bomb(16_000, 16_000), step) == ("image", "IMAGE_TOO_LARGE")
     assert failing(bomb(16_385, 1)) == ("image", "IMAGE_TOO_LARGE")
 
 
-def test_limits_are_the_callers() -> None:
-    given = part(noisy(100, 50))
-    assert failing(given, max_image_pixels=4999) == ("image", "IMAGE_TOO_LARGE")
-    assert failing(given, max_image_side=99) == ("image", "IMAGE_TOO_LARGE")
-    assert failing(given, max_image_bytes=len(given.data) - 1) == ("image", "IMAGE_TOO_LARGE")
+def test_the_limits_of_the_call_apply() -> None:
+    original = part(noise(100, 50))
+    assert failing(original, max_image_pixels=4999) == ("image", "IMAGE_TOO_LARGE")
+    assert failing(original, max_image_side=99) == ("image", "IMAGE_TOO_LARGE")
+    assert failing(original, max_image_bytes=len(original.data) - 1) == ("image", "IMAGE_TOO_LARGE")
     assert (
         apply(
-            given,
+            original,
             SMALL,
             limits=md.Limits(
-                max_image_pixels=5000, max_image_side=100, max_image_bytes=len(given.data)
+                max_image_pixels=5000, max_image_side=100, max_image_bytes=len(original.data)
             ),
         ).width
         == 8
     )
 
 
-def test_a_text_bomb_in_an_image_is_a_typed_error_or_nothing() -> None:
+def test_a_text_bomb_in_an_image_is_a_typed_error_or_removed() -> None:
     data = part(gradient()).data
     bombed = (
         data[:33]
         + png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(80 << 20), 9))
         + data[33:]
     )
-    given = md.ImagePart(bombed)
-    assert len(apply(given, Sanitize()).data) < 20_000
-    assert failing(given) == ("image", "BAD_IMAGE")  # Pillow's own guard
-    assert apply(given, Recipe(Sanitize())).parameters == {}
+    original = md.ImagePart(bombed)
+    assert len(apply(original, Sanitize()).data) < 20_000
+    assert failing(original) == ("image", "BAD_IMAGE")  # Pillow's own guard
+    assert apply(original, Recipe(Sanitize())).parameters == {}
 
 
-def test_a_pixel_goes_through_every_step() -> None:
-    given = part(Image.new("RGBA", (1, 1), (9, 8, 7, 6)))
-    made = apply(
-        given,
+def test_every_step_accepts_an_image_of_one_pixel() -> None:
+    original = part(Image.new("RGBA", (1, 1), (9, 8, 7, 6)))
+    result = apply(
+        original,
         Recipe.parse(
             "strip,orient,resize=5,crop=1:1:smart,flatten,watermark=a,optimize,convert=webp,fit=9000"
         ),
     )
-    assert (made.width, made.height, made.mime) == (1, 1, "image/webp")
+    assert (result.width, result.height, result.mime) == (1, 1, "image/webp")
 
 
-def test_bytes_behind_the_end_do_not_come_along() -> None:
+def test_bytes_after_the_end_are_removed() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "GIF"):
         data = part(gradient(), kind).data
         polyglot = md.ImagePart(data + b"PK\3\4<?php evil")
@@ -154,65 +161,69 @@ def test_bytes_behind_the_end_do_not_come_along() -> None:
         assert b"php" not in apply(polyglot, Resize(8)).data
 
 
-def test_the_step_that_failed_is_named() -> None:
+def test_an_error_names_the_failed_step() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(part(gradient()), Recipe(Sanitize(), imaging.Crop(box=(0, 0, 900, 1))))
     assert caught.value.to_dict()["details"] == {"field": "box", "step": "steps[1].crop"}
 
 
-def test_one_given_image_serves_many_threads() -> None:
-    given, recipe = (
-        telling(gradient(200, 150), "JPEG", 6),
+def test_an_image_can_be_used_by_several_threads() -> None:
+    original, recipe = (
+        image_with_metadata(gradient(200, 150), "JPEG", 6),
         Recipe.parse("resize=50,text=hello,convert=webp"),
     )
-    expected = apply(given, recipe)
-    made: list[md.ImagePart] = []
-    running = [threading.Thread(target=lambda: made.append(apply(given, recipe))) for _ in range(4)]
+    expected = apply(original, recipe)
+    results: list[md.ImagePart] = []
+    running = [
+        threading.Thread(target=lambda: results.append(apply(original, recipe))) for _ in range(4)
+    ]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
-    assert made == [expected] * 4
+    assert results == [expected] * 4
 
 
-async def test_the_async_form_does_the_same_in_another_thread() -> None:
-    given = part(gradient())
-    assert await apply_async(given, SMALL) == apply(given, SMALL)
-    assert await apply_async_with_notes(given, Resize(900)) == apply_with_notes(given, Resize(900))
+async def test_the_async_functions_run_in_another_thread() -> None:
+    original = part(gradient())
+    assert await apply_async(original, SMALL) == apply(original, SMALL)
+    assert await apply_async_with_notes(original, Resize(900)) == apply_with_notes(
+        original, Resize(900)
+    )
     assert await in_thread(threading.get_ident) != threading.get_ident()
-    assert await in_thread(imaging.contact_sheet, [given], columns=1) == imaging.contact_sheet(
-        [given], columns=1
+    assert await in_thread(imaging.contact_sheet, [original], columns=1) == imaging.contact_sheet(
+        [original], columns=1
     )
 
 
-async def test_an_error_comes_out_of_the_thread() -> None:
+async def test_an_error_in_the_thread_is_raised_in_the_task() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await apply_async(part(gradient()), imaging.Crop(box=(0, 0, 900, 1)))
     assert caught.value.field == "box"
 
 
-async def test_no_more_threads_work_than_there_are_processors() -> None:
-    lock, now, most = threading.Lock(), 0, 0
+async def test_the_number_of_worker_threads_is_bounded() -> None:
+    lock, running_now, peak = threading.Lock(), 0, 0
     gate = threading.Event()
 
     def work() -> None:
-        nonlocal now, most
+        nonlocal running_now, peak
         with lock:
-            now += 1
-            most = max(most, now)
-            if now == threads.MAX_WORKERS:
+            running_now += 1
+            peak = max(peak, running_now)
+            if running_now == threads.MAX_WORKERS:
                 gate.set()
         gate.wait(10)
         with lock:
-            now -= 1
+            running_now -= 1
 
     async with anyio.create_task_group() as group:
         for _ in range(threads.MAX_WORKERS * 5):
             group.start_soon(in_thread, work)
-    assert most == threads.MAX_WORKERS
+    assert peak == threads.MAX_WORKERS
 
 
-async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_done() -> None:
+async def test_cancellation_does_not_wait_and_queued_work_is_not_run() -> None:
     go, began, done = threading.Event(), [], []
 
     def block() -> None:
@@ -229,7 +240,7 @@ async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_
                 inner.start_soon(in_thread, done.append, 1)
                 await anyio.wait_all_tasks_blocked()
                 inner.cancel_scope.cancel()
-            group.cancel_scope.cancel()  # comes here while every thread is still blocked
+            group.cancel_scope.cancel()  # every thread is still blocked here
         assert not go.is_set()
     finally:
         go.set()
@@ -237,28 +248,30 @@ async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_
     assert done == []
 
 
-async def test_work_that_nobody_waits_for_stops_at_the_next_step(
+async def test_a_cancelled_recipe_stops_before_the_next_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from majordomo.imaging import recipe_runner as applying
+    from majordomo.imaging import recipe_runner
 
     began, go, ended, later = threading.Event(), threading.Event(), threading.Event(), []
 
-    def slow(work: object, step: object) -> None:
+    def slow(pipeline: object, step: object) -> None:
         began.set()
         go.wait(10)
 
-    real = applying.run
+    real = recipe_runner.run
 
-    def run(*given: object) -> object:
+    def run(*args: object) -> object:
         try:
-            return real(*given)  # type: ignore[arg-type]
+            return real(*args)  # type: ignore[arg-type]
         finally:
             ended.set()
 
-    monkeypatch.setattr(applying, "run", run)
-    monkeypatch.setitem(applying._DOES, "orient", slow)
-    monkeypatch.setitem(applying._DOES, "flatten", lambda work, step: later.append(step))
+    monkeypatch.setattr(recipe_runner, "run", run)
+    monkeypatch.setitem(recipe_runner._STEP_FUNCTIONS, "orient", slow)
+    monkeypatch.setitem(
+        recipe_runner._STEP_FUNCTIONS, "flatten", lambda pipeline, step: later.append(step)
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(apply_async, part(gradient()), Recipe(imaging.Orient(), imaging.Flatten()))
         while not began.is_set():
@@ -270,7 +283,7 @@ async def test_work_that_nobody_waits_for_stops_at_the_next_step(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_threads_of_its_own() -> None:
+def test_a_forked_child_has_its_own_threads() -> None:
     code = (
         "import anyio, os, majordomo.imaging as im\n"
         "assert anyio.run(im.in_thread, int) == 0\n"
@@ -291,12 +304,13 @@ from PIL import Image
 import io
 from majordomo import ImagePart
 from majordomo.imaging import Recipe, apply, derive, STANDARD_SET
-held = io.BytesIO()
-Image.effect_noise((2400, 1600), 40).convert("RGB").save(held, "JPEG")
-given, recipe = ImagePart(held.getvalue()), Recipe.parse("strip,resize=1200,text=hello,convert=webp")
+buffer = io.BytesIO()
+Image.effect_noise((2400, 1600), 40).convert("RGB").save(buffer, "JPEG")
+image = ImagePart(buffer.getvalue())
+recipe = Recipe.parse("strip,resize=1200,text=hello,convert=webp")
 peaks = []
 for _ in range(9):
-    apply(given, recipe), derive(given, STANDARD_SET)
+    apply(image, recipe), derive(image, STANDARD_SET)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[-1] - peaks[2])
 """
@@ -304,16 +318,16 @@ print(peaks[-1] - peaks[2])
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     grown = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
-    assert grown < 2400 * 1600 * 3  # not even by one image
+    assert grown < 2400 * 1600 * 3  # less than one image
 
 
-def test_metadata_goes_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [telling(gradient(), kind) for kind in ("PNG", "JPEG", "WEBP")]
+def test_metadata_is_removed_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    originals = [image_with_metadata(gradient(), kind) for kind in ("PNG", "JPEG", "WEBP")]
 
     def refuse(*args: object, **rest: object) -> None:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(Image, "open", refuse)
-    made = [apply(image, Sanitize(parameters=True)) for image in given]
+    results = [apply(image, Sanitize(parameters=True)) for image in originals]
     monkeypatch.undo()
-    assert [pixels(picture) for picture in made] == [pixels(picture) for picture in given]
+    assert [rgba_bytes(image) for image in results] == [rgba_bytes(image) for image in originals]

@@ -1,4 +1,4 @@
-"""Turning, resizing and cropping, to the pixel where that is possible."""
+"""Orientation, resizing and cropping, checked pixel by pixel where possible."""
 
 from __future__ import annotations
 
@@ -22,49 +22,59 @@ from majordomo.imaging import (
     compare,
 )
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import at, corners, exif_of, gradient, noisy, part, pixels
+from tests.support.sample_images import (
+    four_colors,
+    gradient,
+    make_exif,
+    noise,
+    part,
+    pixel_at,
+    rgba_bytes,
+)
 
 RED, LIME, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_orient_turns_as_exif_says(orientation: int, kind: str) -> None:
-    given = part(corners(), kind, exif=exif_of(orientation), lossless=True)
-    expected = ImageOps.exif_transpose(given.to_pil())
-    made = apply(given, Orient())
-    assert made.to_pil().tobytes() == expected.tobytes()
-    assert (made.width, made.height) == expected.size
-    assert dict(made.to_pil().getexif()).get(0x0112, 1) == 1
+def test_orient_applies_the_exif_orientation(orientation: int, kind: str) -> None:
+    original = part(four_colors(), kind, exif=make_exif(orientation), lossless=True)
+    expected = ImageOps.exif_transpose(original.to_pil())
+    result = apply(original, Orient())
+    assert result.to_pil().tobytes() == expected.tobytes()
+    assert (result.width, result.height) == expected.size
+    assert dict(result.to_pil().getexif()).get(0x0112, 1) == 1
 
 
-def test_orient_turns_an_avif_too() -> None:
-    given = part(corners(), "AVIF", exif=exif_of(6).tobytes(), quality=100)
-    made = apply(given, Recipe(Orient(), Convert("png")))
-    assert (made.width, made.height) == (20, 40)
+def test_orient_applies_the_orientation_of_an_avif() -> None:
+    original = part(four_colors(), "AVIF", exif=make_exif(6).tobytes(), quality=100)
+    result = apply(original, Recipe(Orient(), Convert("png")))
+    assert (result.width, result.height) == (20, 40)
 
 
-def test_an_upright_image_is_left_alone() -> None:
-    given = part(corners(), "JPEG")
-    assert apply(given, Orient()) is given
+def test_an_upright_image_is_not_changed() -> None:
+    original = part(four_colors(), "JPEG")
+    assert apply(original, Orient()) is original
 
 
 @pytest.mark.parametrize(("turn", "first"), [(90, BLUE), (180, WHITE), (270, LIME)])
-def test_orient_turns_clockwise(turn: int, first: object) -> None:
-    made = apply(part(corners()), Orient(turn))
-    assert at(made, 0, 0) == first
-    assert (made.width, made.height) == ((40, 20) if turn == 180 else (20, 40))
+def test_orient_rotates_clockwise(turn: int, first: object) -> None:
+    result = apply(part(four_colors()), Orient(turn))
+    assert pixel_at(result, 0, 0) == first
+    assert (result.width, result.height) == ((40, 20) if turn == 180 else (20, 40))
 
 
 def test_orient_mirrors() -> None:
-    assert at(apply(part(corners()), Orient(mirror=True)), 0, 0) == LIME
+    assert pixel_at(apply(part(four_colors()), Orient(mirror=True)), 0, 0) == LIME
 
 
-def test_every_step_sees_the_image_upright() -> None:
-    given = part(corners(), exif=exif_of(6))  # turned clockwise: blue is at the top left then
-    made = apply(given, Crop(box=(0, 0, 5, 5)))
-    assert at(made, 0, 0) == BLUE
-    assert (lambda p: (p.width, p.height))(apply(given, Resize(10, 10))) == (5, 10)
+def test_steps_use_the_upright_image() -> None:
+    original = part(
+        four_colors(), exif=make_exif(6)
+    )  # rotated clockwise, so that blue is at the top left
+    result = apply(original, Crop(box=(0, 0, 5, 5)))
+    assert pixel_at(result, 0, 0) == BLUE
+    assert (lambda p: (p.width, p.height))(apply(original, Resize(10, 10))) == (5, 10)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +94,10 @@ def test_every_step_sees_the_image_upright() -> None:
     ],
 )
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_resize_gives_the_size_asked_for(step: Resize, size: tuple[int, int], fast: bool) -> None:
-    made = apply_with_notes(part(corners()), replace(step, fast=fast))
-    assert (made.image.width, made.image.height) == size
-    assert made.notes == ()
+def test_a_resize_gives_the_requested_size(step: Resize, size: tuple[int, int], fast: bool) -> None:
+    result = apply_with_notes(part(four_colors()), replace(step, fast=fast))
+    assert (result.image.width, result.image.height) == size
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -99,60 +109,62 @@ def test_a_resize_gives_the_size_asked_for(step: Resize, size: tuple[int, int], 
         (Resize(80, 5, "exact"), (40, 5)),
     ],
 )
-def test_it_is_never_enlarged_unasked_and_that_is_said(step: Resize, size: tuple[int, int]) -> None:
-    made = apply_with_notes(part(corners()), step)
-    assert (made.image.width, made.image.height) == size
-    assert [(note.code, note.field) for note in made.notes] == [("NOT_ENLARGED", "resize")]
+def test_an_image_is_not_enlarged_by_default_with_a_note(
+    step: Resize, size: tuple[int, int]
+) -> None:
+    result = apply_with_notes(part(four_colors()), step)
+    assert (result.image.width, result.image.height) == size
+    assert [(note.code, note.field) for note in result.notes] == [("NOT_ENLARGED", "resize")]
 
 
-def test_an_image_that_fits_is_the_same_image() -> None:
-    given = part(corners(), "JPEG")
-    assert apply(given, Resize(40, 20)) is given
-    assert apply(given, Recipe(Resize(1000), Crop(aspect="2:1"))) is given
+def test_an_image_of_the_requested_size_is_not_changed() -> None:
+    original = part(four_colors(), "JPEG")
+    assert apply(original, Resize(40, 20)) is original
+    assert apply(original, Recipe(Resize(1000), Crop(aspect="2:1"))) is original
 
 
-def test_fill_cuts_from_the_anchor() -> None:
-    given = part(corners())
+def test_fill_crops_at_the_anchor() -> None:
+    original = part(four_colors())
     for anchor, color in {"left": RED, "right": LIME}.items():
-        assert at(apply(given, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
-    tall = apply(given, Orient(90))
-    assert at(apply(tall, Resize(10, 10, "fill", anchor="bottom")), 1, 8) == WHITE
+        assert pixel_at(apply(original, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
+    tall = apply(original, Orient(90))
+    assert pixel_at(apply(tall, Resize(10, 10, "fill", anchor="bottom")), 1, 8) == WHITE
 
 
-def test_lanczos_is_pillows_own_to_the_bit() -> None:
-    image = noisy(64, 48)
-    made = apply(part(image), Resize(20, 15))
-    assert made.to_pil().tobytes() == image.resize((20, 15), Image.Resampling.LANCZOS).tobytes()
+def test_a_resize_equals_pillows_lanczos() -> None:
+    image = noise(64, 48)
+    result = apply(part(image), Resize(20, 15))
+    assert result.to_pil().tobytes() == image.resize((20, 15), Image.Resampling.LANCZOS).tobytes()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_fast_looks_much_the_same(mode: str) -> None:
-    given = part(gradient(256, 192, mode))
-    slow, fast = apply(given, Resize(64, 48)), apply(given, Resize(64, 48, fast=True))
+def test_a_fast_resize_looks_similar(mode: str) -> None:
+    original = part(gradient(256, 192, mode))
+    slow, fast = apply(original, Resize(64, 48)), apply(original, Resize(64, 48, fast=True))
     assert fast.to_pil().mode == mode
-    assert compare(slow, fast).mean_error < 0.03  # chequers are the hardest case
+    assert compare(slow, fast).mean_error < 0.03  # checkered patterns are the hardest case
 
 
-def test_a_fast_resize_of_a_jpeg_looks_much_the_same() -> None:
-    given = part(gradient(800, 600), "JPEG", quality=95, exif=exif_of(6))
+def test_a_fast_resize_of_a_jpeg_looks_similar() -> None:
+    original = part(gradient(800, 600), "JPEG", quality=95, exif=make_exif(6))
     for step in (Resize(100, 133), Resize(64, 64, "fill"), Resize(120, how="long_side")):
-        slow, fast = apply(given, step), apply(given, replace(step, fast=True))
+        slow, fast = apply(original, step), apply(original, replace(step, fast=True))
         assert (slow.width, slow.height) == (fast.width, fast.height)
         assert compare(slow, fast).mean_error < 0.03
 
 
-def test_hidden_colors_do_not_bleed() -> None:
+def test_colors_of_transparent_pixels_do_not_bleed() -> None:
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (20, 0, 40, 40))
     for fast in (False, True):
-        made = apply(part(image), Resize(10, 10, fast=fast)).to_pil()
+        result = apply(part(image), Resize(10, 10, fast=fast)).to_pil()
         assert all(
-            made.getpixel((x, 5))[0] < 10 for x in range(10) if made.getpixel((x, 5))[3] > 30
+            result.getpixel((x, 5))[0] < 10 for x in range(10) if result.getpixel((x, 5))[3] > 30
         )  # type: ignore[index]
 
 
 def test_cropping_is_exact() -> None:
-    image = noisy(64, 48)
+    image = noise(64, 48)
     assert (
         apply(part(image), Crop(box=(3, 5, 33, 45))).to_pil().tobytes()
         == image.crop((3, 5, 33, 45)).tobytes()
@@ -174,46 +186,48 @@ def test_cropping_is_exact() -> None:
         ("right", LIME),
     ],
 )
-def test_a_crop_is_cut_at_its_anchor(anchor: str, color: object) -> None:
-    assert at(apply(part(corners()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
+def test_a_crop_is_taken_at_its_anchor(anchor: str, color: object) -> None:
+    assert (
+        pixel_at(apply(part(four_colors()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == color
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("aspect", "size"),
     [("1:1", (20, 20)), ("2:1", (40, 20)), ("4:1", (40, 10)), ("1:1000", (1, 20))],
 )
-def test_an_aspect_gives_the_largest_part_of_that_shape(aspect: str, size: tuple[int, int]) -> None:
-    made = apply(part(corners()), Crop(aspect=aspect))
-    assert (made.width, made.height) == size
+def test_an_aspect_gives_the_largest_part_of_that_ratio(aspect: str, size: tuple[int, int]) -> None:
+    result = apply(part(four_colors()), Crop(aspect=aspect))
+    assert (result.width, result.height) == size
 
 
-def test_a_crop_larger_than_the_image_gives_what_there_is_and_says_so() -> None:
-    made = apply_with_notes(part(corners()), Crop(width=100, height=10))
-    assert (made.image.width, made.image.height) == (40, 10)
-    assert [note.code for note in made.notes] == ["NOT_ENLARGED"]
+def test_a_crop_larger_than_the_image_is_reduced_with_a_note() -> None:
+    result = apply_with_notes(part(four_colors()), Crop(width=100, height=10))
+    assert (result.image.width, result.image.height) == (40, 10)
+    assert [note.code for note in result.notes] == ["NOT_ENLARGED"]
 
 
-def test_a_box_beyond_the_image_is_an_error() -> None:
+def test_a_box_outside_of_the_image_raises_an_error() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(corners()), Recipe(Orient(), Crop(box=(0, 0, 41, 20))))
+        apply(part(four_colors()), Recipe(Orient(), Crop(box=(0, 0, 41, 20))))
     assert (caught.value.field, caught.value.details["step"]) == ("box", "steps[1].crop")
 
 
-@pytest.mark.parametrize("place", [(0, 10), (130, 50), (60, 0)])
-def test_a_smart_crop_finds_the_detail(place: tuple[int, int]) -> None:
+@pytest.mark.parametrize("position", [(0, 10), (130, 50), (60, 0)])
+def test_a_smart_crop_finds_the_detail(position: tuple[int, int]) -> None:
     image = Image.new("RGB", (200, 100), "white")
-    image.paste(noisy(40, 40), place)
-    made = apply(part(image), Crop(width=60, height=60, how="smart"))
-    colors = made.to_pil().getcolors(10_000)
+    image.paste(noise(40, 40), position)
+    result = apply(part(image), Crop(width=60, height=60, how="smart"))
+    colors = result.to_pil().getcolors(10_000)
     assert colors is not None
     assert sum(count for count, color in colors if color != WHITE) > 1500  # nearly all of 1600
 
 
-def test_a_smart_crop_of_a_plain_image_is_its_middle() -> None:
+def test_a_smart_crop_of_a_plain_image_is_its_center() -> None:
     image = Image.new("RGB", (90, 30), "white")
     image.paste("gray", (30, 0, 60, 30))
-    made = apply(part(Image.new("RGB", (90, 30), "white")), Crop(aspect="1:1", how="smart"))
-    assert (made.width, made.height) == (30, 30)
+    result = apply(part(Image.new("RGB", (90, 30), "white")), Crop(aspect="1:1", how="smart"))
+    assert (result.width, result.height) == (30, 30)
     assert apply(part(image), Crop(aspect="1:1", how="smart")).to_pil().getpixel((15, 15)) == (
         128,
         128,
@@ -232,8 +246,8 @@ def test_a_smart_crop_of_a_plain_image_is_its_middle() -> None:
 def test_any_crop_lies_within_the_image(
     width: int, height: int, wide: int, high: int, how: str
 ) -> None:
-    made = apply(part(noisy(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
-    assert (made.width, made.height) == (min(width, wide), min(height, high))
+    result = apply(part(noise(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
+    assert (result.width, result.height) == (min(width, wide), min(height, high))
 
 
 @given(
@@ -246,33 +260,33 @@ def test_any_crop_lies_within_the_image(
 )
 @settings(max_examples=tries(80), deadline=None)
 @example(2, 15, 1, 11, "fill", False)  # 15 * 11 / 11 is a little more than 15
-def test_any_resize_keeps_its_promises(
+def test_any_resize_respects_its_limits(
     width: int, height: int, wide: int, high: int, how: str, enlarge: bool
 ) -> None:
-    made = apply_with_notes(
-        part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)
+    result = apply_with_notes(
+        part(noise(width, height)), Resize(wide, high, how, enlarge=enlarge)
     ).image  # type: ignore[arg-type]
-    assert 1 <= made.width <= wide
-    assert 1 <= made.height <= high
+    assert 1 <= result.width <= wide
+    assert 1 <= result.height <= high
     if not enlarge:
-        assert made.width <= width
-        assert made.height <= height
+        assert result.width <= width
+        assert result.height <= height
     if how != "fit" and (enlarge or (width >= wide and height >= high)):
-        assert (made.width, made.height) == (wide, high)
+        assert (result.width, result.height) == (wide, high)
 
 
-def test_the_kind_stays_and_a_gif_becomes_a_png() -> None:
+def test_the_format_is_kept_and_a_gif_becomes_a_png() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "AVIF"):
-        assert apply(part(corners(), kind), Resize(8)).mime == f"image/{kind.lower()}"
-    made = apply_with_notes(part(corners(), "GIF"), Resize(8))
-    assert made.image.mime == "image/png"
-    assert [note.code for note in made.notes] == ["FORMAT_CHANGED"]
+        assert apply(part(four_colors(), kind), Resize(8)).mime == f"image/{kind.lower()}"
+    result = apply_with_notes(part(four_colors(), "GIF"), Resize(8))
+    assert result.image.mime == "image/png"
+    assert [note.code for note in result.notes] == ["FORMAT_CHANGED"]
 
 
 def test_a_lossless_webp_stays_lossless() -> None:
-    image = noisy(32, 32)
-    made = apply(part(image, "WEBP", lossless=True), Crop(box=(1, 1, 9, 9)))
-    assert made.to_pil().convert("RGB").tobytes() == image.crop((1, 1, 9, 9)).tobytes()
+    image = noise(32, 32)
+    result = apply(part(image, "WEBP", lossless=True), Crop(box=(1, 1, 9, 9)))
+    assert result.to_pil().convert("RGB").tobytes() == image.crop((1, 1, 9, 9)).tobytes()
 
 
 LOSSLESS = st.sampled_from(
@@ -295,34 +309,34 @@ LOSSLESS = st.sampled_from(
     st.sampled_from(["RGB", "RGBA", "L"]),
 )
 @settings(max_examples=tries(60), deadline=None)
-def test_composed_recipes_do_what_they_do_in_turn(
+def test_added_recipes_equal_applying_them_in_turn(
     first: list[object], second: list[object], mode: str
 ) -> None:
-    given = part(gradient(24, 18, mode))
+    original = part(gradient(24, 18, mode))
     a, b = Recipe(*first), Recipe(*second)  # type: ignore[arg-type]
     try:
-        together = apply(given, a + b)
+        together = apply(original, a + b)
     except md.InvalidRequestError as error:  # a box beyond what a step before has left
         with pytest.raises(md.InvalidRequestError) as caught:
-            apply(apply(given, a), b)
+            apply(apply(original, a), b)
         assert caught.value.field == error.field
     else:
-        assert pixels(together) == pixels(apply(apply(given, a), b))
+        assert rgba_bytes(together) == rgba_bytes(apply(apply(original, a), b))
 
 
-def test_more_pixels_than_the_limits_are_refused_before_they_are_made() -> None:
+def test_a_result_larger_than_the_limits_is_rejected() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(corners()), Resize(20_000, 20_000, "exact", enlarge=True))
+        apply(part(four_colors()), Resize(20_000, 20_000, "exact", enlarge=True))
     assert (caught.value.field, caught.value.code) == ("width", "IMAGE_TOO_LARGE")
 
 
-def test_a_very_wide_image_is_worked_on() -> None:
-    given = part(gradient(16_384, 2))
-    assert apply(given, Resize(1024, how="long_side")).width == 1024
+def test_a_very_wide_image_is_supported() -> None:
+    original = part(gradient(16_384, 2))
+    assert apply(original, Resize(1024, how="long_side")).width == 1024
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(given, Convert("webp"))
+        apply(original, Convert("webp"))
     assert (caught.value.field, caught.value.code) == ("format", "IMAGE_TOO_LARGE")
-    assert Image.open(io.BytesIO(apply(given, Convert("jpeg")).data)).width == 16_384
+    assert Image.open(io.BytesIO(apply(original, Convert("jpeg")).data)).width == 16_384
 
 
 @pytest.mark.parametrize(
@@ -338,11 +352,11 @@ def test_a_very_wide_image_is_worked_on() -> None:
 )
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.slow
-def test_a_jpeg_read_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
-    given = part(gradient(1013, 677), "JPEG", exif=exif_of(orientation))
+def test_a_jpeg_decoded_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
+    original = part(gradient(1013, 677), "JPEG", exif=make_exif(orientation))
     fast, slow = (
-        apply(given, Recipe.parse(line)),
-        apply(given, Recipe.parse(line.replace(":fast", ""))),
+        apply(original, Recipe.parse(line)),
+        apply(original, Recipe.parse(line.replace(":fast", ""))),
     )
     assert (fast.width, fast.height) == (slow.width, slow.height)
     assert compare(fast, slow).mean_error < 0.03

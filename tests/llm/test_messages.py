@@ -40,7 +40,7 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES)
-def test_a_conversation_survives_json(messages: list[md.Message]) -> None:
+def test_a_conversation_round_trips_through_json(messages: list[md.Message]) -> None:
     assert md.load_messages(md.dump_messages(messages)) == messages
 
 
@@ -57,12 +57,12 @@ def test_a_conversation_survives_json(messages: list[md.Message]) -> None:
         "[" * 100_000,
     ],
 )
-def test_anything_else_is_no_saved_conversation(text: str) -> None:
+def test_other_text_is_rejected_as_a_saved_conversation(text: str) -> None:
     with pytest.raises(md.InvalidRequestError):
         md.load_messages(text)
 
 
-def test_a_newer_version_says_so() -> None:
+def test_a_newer_version_is_named_in_the_error() -> None:
     with pytest.raises(md.InvalidRequestError, match="version 9"):
         md.load_messages('{"majordomo":"messages","version":9,"messages":[]}')
 
@@ -83,7 +83,7 @@ def test_text_becomes_a_part(image: Image) -> None:
         md.tool_result(md.ToolCallPart("a", "f"), md.ThinkingPart("x"))  # type: ignore[arg-type]
 
 
-def test_arguments_are_parsed_when_asked_for_and_kept_as_written() -> None:
+def test_arguments_are_parsed_on_access_and_kept_unchanged() -> None:
     assert md.ToolCallPart("a", "f", '{"x": 1}').arguments == {"x": 1}
     assert md.ToolCallPart("a", "f", " ").arguments == {}
     for wrong in ("{", "[1]", "5", "[" * 100_000):
@@ -94,13 +94,13 @@ def test_arguments_are_parsed_when_asked_for_and_kept_as_written() -> None:
         assert caught.value.code == "BAD_TOOL_ARGUMENTS"
 
 
-class Place(BaseModel):
+class Location(BaseModel):
     city: str
 
 
-def test_a_functions_signature_is_its_schema() -> None:
+def test_the_signature_of_a_function_becomes_its_schema() -> None:
     async def forecast(
-        place: Place,
+        location: Location,
         days: Annotated[int, Field(ge=1)] = 3,
         unit: Literal["C", "F"] = "C",
         tags: list[str] | None = None,
@@ -109,7 +109,7 @@ def test_a_functions_signature_is_its_schema() -> None:
         for some days.
 
         Args:
-            place: where it is
+            location: where it is
                 asked for
             days (int): how many
 
@@ -121,7 +121,7 @@ def test_a_functions_signature_is_its_schema() -> None:
     tool = as_tool(forecast)
     properties: Any = tool.parameters["properties"]
     assert (tool.name, tool.description) == ("forecast", "Tell the weather\nfor some days.")
-    assert tool.parameters["required"] == ["place"]
+    assert tool.parameters["required"] == ["location"]
     assert properties["days"] == {
         "default": 3,
         "description": "how many",
@@ -130,11 +130,11 @@ def test_a_functions_signature_is_its_schema() -> None:
         "type": "integer",
     }
     assert properties["unit"]["enum"] == ["C", "F"]
-    assert properties["place"]["description"] == "where it is asked for"
+    assert properties["location"]["description"] == "where it is asked for"
     assert json.dumps(tool.parameters)
 
 
-def test_what_cannot_be_a_tool_is_refused() -> None:
+def test_an_invalid_tool_is_rejected() -> None:
     def star(*things: int) -> None: ...
     def unknown(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
     def odd(x: object.__class__) -> None: ...  # type: ignore[name-defined]
@@ -148,7 +148,7 @@ def test_what_cannot_be_a_tool_is_refused() -> None:
             md.Tool(name)
 
 
-def test_an_output_is_any_type_or_a_schema() -> None:
+def test_output_is_a_type_or_a_schema() -> None:
     assert output_schema({"type": "object"}) == {"type": "object"}
     assert output_schema(list[int]) == {"items": {"type": "integer"}, "type": "array"}
     with pytest.raises(md.InvalidRequestError) as caught:

@@ -14,9 +14,7 @@ from majordomo.llm.tools import as_tool, partial_output, read_output
 BOMB = '{"a": [' + "[]," * (1 << 21) + "1]}"  # 6 MiB, and 128 once read
 
 
-def test_a_function_is_read_once_and_what_one_loop_does_to_its_tool_is_not_seen_by_the_next() -> (
-    None
-):
+def test_a_signature_is_cached_but_its_schema_is_copied() -> None:
     def shout(text: str, times: int = 1) -> str:
         """Say it louder."""
         return text.upper() * times
@@ -29,7 +27,7 @@ def test_a_function_is_read_once_and_what_one_loop_does_to_its_tool_is_not_seen_
     assert (second.name, second.description, second.function) == ("shout", "Say it louder.", shout)
 
 
-def test_a_function_described_anew_is_read_anew() -> None:
+def test_a_changed_docstring_invalidates_the_cache() -> None:
     def shout(text: str) -> str:
         """Say it louder."""
         return text
@@ -40,7 +38,7 @@ def test_a_function_described_anew_is_read_anew() -> None:
     assert (as_tool(shout).name, as_tool(shout).description) == ("whisper", "Say it softer.")
 
 
-def test_a_function_goes_when_nobody_else_holds_it() -> None:
+def test_the_cache_does_not_keep_a_function_alive() -> None:
     def shout(text: str) -> str:
         return text
 
@@ -60,7 +58,7 @@ def test_a_function_goes_when_nobody_else_holds_it() -> None:
     ],
     ids=["arguments", "output", "fenced output"],
 )
-def test_what_a_model_wrote_to_fill_the_memory_is_not_read(read: Callable[[str], Any]) -> None:
+def test_json_that_would_fill_the_memory_is_rejected(read: Callable[[str], Any]) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(md.BadResponseError) as caught:
@@ -73,6 +71,6 @@ def test_what_a_model_wrote_to_fill_the_memory_is_not_read(read: Callable[[str],
     assert read('{"a": [1]}') == {"a": [1]}
 
 
-def test_nor_is_an_unfinished_one() -> None:
+def test_unfinished_json_that_would_fill_the_memory_is_ignored() -> None:
     assert partial_output(BOMB[:-10]) is None
     assert partial_output('{"a": "[],[') == {"a": "[],["}

@@ -1,4 +1,4 @@
-"""The guard before decoding: whatever happens to the chunks and sizes of a file, it is an image within limits or a typed error."""
+"""Checks before decoding: any file is an image within the limits or a typed error."""
 
 from __future__ import annotations
 
@@ -15,97 +15,110 @@ from PIL import Image
 import majordomo as md
 from majordomo.dialects.image_fields import parse_image
 from majordomo.imaging.pixels import open_image
-from majordomo.media.image_containers import jpeg_segments, webp_chunks, webp_of
-from majordomo.media.image_part import png_chunks, png_text, read_header
+from majordomo.media.image_containers import (
+    build_webp,
+    jpeg_segments,
+    png_chunks,
+    png_text,
+    webp_chunks,
+)
+from majordomo.media.image_header import read_header
 from tests.fuzz.targets import guard
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import animation, gradient, part, png_chunk, telling
+from tests.support.sample_images import animation, gradient, image_with_metadata, part, png_chunk
 
-Chunk = tuple[bytes, bytes]  # its name, and what is in it
+Chunk = tuple[bytes, bytes]  # name, body
 LIMITS = md.Limits(max_image_pixels=10_000, max_image_side=1000)
 
 
-def png_pieces(data: bytes) -> list[Chunk]:
+def split_png(data: bytes) -> list[Chunk]:
     return [(kind, bytes(body)) for kind, body in png_chunks(data)]
 
 
-def png_of(pieces: list[Chunk]) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in pieces)
+def join_png(chunks: list[Chunk]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in chunks)
 
 
-def jpeg_pieces(data: bytes) -> list[Chunk]:
+def split_jpeg(data: bytes) -> list[Chunk]:
     return [(bytes([marker]), data[start:end]) for marker, start, end in jpeg_segments(data)]
 
 
-def jpeg_of(pieces: list[Chunk]) -> bytes:
-    return b"\xff\xd8" + b"".join(body for _, body in pieces)
+def join_jpeg(chunks: list[Chunk]) -> bytes:
+    return b"\xff\xd8" + b"".join(body for _, body in chunks)
 
 
-def webp_pieces(data: bytes) -> list[Chunk]:
+def split_webp(data: bytes) -> list[Chunk]:
     return [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
 
 
-FORMS: dict[
+CONTAINERS: dict[
     str, tuple[list[bytes], Callable[[bytes], list[Chunk]], Callable[[list[Chunk]], bytes]]
 ] = {
-    "PNG": ([telling(gradient(8, 6), "PNG", 6).data, animation("PNG").data], png_pieces, png_of),
+    "PNG": (
+        [image_with_metadata(gradient(8, 6), "PNG", 6).data, animation("PNG").data],
+        split_png,
+        join_png,
+    ),
     "JPEG": (
         [
-            telling(gradient(8, 6), "JPEG", 6).data,
+            image_with_metadata(gradient(8, 6), "JPEG", 6).data,
             part(gradient(8, 6), "JPEG", progressive=True).data,
         ],
-        jpeg_pieces,
-        jpeg_of,
+        split_jpeg,
+        join_jpeg,
     ),
     "WEBP": (
         [
-            telling(gradient(8, 6), "WEBP", 6).data,
+            image_with_metadata(gradient(8, 6), "WEBP", 6).data,
             animation("WEBP").data,
             part(gradient(8, 6, "RGBA"), "WEBP").data,
         ],
-        webp_pieces,
-        webp_of,
+        split_webp,
+        build_webp,
     ),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("container", CONTAINERS)
 @settings(max_examples=tries(60), deadline=None)
 @given(st.data())
-def test_it_holds_whatever_happens_to_the_chunks(form: str, data: st.DataObject) -> None:
-    """Chunks are left out, doubled, moved, shortened, lengthened, and their bytes changed; the sums of a PNG stay right."""
-    files, taken_apart, put_together = FORMS[form]
-    whole = data.draw(st.sampled_from(files))
-    pieces = taken_apart(whole)
-    assert put_together(pieces)[:16] == whole[:16]
+def test_mutated_chunks_are_an_image_or_a_typed_error(container: str, data: st.DataObject) -> None:
+    """Remove, duplicate, move, shorten, lengthen and change chunks.
+
+    The checksums of a PNG stay correct.
+    """
+    files, split, join = CONTAINERS[container]
+    sample = data.draw(st.sampled_from(files))
+    chunks = split(sample)
+    assert join(chunks)[:16] == sample[:16]
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, max(0, len(pieces) - 1)))
-        kind, body = pieces[at] if pieces else (b"IDAT", b"")
+        at = data.draw(st.integers(0, max(0, len(chunks) - 1)))
+        kind, body = chunks[at] if chunks else (b"IDAT", b"")
         match data.draw(
             st.sampled_from(["leave out", "double", "move", "shorten", "lengthen", "change"])
         ):
             case "leave out":
-                pieces[at : at + 1] = []
+                chunks[at : at + 1] = []
             case "double":
-                pieces.insert(data.draw(st.integers(0, len(pieces))), (kind, body))
+                chunks.insert(data.draw(st.integers(0, len(chunks))), (kind, body))
             case "move":
-                pieces[at : at + 1] = []
-                pieces.insert(data.draw(st.integers(0, len(pieces))), (kind, body))
+                chunks[at : at + 1] = []
+                chunks.insert(data.draw(st.integers(0, len(chunks))), (kind, body))
             case "shorten":
-                pieces[at : at + 1] = [(kind, body[: data.draw(st.integers(0, len(body)))])]
+                chunks[at : at + 1] = [(kind, body[: data.draw(st.integers(0, len(body)))])]
             case "lengthen":
-                pieces[at : at + 1] = [(kind, body + data.draw(st.binary(max_size=8)))]
+                chunks[at : at + 1] = [(kind, body + data.draw(st.binary(max_size=8)))]
             case "change":
-                spot = data.draw(st.integers(0, len(body)))
-                pieces[at : at + 1] = [
+                offset = data.draw(st.integers(0, len(body)))
+                chunks[at : at + 1] = [
                     (
                         kind,
-                        body[:spot]
+                        body[:offset]
                         + data.draw(st.binary(min_size=1, max_size=4))
-                        + body[spot + 1 :],
+                        + body[offset + 1 :],
                     )
                 ]
-    guard(put_together(pieces))
+    guard(join(chunks))
 
 
 def sized_png(width: int, height: int) -> bytes:
@@ -136,18 +149,18 @@ SIDES = (
 
 
 @pytest.mark.parametrize(
-    "made", [sized_png, sized_jpeg, sized_webp], ids=lambda made: made.__name__
+    "build", [sized_png, sized_jpeg, sized_webp], ids=lambda build: build.__name__
 )
 @settings(max_examples=tries(80), deadline=None)
 @given(width=SIDES, height=SIDES)
 def test_a_size_beyond_the_limits_is_refused_before_decoding(
-    made: Callable[[int, int], bytes], width: int, height: int
+    build: Callable[[int, int], bytes], width: int, height: int
 ) -> None:
-    data = made(width, height)
+    data = build(width, height)
     header = read_header(data)
     guard(data)
     if header is None:
-        assert not (width and height) or made is sized_jpeg
+        assert not (width and height) or build is sized_jpeg
         return
     if header.width > 1000 or header.height > 1000 or header.width * header.height > 10_000:
         with pytest.raises(md.BadResponseError) as refused:
@@ -159,13 +172,13 @@ def test_a_size_beyond_the_limits_is_refused_before_decoding(
 
 
 def two_headers() -> dict[str, bytes]:
-    """Files that say a small size first, and a large one where decoders look again."""
+    """Return files with a small size in the first header and a large one in a later header."""
     png, jpeg = part(gradient(8, 6)).data, part(gradient(8, 6), "JPEG").data
     frame = jpeg[(at := jpeg.index(b"\xff\xc0")) : at + 19]
     larger = frame[:5] + struct.pack(">HH", 8000, 8000) + frame[9:]
     gif = bytearray(part(gradient(8, 6), "GIF").data)
-    place = gif.index(b"\x2c", 13 + (3 << ((gif[10] & 7) + 1)))
-    gif[place + 5 : place + 9] = struct.pack("<HH", 8000, 8000)
+    position = gif.index(b"\x2c", 13 + (3 << ((gif[10] & 7) + 1)))
+    gif[position + 5 : position + 9] = struct.pack("<HH", 8000, 8000)
     return {
         "PNG": png[:33]
         + png_chunk(b"IHDR", struct.pack(">II", 8000, 8000) + png[24:29])
@@ -176,17 +189,17 @@ def two_headers() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
-def test_a_second_size_is_no_way_around_the_limits(
+def test_a_second_header_does_not_bypass_the_limits(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pillow goes by the last one: nothing of that size is made room for."""
+    """Pillow uses the last header; no memory of that size is allocated."""
     data = two_headers()[kind]
     image = md.ImagePart(data)
     assert (image.width, image.height) == (8, 6)
-    assert Image.open(io.BytesIO(data)).size == (8000, 8000), "this is what it is about"
+    assert Image.open(io.BytesIO(data)).size == (8000, 8000), "Pillow uses the second header"
 
     def refuse(*size: object) -> None:
-        raise AssertionError("room was made")
+        raise AssertionError("memory was allocated")
 
     monkeypatch.setattr(Image.core, "new", refuse)
     for decode in (lambda: image.to_pil(), lambda: open_image(image, md.Limits())):
@@ -195,7 +208,7 @@ def test_a_second_size_is_no_way_around_the_limits(
         assert caught.value.code == "IMAGE_TOO_LARGE"
 
 
-def test_what_is_packed_in_an_image_is_unpacked_within_limits() -> None:
+def test_compressed_text_is_decompressed_within_limits() -> None:
     data = part(gradient(8, 6)).data
     bomb = png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(50 << 20), 9))
     assert len(png_text(data[:33] + bomb + data[33:])["parameters"]) == 1 << 20

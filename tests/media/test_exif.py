@@ -17,13 +17,8 @@ from majordomo.media.image_containers import (
     webp_chunks,
     with_exif,
 )
-from majordomo.media.image_part import (
-    ImagePart,
-    read_header,
-    read_orientation,
-    read_texts,
-    with_metadata,
-)
+from majordomo.media.image_header import read_header, read_orientation, read_texts, with_metadata
+from majordomo.media.image_part import ImagePart
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import gradient, part
 
@@ -33,8 +28,8 @@ from tests.support.sample_images import gradient, part
     st.text(st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"]), max_size=200),
 )
 def test_what_is_written_is_read(orientation: int, comment: str) -> None:
-    told = read_exif(write_exif(orientation, "prompt: " + comment))
-    assert told == Exif(orientation, "prompt: " + comment)
+    exif = read_exif(write_exif(orientation, "prompt: " + comment))
+    assert exif == Exif(orientation, "prompt: " + comment)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -67,58 +62,58 @@ def test_a_comment_in_ascii_is_read() -> None:
     assert read_exif(block).comment == "plain words, yes"
 
 
-def test_an_orientation_that_is_none_is_upright() -> None:
+def test_an_invalid_orientation_is_upright() -> None:
     assert read_exif(write_exif(6).replace(b"\0\6\0\0", b"\0\x63\0\0")).orientation == 1
     assert write_exif() == b""
 
 
 @given(st.binary(max_size=200), st.integers(0, 200), st.booleans())
 @settings(max_examples=tries(200))
-def test_broken_blocks_say_nothing_and_never_raise(junk: bytes, cut: int, framed: bool) -> None:
+def test_broken_blocks_never_raise(junk: bytes, cut: int, framed: bool) -> None:
     block = write_exif(6, "hello")[:cut] + junk if framed else b"II*\0" + junk
-    told = read_exif(block)
-    assert 1 <= told.orientation <= 8
+    exif = read_exif(block)
+    assert 1 <= exif.orientation <= 8
 
 
-def test_a_block_may_point_at_itself() -> None:
+def test_a_block_that_refers_to_itself_is_read() -> None:
     assert read_exif(b"II*\0" + struct.pack("<IHHHII", 8, 1, 0x8769, 4, 1, 8)) == Exif()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_a_block_is_put_into_a_file_and_found_there(kind: str) -> None:
+def test_a_block_is_written_and_replaced(kind: str) -> None:
     plain = part(gradient(33, 21), kind)
-    made = with_exif(plain.data, write_exif(3, "hello"))
-    assert exif_block(made) == write_exif(3, "hello")
-    assert exif_block(with_exif(made, write_exif(1, "other"))) == write_exif(1, "other")
-    assert ImagePart(made).to_pil().tobytes() == plain.to_pil().tobytes()
-    assert ImagePart(made).width == 33
-    assert ImagePart(made).to_pil().getexif()[0x0112] == 3
+    result = with_exif(plain.data, write_exif(3, "hello"))
+    assert exif_block(result) == write_exif(3, "hello")
+    assert exif_block(with_exif(result, write_exif(1, "other"))) == write_exif(1, "other")
+    assert ImagePart(result).to_pil().tobytes() == plain.to_pil().tobytes()
+    assert ImagePart(result).width == 33
+    assert ImagePart(result).to_pil().getexif()[0x0112] == 3
 
 
 @pytest.mark.parametrize("lossless", [True, False])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_simple_webp_becomes_an_extended_one(lossless: bool, mode: str) -> None:
+def test_exif_turns_a_simple_webp_into_an_extended_one(lossless: bool, mode: str) -> None:
     plain = part(gradient(33, 21, mode), "WEBP", lossless=lossless)
-    made = with_exif(plain.data, write_exif(1, "x"))
-    assert next(kind for kind, _, _ in webp_chunks(made)) == b"VP8X"
-    assert (read_header(made).width, read_header(made).height) == (33, 21)  # type: ignore[union-attr]
+    result = with_exif(plain.data, write_exif(1, "x"))
+    assert next(kind for kind, _, _ in webp_chunks(result)) == b"VP8X"
+    assert (read_header(result).width, read_header(result).height) == (33, 21)  # type: ignore[union-attr]
     assert (
-        Image.open(io.BytesIO(made)).convert("RGBA").tobytes()
+        Image.open(io.BytesIO(result)).convert("RGBA").tobytes()
         == plain.to_pil().convert("RGBA").tobytes()
     )
 
 
-def test_the_pieces_of_a_jpeg_are_all_of_it() -> None:
+def test_the_segments_of_a_jpeg_are_complete() -> None:
     data = part(gradient(100, 80), "JPEG", progressive=True).data
-    pieces = list(jpeg_segments(data + b"behind"))
-    assert b"".join(data[start:end] for _, start, end in pieces) == data[2:]
-    assert pieces[-1][0] == 0xD9
+    segments = list(jpeg_segments(data + b"behind"))
+    assert b"".join(data[start:end] for _, start, end in segments) == data[2:]
+    assert segments[-1][0] == 0xD9
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_text_is_inscribed_once_beside_the_orientation(kind: str) -> None:
-    given = part(gradient(), kind, exif=b"Exif\0\0" + write_exif(8))
-    once = with_metadata(given.data, "first\nSteps: 5")
+def test_metadata_is_replaced_and_the_orientation_kept(kind: str) -> None:
+    original = part(gradient(), kind, exif=b"Exif\0\0" + write_exif(8))
+    once = with_metadata(original.data, "first\nSteps: 5")
     twice = with_metadata(once, "second, größe\nSteps: 6")
     assert read_texts(twice) == {"parameters": "second, größe\nSteps: 6"}
     assert b"first" not in twice
@@ -131,29 +126,31 @@ def test_text_is_inscribed_once_beside_the_orientation(kind: str) -> None:
     [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + write_exif(6)}],
     ids=str,
 )
-def test_a_webp_cut_anywhere_is_inscribed_or_a_typed_error(settings: dict[str, object]) -> None:
-    whole = part(gradient(8, 6), "WEBP", **settings).data
-    for end in range(30, len(whole)):
-        for claimed in (whole[4:8], bytes(4)):  # how long the file says it is
-            cut = whole[:4] + claimed + whole[8:end]
+def test_metadata_in_a_truncated_webp_is_written_or_a_typed_error(
+    settings: dict[str, object],
+) -> None:
+    sample = part(gradient(8, 6), "WEBP", **settings).data
+    for end in range(30, len(sample)):
+        for claimed in (sample[4:8], bytes(4)):  # how long the file says it is
+            cut = sample[:4] + claimed + sample[8:end]
             if read_header(cut) is None:
                 continue
             try:
-                made = with_metadata(cut, "a fox")
+                result = with_metadata(cut, "a fox")
             except InvalidRequestError as error:
                 assert (error.field, error.code) == ("metadata", "BAD_IMAGE")
             else:
-                assert read_header(made) == read_header(cut)
+                assert read_header(result) == read_header(cut)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 222)])
-def test_an_avif_is_known_by_its_bytes(size: tuple[int, int]) -> None:
-    made = part(gradient(*size), "AVIF")
-    assert (made.mime, made.width, made.height) == ("image/avif", *size)
+def test_an_avif_is_recognized_by_its_bytes(size: tuple[int, int]) -> None:
+    result = part(gradient(*size), "AVIF")
+    assert (result.mime, result.width, result.height) == ("image/avif", *size)
     assert part(gradient(*size, "RGBA"), "AVIF").mime == "image/avif"
 
 
-def test_other_files_in_boxes_are_no_avif() -> None:
+def test_other_box_formats_are_not_avif() -> None:
     data = part(gradient(), "AVIF").data
     assert avif_size(data.replace(b"avif", b"heic")) is None
     assert read_header(data[:60]) is None
@@ -164,10 +161,10 @@ def test_other_files_in_boxes_are_no_avif() -> None:
 @given(st.data())
 @settings(max_examples=tries(100), deadline=None)
 def test_broken_avif_never_raises(data: st.DataObject) -> None:
-    whole = bytearray(AVIF)
+    sample = bytearray(AVIF)
     for _ in range(data.draw(st.integers(1, 8))):
-        whole[data.draw(st.integers(0, 300))] = data.draw(st.integers(0, 255))
-    read_header(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+        sample[data.draw(st.integers(0, 300))] = data.draw(st.integers(0, 255))
+    read_header(bytes(sample[: data.draw(st.integers(0, len(sample)))]))
 
 
 AVIF = part(gradient(), "AVIF").data

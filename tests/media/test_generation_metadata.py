@@ -17,14 +17,17 @@ from majordomo.media.image_containers import png_text, with_text
 MakeImage = Callable[..., md.ImagePart]
 A1111 = (
     "a (red:1.2) fox, Seed: 1\nNegative prompt: blurry, Seed: 2\n"
-    'Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4.5, Seed: 99, Size: 64x48, Model hash: ab12, Model: "a, b", Version: v1.10'
+    "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4.5, Seed: 99, Size: 64x48,"
+    ' Model hash: ab12, Model: "a, b", Version: v1.10'
 )
 SDCPP = (
-    "a fox\nSteps: 9, CFG scale: 2.500000, Guidance: 3.5, Eta: 0, Seed: 42, Size: 64x64, Model: tiny.gguf, RNG: cuda, Sampler: euler_a discrete, "
+    "a fox\nSteps: 9, CFG scale: 2.500000, Guidance: 3.5, Eta: 0, Seed: 42, Size: 64x64,"
+    " Model: tiny.gguf, RNG: cuda, Sampler: euler_a discrete, "
     'SDCPP: {"prompt":"a, b","seed":42}, Version: stable-diffusion.cpp'
 )
 GRAPH = {
-    "3": {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 5, "cfg": 2.0, "sampler_name": "euler", "scheduler": "karras",
+    "3": {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 5, "cfg": 2.0,
+          "sampler_name": "euler", "scheduler": "karras",
           "positive": ["6", 0], "negative": ["7", 0]}},
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}},
@@ -32,17 +35,22 @@ GRAPH = {
 }  # fmt: skip
 
 
-def test_a1111s_text() -> None:
-    found = read_parameters({"parameters": A1111})
-    assert found["prompt"] == "a (red:1.2) fox, Seed: 1"
-    assert found["negative_prompt"] == "blurry, Seed: 2"
-    assert (found["steps"], found["sampler"], found["scheduler"], found["cfg_scale"]) == (
+def test_the_text_of_a1111_is_parsed() -> None:
+    parameters = read_parameters({"parameters": A1111})
+    assert parameters["prompt"] == "a (red:1.2) fox, Seed: 1"
+    assert parameters["negative_prompt"] == "blurry, Seed: 2"
+    assert (
+        parameters["steps"],
+        parameters["sampler"],
+        parameters["scheduler"],
+        parameters["cfg_scale"],
+    ) == (
         20,
         "DPM++ 2M",
         "Karras",
         4.5,
     )
-    assert (found["seed"], found["size"], found["model"], found["Version"]) == (
+    assert (parameters["seed"], parameters["size"], parameters["model"], parameters["Version"]) == (
         99,
         "64x48",
         "a, b",
@@ -50,9 +58,14 @@ def test_a1111s_text() -> None:
     )
 
 
-def test_stable_diffusion_cpps_text() -> None:
-    found = read_parameters({"parameters": SDCPP})
-    assert (found["prompt"], found["seed"], found["steps"], found["sampler"]) == (
+def test_the_text_of_stable_diffusion_cpp_is_parsed() -> None:
+    parameters = read_parameters({"parameters": SDCPP})
+    assert (
+        parameters["prompt"],
+        parameters["seed"],
+        parameters["steps"],
+        parameters["sampler"],
+    ) == (
         "a fox",
         42,
         9,
@@ -60,17 +73,17 @@ def test_stable_diffusion_cpps_text() -> None:
     )
 
 
-def test_comfyuis_graph() -> None:
+def test_the_graph_of_comfyui_is_parsed() -> None:
     assert read_parameters({"prompt": json.dumps(GRAPH)}) == {
-        "seed": 7, "steps": 5, "cfg_scale": 2.0, "sampler": "euler", "scheduler": "karras", "prompt": "a fox", "negative_prompt": "rain",
-        "model": "m.safetensors",
+        "seed": 7, "steps": 5, "cfg_scale": 2.0, "sampler": "euler", "scheduler": "karras",
+        "prompt": "a fox", "negative_prompt": "rain", "model": "m.safetensors",
     }  # fmt: skip
     two = GRAPH | {"9": {"class_type": "KSampler", "inputs": {"seed": 8}}}
     assert "seed" not in read_parameters({"prompt": json.dumps(two)})
 
 
 @given(st.dictionaries(st.sampled_from(["parameters", "prompt"]), st.text()))
-def test_any_text_is_read_without_an_error(texts: dict[str, str]) -> None:
+def test_any_text_is_parsed_without_an_error(texts: dict[str, str]) -> None:
     read_parameters(texts)
 
 
@@ -91,13 +104,13 @@ def test_any_text_is_read_without_an_error(texts: dict[str, str]) -> None:
     )
 )
 def test_what_is_written_is_read(values: dict[str, object]) -> None:
-    found = read_parameters({"parameters": write_parameters({"prompt": "a fox", **values})})
-    assert {"prompt": "a fox", **values}.items() <= found.items()
+    parameters = read_parameters({"parameters": write_parameters({"prompt": "a fox", **values})})
+    assert {"prompt": "a fox", **values}.items() <= parameters.items()
 
 
-def test_a_saved_image_says_what_it_was_made_with(image: MakeImage, tmp_path: Path) -> None:
+def test_a_saved_image_contains_its_parameters(image: MakeImage, tmp_path: Path) -> None:
     plain = image()
-    noted = plain.with_parameters(
+    tagged = plain.with_parameters(
         {
             "prompt": "ein Fuchs äöü 🦊",
             "negative_prompt": "rain",
@@ -107,45 +120,45 @@ def test_a_saved_image_says_what_it_was_made_with(image: MakeImage, tmp_path: Pa
             "model": None,
         }
     )
-    assert noted == plain
+    assert tagged == plain
     assert plain.parameters == {}
-    assert noted.parameters["seed"] == 7
-    without = md.ImagePart.from_file(noted.save(tmp_path / "plain"))
+    assert tagged.parameters["seed"] == 7
+    without = md.ImagePart.from_file(tagged.save(tmp_path / "plain"))
     assert without == plain
-    again = md.ImagePart.from_file(noted.save(tmp_path / "noted", metadata=True))
-    assert again.parameters == noted.parameters
+    again = md.ImagePart.from_file(tagged.save(tmp_path / "noted", metadata=True))
+    assert again.parameters == tagged.parameters
     assert again.parameters["prompt"] == "ein Fuchs äöü 🦊"
     assert again.to_pil().tobytes() == plain.to_pil().tobytes()
     with Image.open(tmp_path / "noted.png") as image:
         assert image.info["parameters"].startswith("ein Fuchs äöü 🦊")
     with pytest.raises(FileExistsError):
-        noted.save(tmp_path / "noted.png", metadata=True)
+        tagged.save(tmp_path / "noted.png", metadata=True)
 
 
-def test_the_backends_own_text_is_kept(image: MakeImage, tmp_path: Path) -> None:
-    told = md.ImagePart(with_text(image().data, "parameters", A1111)).with_parameters(
+def test_the_text_of_the_backend_is_kept(image: MakeImage, tmp_path: Path) -> None:
+    tagged = md.ImagePart(with_text(image().data, "parameters", A1111)).with_parameters(
         {"prompt": "other"}
     )
-    assert told.parameters["seed"] == 99
-    assert md.ImagePart.from_file(told.save(tmp_path / "a", metadata=True)) == told
-    assert png_text(told.data)["parameters"] == A1111
+    assert tagged.parameters["seed"] == 99
+    assert md.ImagePart.from_file(tagged.save(tmp_path / "a", metadata=True)) == tagged
+    assert png_text(tagged.data)["parameters"] == A1111
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_metadata_goes_into_files_without_text_chunks_as_a_user_comment(
+def test_metadata_of_a_jpeg_or_webp_is_a_user_comment(
     image: MakeImage, tmp_path: Path, kind: str
 ) -> None:
-    given = image(kind=kind)
+    original = image(kind=kind)
     saved = md.ImagePart.from_file(
-        given.with_parameters({"prompt": "a größe, \u6d77", "seed": 7}).save(
+        original.with_parameters({"prompt": "a größe, \u6d77", "seed": 7}).save(
             tmp_path / "a", metadata=True
         )
     )
     assert (saved.parameters["prompt"], saved.parameters["seed"]) == ("a größe, \u6d77", 7)
-    assert saved.to_pil().tobytes() == given.to_pil().tobytes()
+    assert saved.to_pil().tobytes() == original.to_pil().tobytes()
 
 
-def test_metadata_does_not_go_into_a_gif(image: MakeImage, tmp_path: Path) -> None:
+def test_metadata_of_a_gif_raises_an_error(image: MakeImage, tmp_path: Path) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         image(kind="GIF").save(tmp_path / "a", metadata=True)
     assert caught.value.field == "metadata"
@@ -153,7 +166,7 @@ def test_metadata_does_not_go_into_a_gif(image: MakeImage, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "parameters"),
     [
         ("a\nSteps: 5, seed: (3", {"prompt": "a", "steps": 5}),
         ("a\nSteps: 5, seed: 3", {"prompt": "a", "steps": 5, "seed": 3}),
@@ -162,11 +175,11 @@ def test_metadata_does_not_go_into_a_gif(image: MakeImage, tmp_path: Path) -> No
         ("a\nSteps: 5, CFG scale: 1e999", {"prompt": "a", "steps": 5}),
     ],
 )
-def test_a_field_has_its_own_kind_of_value_or_none(text: str, found: dict[str, Any]) -> None:
-    assert read_parameters({"parameters": text}) == found
+def test_invalid_values_in_text_are_ignored(text: str, parameters: dict[str, Any]) -> None:
+    assert read_parameters({"parameters": text}) == parameters
 
 
-def test_a_graph_cannot_say_another_kind_of_value_either() -> None:
+def test_invalid_values_in_a_graph_are_ignored() -> None:
     inputs = {
         "seed": "7",
         "steps": 1.5,

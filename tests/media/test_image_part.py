@@ -16,16 +16,16 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.media.image_containers import png_text
-from majordomo.media.image_part import read_header
+from majordomo.media.image_header import read_header
 
-Picture = Callable[..., md.ImagePart]
+MakeImage = Callable[..., md.ImagePart]
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (3, 2000), (300, 1)])
-def test_kind_and_size_come_from_the_bytes(
-    image: Picture, kind: str, size: tuple[int, int]
+def test_type_and_size_are_read_from_the_bytes(
+    image: MakeImage, kind: str, size: tuple[int, int]
 ) -> None:
     part = image(*size, kind=kind)
     assert (part.mime, part.width, part.height) == (KINDS[kind], *size)
@@ -36,11 +36,11 @@ def test_kind_and_size_come_from_the_bytes(
     "options", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + b"\0" * 20}], ids=str
 )
 def test_every_kind_of_webp_is_read(options: dict[str, object]) -> None:
-    held = io.BytesIO()
+    buffer = io.BytesIO()
     Image.new("RGBA" if "lossless" in options else "RGB", (301, 77), "red").save(
-        held, "WEBP", **options
+        buffer, "WEBP", **options
     )
-    part = md.ImagePart(held.getvalue())
+    part = md.ImagePart(buffer.getvalue())
     assert (part.width, part.height) == (301, 77)
 
 
@@ -49,10 +49,13 @@ def test_every_kind_of_webp_is_read(options: dict[str, object]) -> None:
     [{"progressive": True}, {"exif": b"Exif\0\0" + b"\0" * 5000}, {"comment": b"x" * 3000}],
     ids=lambda o: next(iter(o)),
 )
-def test_a_jpeg_may_have_anything_before_its_frame(options: dict[str, object]) -> None:
-    held = io.BytesIO()
-    Image.new("RGB", (33, 22)).save(held, "JPEG", **options)
-    assert (md.ImagePart(held.getvalue()).width, md.ImagePart(held.getvalue()).height) == (33, 22)
+def test_a_jpeg_may_have_segments_before_its_frame(options: dict[str, object]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (33, 22)).save(buffer, "JPEG", **options)
+    assert (md.ImagePart(buffer.getvalue()).width, md.ImagePart(buffer.getvalue()).height) == (
+        33,
+        22,
+    )
 
 
 @given(
@@ -69,7 +72,7 @@ def test_a_jpeg_may_have_anything_before_its_frame(options: dict[str, object]) -
     ),
     st.binary(max_size=60),
 )
-def test_any_bytes_are_an_image_or_refused(start: bytes, rest: bytes) -> None:
+def test_any_bytes_are_an_image_or_rejected(start: bytes, rest: bytes) -> None:
     header = read_header(start + rest)
     if header is None:
         with pytest.raises(md.InvalidRequestError):
@@ -90,7 +93,7 @@ def test_any_bytes_are_an_image_or_refused(start: bytes, rest: bytes) -> None:
         b"%PDF-1.4",
     ],
 )
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_rejected(data: bytes) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         md.ImagePart(data)
     assert (caught.value.field, caught.value.code) == ("data", "NOT_AN_IMAGE")
@@ -98,7 +101,9 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
         md.ImagePart("text")  # type: ignore[arg-type]
 
 
-def test_it_goes_everywhere_and_comes_back(image: Picture, tmp_path: Path) -> None:
+def test_an_image_round_trips_through_every_representation(
+    image: MakeImage, tmp_path: Path
+) -> None:
     part = image()
     assert md.ImagePart.from_base64(part.to_base64()) == part
     assert md.ImagePart.from_base64(part.to_base64().encode()) == part
@@ -114,7 +119,7 @@ def test_it_goes_everywhere_and_comes_back(image: Picture, tmp_path: Path) -> No
     assert repr(part) == f"<ImagePart image/png 64x48, {len(part.data)} bytes>"
 
 
-def test_an_image_that_a_format_cannot_hold_is_a_typed_error(
+def test_an_image_that_a_format_cannot_store_raises_a_typed_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for mode, kind in (("RGBA", "JPEG"), ("F", "PNG"), ("RGB", "TIFF")):
@@ -138,16 +143,16 @@ def test_an_image_that_a_format_cannot_hold_is_a_typed_error(
         "data:image/png;base64,PGh0bWw+",
     ],
 )
-def test_only_base64_data_urls_of_images_are_read(url: str) -> None:
+def test_only_base64_data_urls_of_images_are_accepted(url: str) -> None:
     with pytest.raises(md.InvalidRequestError):
         md.ImagePart.from_data_url(url)
 
 
-def test_pixels_that_are_broken_are_a_typed_error(image: Picture) -> None:
+def test_broken_pixels_raise_a_typed_error(image: MakeImage) -> None:
     for kind in KINDS:
-        whole = image(200, 200, kind=kind).data
-        noise = random.Random(4).randbytes(len(whole))
-        for broken in (whole[: len(whole) // 2], whole[:40] + noise[40:]):
+        encoded = image(200, 200, kind=kind).data
+        noise = random.Random(4).randbytes(len(encoded))
+        for broken in (encoded[: len(encoded) // 2], encoded[:40] + noise[40:]):
             try:
                 part = md.ImagePart(broken)
             except md.InvalidRequestError:
@@ -176,8 +181,8 @@ def test_pixels_that_are_broken_are_a_typed_error(image: Picture) -> None:
         "C:\\x",
     ],
 )
-def test_a_strangers_name_never_leaves_the_folder_and_never_overwrites(
-    image: Picture, tmp_path: Path, name: str
+def test_an_untrusted_name_never_leaves_the_folder_and_never_overwrites(
+    image: MakeImage, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -190,23 +195,23 @@ def test_a_strangers_name_never_leaves_the_folder_and_never_overwrites(
     assert sorted(os.listdir(folder)) == sorted({first.name, second.name})
 
 
-def test_saving_does_not_overwrite_unless_told(image: Picture, tmp_path: Path) -> None:
+def test_saving_does_not_overwrite_by_default(image: MakeImage, tmp_path: Path) -> None:
     path = image().save(tmp_path / "a.png")
     with pytest.raises(FileExistsError):
         image().save(path)
     assert image(color="red").save(path, overwrite=True).read_bytes() == image(color="red").data
 
 
-def test_text_chunks_are_read_in_every_form_and_broken_ones_left_out() -> None:
+def test_all_text_chunks_are_read_and_broken_ones_skipped() -> None:
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("plain", "a")
     info.add_text("packed", "b" * 1000, zip=True)
     info.add_itxt("wide", "größe", zip=True)
-    held = io.BytesIO()
-    Image.new("RGB", (2, 2)).save(held, "PNG", pnginfo=info)
-    data = held.getvalue()
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG", pnginfo=info)
+    data = buffer.getvalue()
     assert png_text(data) == {"plain": "a", "packed": "b" * 1000, "wide": "größe"}
     at = data.index(b"packed\0\0") + 8
     assert "packed" not in png_text(data[:at] + b"\xff" * 4 + data[at + 4 :])

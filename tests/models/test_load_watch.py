@@ -1,4 +1,4 @@
-"""Loading is not hanging: each backend's free question tells, and a stream says so while it waits."""
+"""Loading models: every backend's free query reports them, and streams emit events meanwhile."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from tests.support.loopback import Handler, Loopback, Peer, chat, delta
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def patient_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the query that follows an exceeded first-byte limit time on a slow machine too."""
+    monkeypatch.setattr("majordomo.transport_types.GRACE_SECONDS", 10.0)
+
+
 OLLAMA = {
     "model": "m",
     "message": {"role": "assistant", "content": "at last"},
@@ -27,10 +35,13 @@ OLLAMA = {
 
 
 class Backend:
-    """Answers `path` with what `loading` or `ready` says; the work begins to answer once it was looked at `looks` times."""
+    """A backend whose replies begin once its load state has been queried `queries` times.
 
-    def __init__(self, path: str, loading: Any, ready: Any, *, looks: int = 1) -> None:
-        self.path, self.loading, self.ready, self.looks = path, loading, ready, looks
+    The load state, at `path`, is `loading` until then and `ready` afterwards.
+    """
+
+    def __init__(self, path: str, loading: Any, ready: Any, *, queries: int = 1) -> None:
+        self.path, self.loading, self.ready, self.queries = path, loading, ready, queries
         self.changed = threading.Condition()
         self.seen = 0
 
@@ -39,12 +50,12 @@ class Backend:
             if seen.path == self.path:
                 with self.changed:
                     self.seen += 1
-                    loaded = self.seen > self.looks
+                    loaded = self.seen > self.queries
                     self.changed.notify_all()
                 peer.reply(self.ready if loaded else self.loading)
                 continue
             with self.changed:
-                if not self.changed.wait_for(lambda: self.seen >= self.looks, 10):
+                if not self.changed.wait_for(lambda: self.seen >= self.queries, 10):
                     return
             if seen.path == "/api/chat":
                 peer.reply(OLLAMA)
@@ -56,61 +67,82 @@ class Backend:
                 peer.reply(chat("at last"))
 
 
+def llamaswap_backend() -> Backend:
+    return Backend(
+        "/running",
+        {"running": [{"model": "m", "state": "starting"}]},
+        {"running": [{"model": "m", "state": "ready"}]},
+    )
+
+
+def ollama_backend() -> Backend:
+    return Backend("/api/ps", {"models": []}, {"models": [{"name": "m:latest"}]})
+
+
+def llamacpp_backend() -> Backend:
+    return Backend(
+        "/models",
+        {"data": [{"id": "m", "status": {"value": "loading"}}]},
+        {"data": [{"id": "m", "status": {"value": "loaded"}}]},
+    )
+
+
 BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[..., Any]]] = {
-    "llamaswap": (
-        lambda: Backend("/running", {"running": [{"model": "m", "state": "starting"}]}, {"running": [{"model": "m", "state": "ready"}]}),
-        md.LlamaSwap,
-    ),
-    "ollama": (lambda: Backend("/api/ps", {"models": []}, {"models": [{"name": "m:latest"}]}), md.Ollama),
+    "llamaswap": (llamaswap_backend, md.LlamaSwap),
+    "ollama": (ollama_backend, md.Ollama),
     "llamacpp": (
-        lambda: Backend("/models", {"data": [{"id": "m", "status": {"value": "loading"}}]}, {"data": [{"id": "m", "status": {"value": "loaded"}}]}),
+        llamacpp_backend,
         lambda url, **keywords: md.OpenAICompatible(url, preset="llamacpp", **keywords),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_a_stream_tells_that_the_model_loads(serve: Serve, name: str) -> None:
-    make, kind = BACKENDS[name]
-    provider = kind(serve(make()).url, timeout=md.Timeout(first_byte=0.5, load=20))
+async def test_a_stream_reports_a_loading_model(serve: Serve, name: str) -> None:
+    make_backend, connect = BACKENDS[name]
+    provider = connect(serve(make_backend()).url, timeout=md.Timeout(first_byte=0.5, load=20))
     async with provider, provider.model("m").stream("x") as stream:
         events = [event async for event in stream]
     loading = [event for event in events if isinstance(event, llm.Loading)]
-    assert loading, "the first byte took longer than its limit, and the load was told"
+    assert loading, "the first byte took longer than its limit, and loading was reported"
     assert events[: len(loading)] == loading
     assert all((event.elapsed or 0) > 0 for event in loading)
     assert stream.reply.text == "at last"
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_a_call_that_gives_up_says_that_it_was_the_load(serve: Serve, name: str) -> None:
-    make, kind = BACKENDS[name]
-    backend = make()
-    backend.looks = 1_000_000
-    async with kind(serve(backend).url, timeout=md.Timeout(first_byte=0.2, load=0.4)) as provider:
+async def test_a_call_that_times_out_while_loading_names_the_load_phase(
+    serve: Serve, name: str
+) -> None:
+    make_backend, connect = BACKENDS[name]
+    backend = make_backend()
+    backend.queries = 1_000_000
+    async with connect(
+        serve(backend).url, timeout=md.Timeout(first_byte=0.2, load=0.4)
+    ) as provider:
         for call in (provider.model("m").generate, _streamed(provider.model("m"))):
             with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
                 await call("x")
             assert caught.value.phase == "load"
 
 
-async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
+async def test_an_old_load_state_is_ignored() -> None:
     now = 0.0
-    told: list[llm.Loading] = []
+    events: list[llm.Loading] = []
 
-    async def look(deadline: Deadline) -> str:
+    async def query(deadline: Deadline) -> str:
         if now:
             raise md.ConnectionFailedError("no answer")
         return "loading"
 
-    watch = LoadWatch(look, lambda seen, model: seen, lambda: now)
+    watch = LoadWatch(query, lambda seen, model: seen, lambda: now)
     for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
         now = moment
         deadline = Deadline(md.Timeout())
         deadline.start_phase("first_byte")
-        await watch("m", deadline, told.append)
+        await watch("m", deadline, events.append)
         assert deadline.phase == phase
-    assert len(told) == 1
+    assert len(events) == 1
 
 
 def _streamed(model: llm.Model) -> Callable[[str], Any]:
@@ -123,16 +155,16 @@ def _streamed(model: llm.Model) -> Callable[[str], Any]:
     return call
 
 
-async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_stream_says_so(
+async def test_a_503_while_loading_is_retried_and_reported_by_the_stream(
     serve: Serve,
 ) -> None:
-    tries = 0
+    requests = 0
 
     def handler(peer: Peer) -> None:
-        nonlocal tries
+        nonlocal requests
         while peer.request() is not None:
-            tries += 1
-            if tries < 3:
+            requests += 1
+            if requests < 3:
                 peer.reply(
                     {
                         "error": {
@@ -155,9 +187,9 @@ async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_s
     assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
 
 
-async def test_a_model_of_the_hosted_service_is_not_taken_for_one_that_loads(serve: Serve) -> None:
+async def test_a_hosted_ollama_model_is_never_reported_as_loading(serve: Serve) -> None:
     backend = BACKENDS["ollama"][0]()
-    backend.looks = 1_000_000
+    backend.queries = 1_000_000
     async with md.Ollama(
         serve(backend).url, timeout=md.Timeout(first_byte=1.2, load=30)
     ) as provider:
@@ -175,23 +207,26 @@ def event(kind: str, data: Any) -> bytes:
 
 
 def feed(peer: Peer) -> None:
-    """llama-swap's feed: old logs first, then the models as they are, then each change; here it ends, as when llama-swap is stopped."""
+    """Serve llama-swap's feed: old logs, then the models, then each change.
+
+    The feed ends here, as when llama-swap is stopped.
+    """
     assert peer.request().path == "/api/events"  # type: ignore[union-attr]
     peer.begin(headers={"content-type": "text/event-stream"})
     peer.chunk(
         event("logData", {"source": "proxy", "data": "modelStatus\n\n"}) + b"data: nonsense\n\n"
     )
     for state in ("stopped", "starting", "ready"):
-        told = event(
+        message = event(
             "modelStatus",
             [{"id": "m", "state": state, "description": "small", "aliases": ["alias"]}],
         )
-        peer.chunk(told[:30])
-        peer.chunk(told[30:] + event("inflight", {"total": 1}))
+        peer.chunk(message[:30])
+        peer.chunk(message[30:] + event("inflight", {"total": 1}))
     peer.end()
 
 
-async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
+async def test_the_llamaswap_feed_yields_each_change_of_state(serve: Serve) -> None:
     states = []
     async with md.LlamaSwap(serve(feed).url) as provider, provider.changes() as changes:
         with pytest.raises(md.StreamBrokenError) as caught:
@@ -207,7 +242,7 @@ async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
     assert caught.value.provider == "llamaswap"
 
 
-def test_a_feed_can_be_read_blocking_and_left_early(serve: Serve) -> None:
+def test_a_feed_can_be_read_synchronously_and_left_early(serve: Serve) -> None:
     server = serve(feed)
     with md.LlamaSwap(server.url) as provider, provider.changes_sync() as changes:
         assert next(changes)[0].state == "stopped"

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import pytest
 
 import majordomo as md
 from majordomo import llm
-from majordomo.models.client import BackendClient, RetryBudget, RetryState, may_retry
-from majordomo.settings import Limits, Retries, Timeout
+from majordomo.models.retries import RetryBudget, RetryState, may_retry
+from majordomo.settings import Retries, Timeout
 from majordomo.transport_types import Deadline
 from tests.support.loopback import (
     DONE,
@@ -27,22 +26,19 @@ from tests.support.loopback import (
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 QUICK = md.Retries(initial_delay=0.01)
-NO_PORT: Any = None
 
 
-def tries(
+def retry_state(
     retries: Retries = QUICK, *, image: bool = False, timeout: Timeout | None = None
 ) -> RetryState:
-    user_id = BackendClient(
-        "p", NO_PORT, retries, Limits(), clock=lambda: 100.0, fraction=lambda: 1.0
-    )
+    deadline = Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0)
     return RetryState(
-        user_id, Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0), image_job=image
+        retries, RetryBudget(retries.budget), deadline, image_job=image, fraction=lambda: 1.0
     )
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
-async def test_a_passing_failure_is_tried_again(serve: Serve, status: int) -> None:
+async def test_a_transient_failure_is_retried(serve: Serve, status: int) -> None:
     server = serve(
         always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(chat("fine")))
     )
@@ -52,7 +48,7 @@ async def test_a_passing_failure_is_tried_again(serve: Serve, status: int) -> No
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 422, 451, 501])
-async def test_a_lasting_failure_is_not(serve: Serve, status: int) -> None:
+async def test_a_permanent_failure_is_not_retried(serve: Serve, status: int) -> None:
     server = serve(always(whole({"error": "x"}, status)))
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         with pytest.raises(md.MajordomoError):
@@ -71,7 +67,7 @@ async def test_a_lasting_failure_is_not(serve: Serve, status: int) -> None:
         whole({"error": {"code": "insufficient_quota", "message": "pay"}}, 429),
     ],
 )
-async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(
+async def test_invalid_replies_and_exhausted_quotas_are_not_retried(
     serve: Serve, answer: bytes
 ) -> None:
     server = serve(always(answer))
@@ -81,7 +77,7 @@ async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(
     assert len(server.seen) == 1
 
 
-async def test_attempts_count_all_tries(serve: Serve) -> None:
+async def test_attempts_include_the_first_request(serve: Serve) -> None:
     server = serve(always(whole({"error": "x"}, 500)))
     async with md.OpenAICompatible(
         server.url + "/v1", retries=md.Retries(attempts=2, initial_delay=0.01)
@@ -94,7 +90,7 @@ async def test_attempts_count_all_tries(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("status", "requests"), [(429, 3), (503, 3), (500, 1), (502, 1), (504, 1), (408, 1)]
 )
-async def test_an_image_job_is_sent_again_only_when_it_was_refused(
+async def test_an_image_job_is_retried_only_when_it_was_refused(
     serve: Serve, status: int, requests: int, image: Callable[[], md.ImagePart]
 ) -> None:
     server = serve(
@@ -112,7 +108,7 @@ async def test_an_image_job_is_sent_again_only_when_it_was_refused(
     assert len(server.seen) == requests
 
 
-async def test_an_image_job_whose_connection_broke_is_not_sent_again(serve: Serve) -> None:
+async def test_an_image_job_is_not_retried_after_a_broken_connection(serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.reset()))
     async with md.LlamaSwap(server.url, retries=QUICK) as provider:
         with pytest.raises(md.ConnectionFailedError) as caught:
@@ -121,7 +117,7 @@ async def test_an_image_job_whose_connection_broke_is_not_sent_again(serve: Serv
     assert len(server.seen) == 1
 
 
-async def test_a_kept_connection_that_closes_without_an_answer_costs_no_try(serve: Serve) -> None:
+async def test_a_stale_connection_does_not_count_as_an_attempt(serve: Serve) -> None:
     """llama.cpp's router closes 2 or 3 of 60 requests on a kept connection without a byte."""
 
     def handler(peer: Peer) -> None:
@@ -150,52 +146,51 @@ async def test_retry_after_is_honored_or_the_call_fails_at_once(serve: Serve) ->
         )
     )
     async with md.OpenAICompatible(server.url + "/v1") as provider:
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert (await provider.model("m").generate("hi")).text == "fine"
-        assert time.monotonic() - began >= 0.2
-        began = time.monotonic()
+        assert time.monotonic() - started_at >= 0.2
+        started_at = time.monotonic()
         with pytest.raises(md.RateLimitError) as caught:
             await provider.model("m").generate("hi")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - started_at < 1
     assert caught.value.retry_after == 121
 
 
-def test_the_wait_doubles_up_to_its_cap_and_is_jittered() -> None:
-    found = tries(Retries(attempts=9, initial_delay=0.5, max_delay=3))
-    assert [found.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    found = tries(Retries(attempts=3))
-    found.client.fraction = lambda: 0.0
-    assert found.next_delay(md.BackendError("x")) == 0.0
+def test_the_delay_doubles_up_to_its_maximum_with_jitter() -> None:
+    state = retry_state(Retries(attempts=9, initial_delay=0.5, max_delay=3))
+    assert [state.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    state = retry_state(Retries(attempts=3))
+    state.fraction = lambda: 0.0
+    assert state.next_delay(md.BackendError("x")) == 0.0
 
 
-def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
+def test_a_delay_longer_than_the_deadline_raises_at_once() -> None:
     with pytest.raises(md.RateLimitError):
-        tries(timeout=Timeout(total=5)).next_delay(
+        retry_state(timeout=Timeout(total=5)).next_delay(
             md.RateLimitError("x", retry_after=6, status=429)
         )
 
 
-def test_a_gateway_whose_backend_died_is_asked_once_more_only() -> None:
-    found = tries(Retries(attempts=5))
-    found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
+def test_a_crashed_upstream_is_retried_once() -> None:
+    state = retry_state(Retries(attempts=5))
+    state.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
     with pytest.raises(md.BackendError):
-        found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
+        state.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
 
 
-def test_the_budget_bounds_all_calls_together() -> None:
-    user_id = BackendClient(
-        "p", NO_PORT, Retries(attempts=100, budget=5), Limits(), fraction=lambda: 0.0
-    )
-    made = 0
+def test_the_budget_limits_the_retries_of_all_calls() -> None:
+    retries = Retries(attempts=100, budget=5)
+    budget = RetryBudget(retries.budget)
+    retries_used = 0
     for _ in range(40):
-        one = RetryState(user_id, Deadline(Timeout(total=100)))
+        state = RetryState(retries, budget, Deadline(Timeout(total=100)), fraction=lambda: 0.0)
         try:
             for _ in range(3):
-                one.next_delay(md.BackendError("x"))
-                made += 1
+                state.next_delay(md.BackendError("x"))
+                retries_used += 1
         except md.BackendError:
             pass
-    assert made == 5
+    assert retries_used == 5
 
 
 def test_successes_refill_the_budget_slowly() -> None:
@@ -206,7 +201,7 @@ def test_successes_refill_the_budget_slowly() -> None:
     assert (budget.spend(), budget.spend()) == (True, False)
 
 
-def test_only_connecting_may_be_repeated_after_a_time_limit() -> None:
+def test_of_all_timeouts_only_connect_is_retried() -> None:
     assert may_retry(md.DeadlineExceededError("x", phase="connect"))
     for phase in ("queue", "load", "first_byte", "idle", "total"):
         assert not may_retry(md.DeadlineExceededError("x", phase=phase))  # type: ignore[arg-type]
@@ -219,7 +214,7 @@ LOADING = whole(
 )
 
 
-async def test_a_server_that_loads_is_waited_for(
+async def test_a_loading_server_is_retried_without_counting_attempts(
     serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
     server = serve(always(*[LOADING] * 6, whole(chat("loaded"))))
@@ -254,7 +249,7 @@ async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
     assert events[0].message.startswith("Loading model")
 
 
-async def test_a_load_longer_than_its_limit_ends_in_that_phase(serve: Serve) -> None:
+async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
     async with md.OpenAICompatible(
         serve(always(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)
     ) as provider:

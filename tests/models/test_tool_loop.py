@@ -19,21 +19,24 @@ Script = list[Any]
 
 
 def scripted(script: Script) -> Handler:
-    """A server of chat completions that says one thing of the script per request: text, or calls as (name, arguments)."""
+    """Serve chat completions from a script, one entry per request.
+
+    An entry is a text, or a list of calls as (name, arguments).
+    """
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            said = script.pop(0) if script else "the end"
-            message: dict[str, Any] = {"content": said}
-            if not isinstance(said, str):
+            entry = script.pop(0) if script else "the end"
+            message: dict[str, Any] = {"content": entry}
+            if not isinstance(entry, str):
                 calls = [
                     {
-                        "index": place,
-                        "id": f"c{place}",
+                        "index": index,
+                        "id": f"c{index}",
                         "type": "function",
                         "function": {"name": name, "arguments": arguments},
                     }
-                    for place, (name, arguments) in enumerate(said)
+                    for index, (name, arguments) in enumerate(entry)
                 ]
                 message = {"role": "assistant", "content": None, "tool_calls": calls}
             if seen.json.get("stream"):
@@ -45,9 +48,9 @@ def scripted(script: Script) -> Handler:
                 )
                 peer.end()
             else:
-                whole = chat("")
-                whole["choices"][0]["message"] = message
-                peer.reply(whole)
+                reply = chat("")
+                reply["choices"][0]["message"] = message
+                peer.reply(reply)
 
     return handler
 
@@ -56,15 +59,15 @@ def scripted(script: Script) -> Handler:
 def ask(
     serve: Callable[[Handler], Loopback],
 ) -> Iterator[Callable[..., tuple[llm.Model, Loopback]]]:
-    made: list[md.OpenAICompatible] = []
+    providers: list[md.OpenAICompatible] = []
 
     def make(*script: Any) -> tuple[llm.Model, Loopback]:
         server = serve(scripted(list(script)))
-        made.append(md.OpenAICompatible(server.url + "/v1"))
-        return made[-1].model("m"), server
+        providers.append(md.OpenAICompatible(server.url + "/v1"))
+        return providers[-1].model("m"), server
 
     yield make
-    for provider in made:
+    for provider in providers:
         provider.close()
 
 
@@ -78,7 +81,7 @@ def add(a: int, b: int = 1) -> int:
 
 
 def results(server: Loopback) -> list[str]:
-    """The content of the tool turns in the last request."""
+    """Return the contents of the tool messages in the last request."""
     return [
         message["content"]
         for message in server.seen[-1].json["messages"]
@@ -86,7 +89,7 @@ def results(server: Loopback) -> list[str]:
     ]
 
 
-async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> None:
+async def test_the_loop_runs_called_tools_and_returns_all_messages(ask: Any) -> None:
     model, server = ask([("add", '{"a": 2, "b": 3}'), ("add", '{"a": 5}')], "5 and 6")
     history = [md.user("add them")]
     reply = await md.run_tools(model, history, tools=[add])
@@ -104,7 +107,7 @@ async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> No
     assert server.seen[0].json["tools"][0]["function"]["description"] == "Add two numbers."
 
 
-def test_blocking(ask: Any) -> None:
+def test_the_loop_works_synchronously(ask: Any) -> None:
     model, server = ask([("add", '{"a": 2}')], "three")
     assert md.run_tools_sync(model, "add", tools=[add]).text == "three"
     with md.stream_tools_sync(model, "again", tools=[add]) as stream:
@@ -114,21 +117,21 @@ def test_blocking(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
         (("add", "{}"), "a: Field required"),
-        (("add", '{"a": 1'), "no JSON object"),
-        (("subtract", "{}"), "there is no tool 'subtract'; there are: add"),
+        (("add", '{"a": 1'), "must be a JSON object"),
+        (("subtract", "{}"), "unknown tool 'subtract'; available tools: add"),
     ],
 )
-async def test_a_call_that_does_not_fit_goes_back_to_the_model(
-    ask: Any, call: tuple[str, str], told: str
+async def test_invalid_tool_calls_are_reported_to_the_model(
+    ask: Any, call: tuple[str, str], message: str
 ) -> None:
     model, server = ask([call], "sorry")
     reply = await md.run_tools(model, "add", tools=[add])
     assert reply.text == "sorry"
-    assert told in results(server)[0]
+    assert message in results(server)[0]
     result = reply.new_messages[1].parts[0]
     assert isinstance(result, md.ToolResultPart)
     assert result.is_error
@@ -143,10 +146,10 @@ async def test_a_call_that_does_not_fit_goes_back_to_the_model(
     ],
     ids=lambda b: b.name,
 )
-async def test_what_was_called_with_broken_arguments_does_not_end_the_conversation(
+async def test_a_history_with_invalid_tool_arguments_can_be_sent(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
-    """They stand in the history that goes back, in dialects that have them as an object too."""
+    """Also in dialects that encode the arguments as an object."""
     broken = md.ToolCallPart("c9", "add", '{"a": 1')
     server = serve(answering(backend))
     async with backend.connect(server.url, retries=md.Retries(attempts=1)) as provider:
@@ -160,7 +163,7 @@ async def test_what_was_called_with_broken_arguments_does_not_end_the_conversati
     assert '{\\"a\\": 1' in server.seen[-1].body.decode()
 
 
-async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:
+async def test_tool_exceptions_are_reported_to_the_model(ask: Any) -> None:
     def broken() -> str:
         raise RuntimeError("no paper")
 
@@ -172,7 +175,7 @@ async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:
     assert results(server) == ["error: RuntimeError: no paper", "error: not that"]
 
 
-async def test_turns_are_bounded_and_the_last_is_asked_for_words(ask: Any) -> None:
+async def test_turns_are_limited_and_the_last_one_disables_tools(ask: Any) -> None:
     model, server = ask(*[[("add", '{"a": 1}')]] * 20)
     reply = await md.run_tools(model, "go on", tools=[add], max_turns=3, tool_choice="required")
     assert [seen.json.get("tool_choice") for seen in server.seen] == ["required", None, "none"]
@@ -180,7 +183,7 @@ async def test_turns_are_bounded_and_the_last_is_asked_for_words(ask: Any) -> No
     assert reply.tool_calls
 
 
-async def test_time_is_bounded(ask: Any) -> None:
+async def test_the_loop_timeout_raises_deadline_exceeded_error(ask: Any) -> None:
     async def sleepy() -> None:
         await anyio.sleep(30)
 
@@ -190,15 +193,15 @@ async def test_time_is_bounded(ask: Any) -> None:
     assert (caught.value.phase, caught.value.model) == ("total", "m")
 
 
-async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
-    met = anyio.Event()
+async def test_calls_of_one_reply_run_concurrently(ask: Any) -> None:
+    both_started = anyio.Event()
 
     async def first() -> str:
-        await met.wait()
+        await both_started.wait()
         return "one"
 
     async def second() -> str:
-        met.set()
+        both_started.set()
         return "two"
 
     model, server = ask([("first", ""), ("second", "")], "ok")
@@ -207,7 +210,7 @@ async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
     assert results(server) == ["one", "two"]
 
 
-async def test_the_stream_tells_everything_once_and_ends_once(
+async def test_the_stream_yields_every_event_once_and_one_done(
     ask: Any, image: Callable[..., md.ImagePart]
 ) -> None:
     async def draw() -> list[Any]:
@@ -233,10 +236,10 @@ async def test_the_stream_tells_everything_once_and_ends_once(
 
 
 async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
-    began, stopped = anyio.Event(), anyio.Event()
+    started, stopped = anyio.Event(), anyio.Event()
 
     async def sleepy() -> None:
-        began.set()
+        started.set()
         try:
             await anyio.sleep(30)
         finally:
@@ -247,12 +250,12 @@ async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
         async for event in stream:
             if isinstance(event, llm.ToolCall):
                 break
-        await began.wait()
+        await started.wait()
     assert stopped.is_set()
     assert stream.reply.tool_calls
 
 
-async def test_an_error_of_the_model_leaves_as_it_is(
+async def test_a_model_error_leaves_the_stream_unchanged(
     ask: Any, serve: Callable[[Handler], Loopback]
 ) -> None:
     model = md.OpenAICompatible(
@@ -264,7 +267,7 @@ async def test_an_error_of_the_model_leaves_as_it_is(
                 pass
 
 
-async def test_a_tool_without_a_function_is_the_callers_to_run(ask: Any) -> None:
+async def test_a_tool_without_a_function_ends_the_loop(ask: Any) -> None:
     model, server = ask([("elsewhere", '{"x": 1}')])
     reply = await md.run_tools(model, "go", tools=[md.Tool("elsewhere"), add])
     assert [call.name for call in reply.tool_calls] == ["elsewhere"]
@@ -282,17 +285,19 @@ class Box(BaseModel):
     label: str = "none"
 
 
-async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
-    got: list[Any] = []
+async def test_arguments_are_converted_to_the_annotated_types(ask: Any) -> None:
+    received: list[Any] = []
 
     def paint(
         box: Box,
         color: Color,
-        about: md.ToolContext,
+        context: md.ToolContext,
         times: Annotated[int, Field(description="How often", ge=1)] = 1,
     ) -> Box:
         """Paint a box."""
-        got.append((box, color, times, about.value, about.call.name, len(about.messages)))
+        received.append(
+            (box, color, times, context.value, context.call.name, len(context.messages))
+        )
         return box
 
     model, server = ask(
@@ -302,7 +307,7 @@ async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
         ]
     )
     await md.run_tools(model, "paint", tools=[paint], context="user-7")
-    assert got == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
+    assert received == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
     assert json.loads(results(server)[0]) == {"width": 3, "label": "none"}
     assert "times: Input should be greater than or equal to 1" in results(server)[1]
     schema = server.seen[0].json["tools"][0]["function"]["parameters"]
@@ -312,7 +317,7 @@ async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
 
 
 @pytest.mark.parametrize("tools", [[], [add, add], [3]])
-async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) -> None:
+async def test_invalid_tools_are_refused_before_sending(ask: Any, tools: list[Any]) -> None:
     model, server = ask()
     with pytest.raises(md.InvalidRequestError) as caught:
         await md.run_tools(model, "go", tools=tools)
@@ -320,8 +325,8 @@ async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) 
     assert server.seen == []
 
 
-async def test_a_chat_model_draws() -> None:
-    """The whole way, offline: the chat calls the tool, the painter draws, the chat looks at what came."""
+async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
+    """The chat calls the tool, the image model generates, and the chat gets the image."""
     offline = md.Offline()
     tool = md.image_tool(
         offline.image_model("renderer"), md.with_image_size("64x64"), md.with_seed(3)
@@ -332,34 +337,56 @@ async def test_a_chat_model_draws() -> None:
     assert reply.text
 
 
-@pytest.mark.parametrize("how", [{"user_id": "ann"}, {}])
-async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[str, str]) -> None:
+@pytest.mark.parametrize("overrides", [{"user_id": "ann"}, {}])
+async def test_image_tool_uses_the_user_id_of_the_chat(overrides: dict[str, str]) -> None:
     ledger = md.Ledger()
     offline = md.Offline(observers=[ledger])
     tool = md.image_tool(offline.image_model("renderer"), md.with_image_size("64x64"))
-    options = [] if how else [md.with_user_id("ann")]
+    options = [] if overrides else [md.with_user_id("ann")]
     await md.run_tools(
-        offline.model("rules"), "draw_image of a lighthouse", *options, tools=[tool], **how
+        offline.model("rules"), "draw_image of a lighthouse", *options, tools=[tool], **overrides
     )  # type: ignore[arg-type]
     assert {user_id: account.images for user_id, account in ledger.by_user().items()} == {"ann": 1}
 
 
-async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> None:
-    model, server = ask('{"width": "wide"}', '{"width": 4}', '{"width": "wide"}', "no", "no")
+async def test_output_retries_show_the_model_its_mistake(ask: Any) -> None:
+    model, server = ask('{"width": "wide"}', '{"width": 4}')
     reply = await model.generate("box?", output=Box, output_retries=1)
     assert reply.output == Box(width=4)
-    said = [message["content"] for message in server.seen[1].json["messages"]]
-    assert said[1] == '{"width": "wide"}'
-    assert "width: Input should be a valid integer" in said[2]
-    for wish in (False, True):
-        before = len(server.seen)
-        with pytest.raises(md.BadResponseError) as caught:
-            await model.generate("box?", output=Box, output_retries=wish)
-        assert caught.value.code == "BAD_OUTPUT"
-        assert len(server.seen) - before == 1 + wish
+    sent = [message["content"] for message in server.seen[1].json["messages"]]
+    assert sent[1] == '{"width": "wide"}'
+    assert "width: Input should be a valid integer" in sent[2]
 
 
-async def test_a_stream_shows_the_object_as_it_grows(serve: Callable[[Handler], Loopback]) -> None:
+@pytest.mark.parametrize("output_retries", [0, 1, 2])
+async def test_output_retries_limit_the_number_of_requests(ask: Any, output_retries: int) -> None:
+    model, server = ask("no", "no", "no", '{"width": 4}')
+    with pytest.raises(md.BadResponseError) as caught:
+        await model.generate("box?", output=Box, output_retries=output_retries)
+    assert caught.value.code == "BAD_OUTPUT"
+    assert len(server.seen) == 1 + output_retries
+
+
+async def test_every_output_retry_sees_all_failed_answers(ask: Any) -> None:
+    model, server = ask('{"width": "wide"}', '{"width": "high"}', '{"width": 4}')
+    reply = await model.generate("box?", output=Box, output_retries=2)
+    assert reply.output == Box(width=4)
+    sent = [message["content"] for message in server.seen[2].json["messages"]]
+    assert sent[1::2] == ['{"width": "wide"}', '{"width": "high"}']
+
+
+@pytest.mark.parametrize("output_retries", [-1, 11, 1.5, True])
+async def test_output_retries_out_of_range_are_refused(ask: Any, output_retries: Any) -> None:
+    model, server = ask("no")
+    with pytest.raises(md.InvalidRequestError) as caught:
+        await model.generate("box?", output=Box, output_retries=output_retries)
+    assert caught.value.details["field"] == "output_retries"
+    assert server.seen == []
+
+
+async def test_a_stream_shows_the_partial_output_object(
+    serve: Callable[[Handler], Loopback],
+) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()

@@ -1,4 +1,4 @@
-"""Sums over calls, and what may be missing from them."""
+"""Ledgers: sums over calls, and what is counted as unknown."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ from tests.support.hypothesis_effort import tries
 from tests.support.loopback import Handler, Loopback, always, chat, whole
 
 Serve = Callable[[Handler], Loopback]
-MINE = {"p/*": Price(input_per_million=1, output_per_million=2)}
+OWN_PRICES = {"p/*": Price(input_per_million=1, output_per_million=2)}
 
 
-def finish(
-    ledger: Ledger, user_id: str, model: str, usage: Any, operation: Any = "chat", **how: Any
+def record_call(
+    ledger: Ledger,
+    user_id: str,
+    model: str,
+    usage: Any,
+    operation: Any = "chat",
+    **result_fields: Any,
 ) -> None:
     call = Call("1", operation, "p", model, user_id)
     ledger.on_start(call)
-    ledger.on_success(call, CallResult(model, 0.5, usage, "stop", **how))
+    ledger.on_success(call, CallResult(model, 0.5, usage, "stop", **result_fields))
 
 
 tokens = st.none() | st.integers(0, 10**6)
@@ -45,24 +50,30 @@ entries = st.lists(
 def test_every_table_adds_up_to_the_total(
     calls: list[tuple[str, str, int | None, int | None]],
 ) -> None:
-    ledger = Ledger(MINE, max_entries=2)
-    for user_id, model, read, written in calls:
-        finish(ledger, user_id, model, llm.Usage(read, written))
-    books = ledger.snapshot()
-    total = books.total
-    assert sum(books.by_user.values(), books.other_users) == total
-    assert sum(books.by_model.values(), books.other_models) == total
+    ledger = Ledger(OWN_PRICES, max_entries=2)
+    for user_id, model, input_tokens, output_tokens in calls:
+        record_call(ledger, user_id, model, llm.Usage(input_tokens, output_tokens))
+    snapshot = ledger.snapshot()
+    total = snapshot.total
+    assert sum(snapshot.by_user.values(), snapshot.other_users) == total
+    assert sum(snapshot.by_model.values(), snapshot.other_models) == total
     assert total.calls == len(calls)
-    assert total.input_tokens == sum(read or 0 for _, _, read, _ in calls)
+    assert total.input_tokens == sum(input_tokens or 0 for _, _, input_tokens, _ in calls)
     priced = [
-        (read, written) for _, _, read, written in calls if read is not None and written is not None
+        (input_tokens, output_tokens)
+        for _, _, input_tokens, output_tokens in calls
+        if input_tokens is not None and output_tokens is not None
     ]
     assert total.money == sum(
-        (Decimal(read + 2 * written) / 1_000_000 for read, written in priced), Decimal(0)
+        (
+            Decimal(input_tokens + 2 * output_tokens) / 1_000_000
+            for input_tokens, output_tokens in priced
+        ),
+        Decimal(0),
     )
     assert total.unpriced == total.uncounted == len(calls) - len(priced)
     assert total.at_least == (len(calls) > len(priced))
-    assert max(len(books.by_user), len(books.by_model)) <= 2
+    assert max(len(snapshot.by_user), len(snapshot.by_model)) <= 2
 
 
 accounts = st.builds(
@@ -78,18 +89,18 @@ accounts = st.builds(
 @settings(deadline=None, max_examples=tries(40))
 @given(accounts, accounts)
 def test_accounts_are_added_field_by_field(one: Account, other: Account) -> None:
-    both = one + other
-    assert both == other + one
+    total = one + other
+    assert total == other + one
     assert one + Account() == one
     for item in fields(Account):
-        assert getattr(both, item.name) == getattr(one, item.name) + getattr(other, item.name)
+        assert getattr(total, item.name) == getattr(one, item.name) + getattr(other, item.name)
 
 
-def test_a_ledger_tells_callers_models_and_providers_apart() -> None:
+def test_users_models_and_providers_have_sums_of_their_own() -> None:
     ledger = Ledger()
-    finish(ledger, "ann", "m", llm.Usage(3, 2))
-    finish(ledger, "bob", "m", llm.Usage(30, 20))
-    finish(ledger, "", "n/o", llm.Usage(300, 200))
+    record_call(ledger, "ann", "m", llm.Usage(3, 2))
+    record_call(ledger, "bob", "m", llm.Usage(30, 20))
+    record_call(ledger, "", "n/o", llm.Usage(300, 200))
     assert {user_id: account.input_tokens for user_id, account in ledger.by_user().items()} == {
         "ann": 3,
         "bob": 30,
@@ -104,23 +115,27 @@ def test_a_ledger_tells_callers_models_and_providers_apart() -> None:
     assert (ledger.total(), ledger.by_user(), ledger.by_model()) == (Account(), {}, {})
 
 
-def test_beyond_as_many_as_are_kept_others_are_counted_together() -> None:
+def test_entries_beyond_the_maximum_are_summed_together() -> None:
     ledger = Ledger(max_entries=2)
     for user_id in ("ann", "bob", "cid", "dan", "ann"):
-        finish(ledger, user_id, "m", llm.Usage(1, 1))
-    books = ledger.snapshot()
-    assert {caller: account.calls for caller, account in books.by_user.items()} == {
+        record_call(ledger, user_id, "m", llm.Usage(1, 1))
+    snapshot = ledger.snapshot()
+    assert {user_id: account.calls for user_id, account in snapshot.by_user.items()} == {
         "ann": 2,
         "bob": 1,
     }
-    assert (books.other_users.calls, books.total.calls, books.other_models) == (2, 5, Account())
+    assert (snapshot.other_users.calls, snapshot.total.calls, snapshot.other_models) == (
+        2,
+        5,
+        Account(),
+    )
 
 
-def test_modalities_images_and_times_are_kept_apart() -> None:
+def test_modalities_images_and_times_are_summed_separately() -> None:
     ledger = Ledger()
     usage = imagegen.Usage(50, 60, 4.5, 10, 40, 5, 6, 54)
-    finish(ledger, "", "m", usage, "image", sizes=((64, 48), (10, 10)))
-    finish(
+    record_call(ledger, "", "m", usage, "image", sizes=((64, 48), (10, 10)))
+    record_call(
         ledger, "", "m", llm.Usage(1, 2, load_seconds=1.0, prompt_seconds=0.25, output_seconds=0.5)
     )
     total = ledger.total()
@@ -147,14 +162,16 @@ def test_modalities_images_and_times_are_kept_apart() -> None:
         ("image", imagegen.Usage(3, 4), 0),
     ],
 )
-def test_what_was_not_counted_is_said(operation: str, usage: Any, uncounted: int) -> None:
+def test_calls_without_token_counts_are_uncounted(
+    operation: str, usage: Any, uncounted: int
+) -> None:
     ledger = Ledger()
-    finish(ledger, "", "m", usage, operation)
+    record_call(ledger, "", "m", usage, operation)
     assert ledger.total().uncounted == uncounted
 
 
 def test_failures_cancellations_and_retries_are_counted() -> None:
-    ledger = Ledger(MINE)
+    ledger = Ledger(OWN_PRICES)
     error = md.BackendError("x")
     call = Call("1", "chat", "p", "m", "ann")
     ledger.on_start(call)
@@ -170,43 +187,49 @@ def test_failures_cancellations_and_retries_are_counted() -> None:
         account.retries,
         account.unpriced,
     ) == (2, 1, 1, 1, 0)
-    assert account.at_least, "what failed may have cost something"
+    assert account.at_least, "a failed call may have cost something"
     assert account.money == 0
 
 
-def test_books_become_json() -> None:
-    ledger = Ledger(MINE)
-    finish(ledger, "ann", "m", llm.Usage(3, 2))
-    finish(ledger, "ä", "m", llm.Usage())
-    books = json.loads(ledger.snapshot().to_json())
-    assert books["currency"] == "USD"
-    assert books["by_user"]["ann"]["money"] == "0.000007"
-    assert books["by_user"]["ä"]["unpriced"] == 1
+def test_a_snapshot_converts_to_json() -> None:
+    ledger = Ledger(OWN_PRICES)
+    record_call(ledger, "ann", "m", llm.Usage(3, 2))
+    record_call(ledger, "ä", "m", llm.Usage())
+    data = json.loads(ledger.snapshot().to_json())
+    assert data["currency"] == "USD"
+    assert data["by_user"]["ann"]["money"] == "0.000007"
+    assert data["by_user"]["ä"]["unpriced"] == 1
     assert (
-        books["total"]["calls"]
-        == books["by_model"]["p/m"]["calls"]
-        == books["by_provider"]["p"]["calls"]
+        data["total"]["calls"]
+        == data["by_model"]["p/m"]["calls"]
+        == data["by_provider"]["p"]["calls"]
         == 2
     )
-    assert books["other_users"]["calls"] == 0
+    assert data["other_users"]["calls"] == 0
 
 
-def test_books_of_a_moment_do_not_change() -> None:
+def test_a_snapshot_does_not_change() -> None:
     ledger = Ledger()
-    finish(ledger, "ann", "m", llm.Usage(3, 2))
-    books = ledger.snapshot()
-    finish(ledger, "bob", "n", llm.Usage(3, 2))
-    assert (books.total.calls, list(books.by_user), list(books.by_model)) == (1, ["ann"], ["p/m"])
+    record_call(ledger, "ann", "m", llm.Usage(3, 2))
+    snapshot = ledger.snapshot()
+    record_call(ledger, "bob", "n", llm.Usage(3, 2))
+    assert (snapshot.total.calls, list(snapshot.by_user), list(snapshot.by_model)) == (
+        1,
+        ["ann"],
+        ["p/m"],
+    )
 
 
-def test_threads_lose_nothing() -> None:
+def test_concurrent_threads_lose_no_call() -> None:
     ledger = Ledger()
 
-    def work(user_id: str) -> None:
+    def record_calls(user_id: str) -> None:
         for _ in range(50):
-            finish(ledger, user_id, "m", llm.Usage(1, 1))
+            record_call(ledger, user_id, "m", llm.Usage(1, 1))
 
-    threads = [threading.Thread(target=work, args=(str(number % 2),)) for number in range(8)]
+    threads = [
+        threading.Thread(target=record_calls, args=(str(number % 2),)) for number in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -216,7 +239,7 @@ def test_threads_lose_nothing() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_ledger_keeps_the_books_of_real_calls(serve: Serve) -> None:
+async def test_real_calls_are_summed(serve: Serve) -> None:
     ledger = Ledger({"openaicompatible/m": Price(1, 2), "offline/*": Price(per_image="0.01")})
     server = serve(always(whole(chat("fine"))))
     async with md.OpenAICompatible(server.url + "/v1", observers=[ledger]) as provider:
@@ -249,13 +272,13 @@ async def test_a_ledger_keeps_the_books_of_real_calls(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("prices", [{"m": Price(1)}, {"p/m": 3}, [1], {1: Price(1)}])
-def test_prices_that_are_none_are_refused(prices: Any) -> None:
+def test_invalid_prices_are_rejected(prices: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         Ledger(prices)
     assert caught.value.details["field"] == "prices"
 
 
-@pytest.mark.parametrize("most", [0, True, 1.5, "x"])
-def test_how_many_are_kept_is_a_whole_number(most: Any) -> None:
+@pytest.mark.parametrize("max_entries", [0, True, 1.5, "x"])
+def test_max_entries_must_be_a_positive_integer(max_entries: Any) -> None:
     with pytest.raises(md.InvalidRequestError):
-        Ledger(max_entries=most)
+        Ledger(max_entries=max_entries)

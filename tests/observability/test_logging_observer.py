@@ -1,3 +1,5 @@
+"""LoggingObserver: one record per call."""
+
 from __future__ import annotations
 
 import logging
@@ -16,7 +18,7 @@ Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
 
 
-def told(record: logging.LogRecord) -> dict[str, Any]:
+def call_attributes(record: logging.LogRecord) -> dict[str, Any]:
     return {
         name.removeprefix("call_"): value
         for name, value in vars(record).items()
@@ -24,23 +26,23 @@ def told(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
-async def test_a_call_is_one_record(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_gives_one_record(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "majordomo.calls")
-    server = serve(always(whole({"error": "x"}, 500), whole(chat("secret words"))))
+    server = serve(always(whole({"error": "x"}, 500), whole(chat("secret text"))))
     async with md.OpenAICompatible(
         server.url + "/v1", observers=[LoggingObserver()], retries=md.Retries(initial_delay=0.001)
     ) as provider:
-        await provider.model("m").generate("secret words", user_id="user-42")
+        await provider.model("m").generate("secret text", user_id="user-42")
     [record] = [record for record in caplog.records if record.name == "majordomo.calls"]
     assert record.levelno == logging.INFO
-    seen = told(record)
+    attributes = call_attributes(record)
     assert (
         record.getMessage()
-        == f"chat openaicompatible/m finished in {seen['seconds']:.2f} s (3 in, 2 out)"
+        == f"chat openaicompatible/m finished in {attributes['seconds']:.2f} s (3 in, 2 out)"
     )
-    assert len(seen.pop("id")) == 32
-    assert seen.pop("seconds") >= 0
-    assert seen == {
+    assert len(attributes.pop("id")) == 32
+    assert attributes.pop("seconds") >= 0
+    assert attributes == {
         "operation": "chat",
         "provider": "openaicompatible",
         "model": "m",
@@ -65,7 +67,7 @@ async def test_images_are_counted(caplog: pytest.LogCaptureFixture) -> None:
         "1 image)",
         "2 images)",
     ]
-    assert [told(record)["images"] for record in caplog.records] == [1, 2]
+    assert [call_attributes(record)["images"] for record in caplog.records] == [1, 2]
 
 
 async def test_a_failure_is_a_warning_with_its_code(
@@ -81,27 +83,35 @@ async def test_a_failure_is_a_warning_with_its_code(
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
     assert record.getMessage().endswith("(NOT_FOUND: no such model (HTTP 404))")
-    assert (told(record)["error"], told(record)["status"], told(record)["outcome"]) == (
+    assert (
+        call_attributes(record)["error"],
+        call_attributes(record)["status"],
+        call_attributes(record)["outcome"],
+    ) == (
         "NOT_FOUND",
         404,
         "failed",
     )
 
 
-async def test_a_call_left_early_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_canceled_call_is_logged_as_canceled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
     async with md.Offline(observers=[LoggingObserver()]).model("rules").stream("hi"):
         pass
     await anyio.lowlevel.checkpoint()
     [record] = caplog.records
-    assert (record.levelno, told(record)["outcome"], told(record)["streamed"]) == (
+    assert (
+        record.levelno,
+        call_attributes(record)["outcome"],
+        call_attributes(record)["streamed"],
+    ) == (
         logging.INFO,
         "cancelled",
         True,
     )
 
 
-def test_levels_are_chosen(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_levels_are_configurable(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("program.calls")
     caplog.set_level(logging.DEBUG, "program.calls")
     observer = LoggingObserver(logger, finished=0, failed=logging.ERROR, cancelled=logging.DEBUG)

@@ -1,4 +1,4 @@
-"""The names of the conventions, as an exporter sees them."""
+"""Spans and metrics as an exporter receives them."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def telemetry() -> Iterator[Telemetry]:
     meters.shutdown()
 
 
-def where(server: Loopback) -> dict[str, Any]:
+def server_attributes(server: Loopback) -> dict[str, Any]:
     return {"server.address": "127.0.0.1", "server.port": server.port}
 
 
 @pytest.mark.anyio
 async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) -> None:
-    server = serve(always(whole(chat("secret words"))))
+    server = serve(always(whole(chat("secret text"))))
     settings = {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -77,13 +77,13 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
         "stop": ["\n"],
     }
     async with md.OpenAICompatible(server.url + "/v1", observers=[telemetry.observer]) as provider:
-        await provider.model("m").generate("more secret words", **settings)
+        await provider.model("m").generate("more secret text", **settings)
     span = telemetry.span
-    named = {
+    attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openaicompatible",
         "gen_ai.request.model": "m",
-        **where(server),
+        **server_attributes(server),
     }
     assert (span.name, span.kind, span.status.status_code) == (
         "chat m",
@@ -91,7 +91,7 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
         StatusCode.UNSET,
     )
     assert dict(span.attributes or {}) == {
-        **named,
+        **attributes,
         "gen_ai.output.type": "text",
         "gen_ai.request.temperature": 0.5,
         "gen_ai.request.top_p": 0.9,
@@ -104,20 +104,24 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 2,
     }
-    answered = {**named, "gen_ai.response.model": "m-2026"}
+    metric_attributes = {**attributes, "gen_ai.response.model": "m-2026"}
     points = {
         dict(point.attributes)["gen_ai.token.type"]: point
         for point in telemetry.points("gen_ai.client.token.usage")
     }
     assert {kind: point.sum for kind, point in points.items()} == {"input": 3, "output": 2}
-    assert dict(points["input"].attributes) == {**answered, "gen_ai.token.type": "input"}
+    assert dict(points["input"].attributes) == {**metric_attributes, "gen_ai.token.type": "input"}
     assert points["input"].explicit_bounds[:3] == (1, 4, 16)
-    [took] = telemetry.points("gen_ai.client.operation.duration")
-    assert (dict(took.attributes), took.count, took.explicit_bounds[0]) == (answered, 1, 0.01)
+    [duration] = telemetry.points("gen_ai.client.operation.duration")
+    assert (dict(duration.attributes), duration.count, duration.explicit_bounds[0]) == (
+        metric_attributes,
+        1,
+        0.01,
+    )
 
 
 @pytest.mark.anyio
-async def test_an_image_is_generated_content(telemetry: Telemetry) -> None:
+async def test_an_image_call_is_a_generate_content_span(telemetry: Telemetry) -> None:
     image_model = md.Offline(observers=[telemetry.observer]).image_model("renderer")
     await image_model.generate(
         "a fox", n=2, size="64x64", steps=1, sampler="euler_a", cfg_scale=4.5
@@ -137,13 +141,13 @@ async def test_an_image_is_generated_content(telemetry: Telemetry) -> None:
         "majordomo.image.count": 2,
         "gen_ai.response.model": "renderer",
     }
-    assert telemetry.points("gen_ai.client.token.usage") == [], "no tokens are told"
+    assert telemetry.points("gen_ai.client.token.usage") == [], "no tokens are reported"
 
 
 @pytest.mark.anyio
 async def test_embeddings_have_no_output_type(serve: Serve, telemetry: Telemetry) -> None:
     server = serve(always(whole({"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 7}})))
-    async with md.OpenAI("k", server.url, observers=[telemetry.observer]) as provider:
+    async with md.OpenAI("k", base_url=server.url, observers=[telemetry.observer]) as provider:
         await provider.embedding_model("e").embed("a")
     assert telemetry.span.name == "embeddings e"
     attributes = dict(telemetry.span.attributes or {})
@@ -164,7 +168,7 @@ async def test_providers_have_the_names_of_the_conventions(
             )
         )
     )
-    async with md.Gemini("k", server.url, observers=[telemetry.observer]) as provider:
+    async with md.Gemini("k", base_url=server.url, observers=[telemetry.observer]) as provider:
         await provider.model("gemini-3-pro").generate("hi", output={"type": "object"})
     attributes = dict(telemetry.span.attributes or {})
     assert attributes["gen_ai.provider.name"] == "gcp.gemini"
@@ -175,7 +179,7 @@ async def test_providers_have_the_names_of_the_conventions(
 async def test_an_error_has_its_code_and_retries_are_events(
     serve: Serve, telemetry: Telemetry
 ) -> None:
-    server = serve(always(whole({"error": "secret words"}, 500)))
+    server = serve(always(whole({"error": "secret text"}, 500)))
     async with md.OpenAICompatible(
         server.url, observers=[telemetry.observer], retries=QUICK
     ) as provider:
@@ -187,15 +191,15 @@ async def test_an_error_has_its_code_and_retries_are_events(
     attributes = dict(span.attributes or {})
     assert attributes["error.type"] == "BACKEND_FAILED"
     assert [event.name for event in span.events] == ["majordomo.retry"] * 2
-    about = dict(span.events[1].attributes or {})
-    assert (about["error.type"], about["majordomo.retry.number"]) == ("BACKEND_FAILED", 2)
-    [took] = telemetry.points("gen_ai.client.operation.duration")
-    assert dict(took.attributes)["error.type"] == "BACKEND_FAILED"
+    retry = dict(span.events[1].attributes or {})
+    assert (retry["error.type"], retry["majordomo.retry.number"]) == ("BACKEND_FAILED", 2)
+    [duration] = telemetry.points("gen_ai.client.operation.duration")
+    assert dict(duration.attributes)["error.type"] == "BACKEND_FAILED"
     assert "secret" not in span.to_json()
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_call_is_no_error(serve: Serve, telemetry: Telemetry) -> None:
+async def test_a_canceled_call_is_not_an_error(serve: Serve, telemetry: Telemetry) -> None:
     def silent(peer: Peer) -> None:
         peer.request()
         peer.wait_for_close()
@@ -210,22 +214,22 @@ async def test_a_cancelled_call_is_no_error(serve: Serve, telemetry: Telemetry) 
 
 
 @pytest.mark.anyio
-async def test_a_stream_tells_when_it_began(serve: Serve, telemetry: Telemetry) -> None:
-    stream_of = whole(
+async def test_the_first_token_of_a_stream_is_an_event(serve: Serve, telemetry: Telemetry) -> None:
+    response = whole(
         delta("Good ") + delta("evening", "stop") + DONE,
         headers={"content-type": "text/event-stream"},
     )
-    provider = md.OpenAICompatible(serve(always(stream_of)).url, observers=[telemetry.observer])
+    provider = md.OpenAICompatible(serve(always(response)).url, observers=[telemetry.observer])
     async with provider, provider.model("m").stream("hi") as stream:
         [event async for event in stream]
     assert [event.name for event in telemetry.span.events] == ["majordomo.first_token"]
 
 
 @pytest.mark.anyio
-async def test_a_span_is_the_child_of_the_callers(telemetry: Telemetry) -> None:
+async def test_a_span_is_a_child_of_the_current_span(telemetry: Telemetry) -> None:
     model = md.Offline(observers=[telemetry.observer]).model("rules")
     tracer = telemetry.tracers.get_tracer("program")
-    with tracer.start_as_current_span("whole job") as job:
+    with tracer.start_as_current_span("job") as job:
         await model.generate("hi")
         async with model.stream("hi") as stream:
             [event async for event in stream]
@@ -235,10 +239,10 @@ async def test_a_span_is_the_child_of_the_callers(telemetry: Telemetry) -> None:
     }
 
 
-def test_a_blocking_call_is_the_child_of_the_callers_too(telemetry: Telemetry) -> None:
+def test_a_blocking_call_is_a_child_of_the_current_span(telemetry: Telemetry) -> None:
     tracer = telemetry.tracers.get_tracer("program")
     with (
-        tracer.start_as_current_span("whole job") as job,
+        tracer.start_as_current_span("job") as job,
         md.Offline(observers=[telemetry.observer]) as provider,
     ):
         provider.model("rules").generate_sync("hi")
@@ -247,21 +251,21 @@ def test_a_blocking_call_is_the_child_of_the_callers_too(telemetry: Telemetry) -
     assert call.parent.span_id == job.get_span_context().span_id
 
 
-def test_nothing_is_kept_of_calls_that_have_ended(telemetry: Telemetry) -> None:
+def test_ended_calls_are_not_stored(telemetry: Telemetry) -> None:
     model = md.Offline(observers=[telemetry.observer]).model("rules")
     for _ in range(3):
         model.generate_sync([llm.user("hi")])
     assert telemetry.observer._spans == {}
 
 
-def test_nothing_but_the_observer_needs_the_extra() -> None:
+def test_only_this_observer_needs_the_extra() -> None:
     program = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "import majordomo as md\n"
         "from majordomo.observability.logging_observer import LoggingObserver\n"
-        "print(md.Offline(observers=[LoggingObserver()]).model('clerk').generate_sync('hi').finish_reason)"
+        "print(md.Offline(observers=[LoggingObserver()]).model('rules').generate_sync('hi').finish_reason)"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "stop"
+    assert process.stdout.strip() == "stop"

@@ -1,3 +1,5 @@
+"""Tests of the offline provider through the public API."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +20,7 @@ SMALL: dict[str, object] = {"size": "48x32", "steps": 3}
 Image = Callable[..., md.ImagePart]
 
 
-async def test_a_stream_tells_every_step_shows_previews_and_ends_with_the_result() -> None:
+async def test_stream_emits_steps_and_previews_and_ends_with_the_result() -> None:
     image_model = md.Offline().image_model("renderer")
     async with image_model.stream(
         "a boat", size="48x32", steps=5, seed=1, n=2, previews=2
@@ -33,7 +35,7 @@ async def test_a_stream_tells_every_step_shows_previews_and_ends_with_the_result
     assert [detail.seed for detail in stream.result.details] == [1, 2]
 
 
-async def test_image_i_of_a_batch_is_the_image_of_seed_plus_i() -> None:
+async def test_image_i_of_a_batch_has_seed_plus_i() -> None:
     image_model = md.Offline().image_model("renderer")
     batch = await image_model.generate("a boat", **SMALL, seed=5, n=2)  # type: ignore[arg-type]
     second = await image_model.generate("a boat", **SMALL, seed=6)  # type: ignore[arg-type]
@@ -41,14 +43,14 @@ async def test_image_i_of_a_batch_is_the_image_of_seed_plus_i() -> None:
     assert batch.images[0] != batch.images[1]
 
 
-async def test_it_says_that_no_neural_network_drew_this() -> None:
+async def test_result_states_that_no_neural_network_was_used() -> None:
     result = await md.Offline().image_model("renderer").generate("a boat", **SMALL)  # type: ignore[arg-type]
     assert result.raw["neural_network"] is False
     assert "no neural network" in result.details[0].settings["Software"]
     assert (result.provider, result.model, result.details[0].seed) == ("offline", "renderer", 0)
 
 
-async def test_what_it_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
+async def test_unsupported_field_is_a_warning_or_an_error_when_strict() -> None:
     result = await md.Offline().image_model("renderer").generate("a", extra={"x": 1}, **SMALL)  # type: ignore[arg-type]
     assert [warning.field for warning in result.warnings] == ["extra"]
     with pytest.raises(md.UnsupportedError) as caught:
@@ -66,7 +68,7 @@ async def test_what_it_cannot_do_is_a_warning_or_an_error_under_strict() -> None
         await md.Offline(strict=True).model("rules").generate("hi", temperature=0.5)
 
 
-async def test_the_same_checks_and_limits_apply() -> None:
+async def test_requests_are_validated_and_limited() -> None:
     offline = md.Offline(limits=md.Limits(max_image_pixels=1000))
     for fields in ({"size": "axb"}, {"size": "100x100"}, {"steps": 0}, {"n": 17}):
         with pytest.raises(md.InvalidRequestError) as caught:
@@ -87,14 +89,14 @@ async def test_the_same_checks_and_limits_apply() -> None:
         await offline.model("rules").generate("hi")
 
 
-async def test_cancelling_is_quick() -> None:
+async def test_cancellation_is_quick() -> None:
     image_model = md.Offline().image_model("renderer")
     with anyio.fail_after(2), anyio.move_on_after(0.05) as scope:
         await image_model.generate("a", size="1024x1024", steps=500)
     assert scope.cancelled_caught
 
 
-async def test_it_really_looks_at_images(image: Image) -> None:
+async def test_chat_describes_the_images_of_the_conversation(image: Image) -> None:
     chat = md.Offline().model("rules")
     red, black = image(30, 20, "red"), image(color="black")
     assert "30 x 20 pixels, PNG" in (await chat.generate([md.user("How big is it?", red)])).text
@@ -106,17 +108,17 @@ async def test_it_really_looks_at_images(image: Image) -> None:
     assert "30 x 20" in (await chat.generate(history)).text
 
 
-async def test_a_drawn_image_tells_its_prompt_and_seed() -> None:
+async def test_chat_reads_prompt_and_seed_of_a_generated_image() -> None:
     offline = md.Offline()
-    drawn = (await offline.image_model("renderer").generate("a red fox", **SMALL, seed=77)).image  # type: ignore[arg-type]
+    image = (await offline.image_model("renderer").generate("a red fox", **SMALL, seed=77)).image  # type: ignore[arg-type]
     reply = await offline.model("rules").generate(
-        [md.user("What prompt and seed was this drawn from?", drawn)]
+        [md.user("What prompt and seed was this drawn from?", image)]
     )
     assert "a red fox" in reply.text
     assert "77" in reply.text
 
 
-async def test_text_is_answered_honestly_and_streams() -> None:
+async def test_text_answer_streams_and_states_that_it_is_rule_based() -> None:
     chat = md.Offline().model("rules")
     async with chat.stream("hello") as stream:
         texts = [event.text async for event in stream if isinstance(event, llm.TextDelta)]
@@ -129,21 +131,21 @@ async def test_text_is_answered_honestly_and_streams() -> None:
     assert (await chat.generate("hello", stop=["said"])).text == "You "
 
 
-async def test_it_says_that_it_does_not_read_files() -> None:
-    asked = md.user("what is this?", llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf"))
-    (warning,) = (await md.Offline().model("rules").generate(asked)).warnings
+async def test_file_is_a_warning_or_an_error_when_strict() -> None:
+    message = md.user("what is this?", llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf"))
+    (warning,) = (await md.Offline().model("rules").generate(message)).warnings
     assert (warning.code, warning.field) == ("UNSUPPORTED_FIELD", "messages")
     with pytest.raises(md.UnsupportedError):
-        await md.Offline(strict=True).model("rules").generate(asked)
+        await md.Offline(strict=True).model("rules").generate(message)
 
 
-async def test_it_calls_the_tool_that_the_text_names(image: Image) -> None:
+async def test_chat_calls_the_tool_that_the_text_names(image: Image) -> None:
     def draw_image(prompt: str, steps: int = 4) -> str:
         """Draw."""
         return prompt
 
     def weather(city: str) -> str:
-        """Tell the weather."""
+        """Return the weather."""
         return city
 
     chat = md.Offline().model("rules")
@@ -155,12 +157,12 @@ async def test_it_calls_the_tool_that_the_text_names(image: Image) -> None:
     (call,) = stream.reply.tool_calls
     assert (call.name, call.arguments["prompt"]) == ("draw_image", "a cat in 7 steps")
     assert stream.reply.finish_reason == "tool_calls"
-    told = await chat.generate(
+    reply = await chat.generate(
         [md.user("draw"), stream.reply.message, md.tool_result(call, "done", image(color="red"))],
         tools=[weather, draw_image],
     )
-    assert told.text.startswith("draw_image answered: done")
-    assert "red" in told.text
+    assert reply.text.startswith("draw_image answered: done")
+    assert "red" in reply.text
     assert (await chat.generate("Paris", tools=[weather], tool_choice="required")).tool_calls[
         0
     ].arguments == {"city": "Paris"}
@@ -177,7 +179,7 @@ class Card(BaseModel):
     rating: int = 3
 
 
-async def test_it_fills_an_output_schema(image: Image) -> None:
+async def test_chat_fills_an_output_schema(image: Image) -> None:
     reply = (
         await md.Offline()
         .model("rules")
@@ -189,13 +191,13 @@ async def test_it_fills_an_output_schema(image: Image) -> None:
     assert json.loads(reply.text)["width"] == 30
 
 
-async def test_it_is_there(image: Image) -> None:
+async def test_health_is_ok_and_models_are_listed(image: Image) -> None:
     offline = md.Offline()
     assert (await offline.health()).ok
     assert {model.id for model in await offline.models()} == {"rules", "renderer"}
 
 
-def test_the_blocking_color_is_the_same() -> None:
+def test_sync_methods_give_the_same_results() -> None:
     with md.Offline() as offline:
         image_model = offline.image_model("renderer")
         with image_model.stream_sync("a boat", **SMALL) as stream:  # type: ignore[arg-type]
@@ -206,33 +208,34 @@ def test_the_blocking_color_is_the_same() -> None:
         assert offline.model("rules").generate_sync("hi").text
 
 
-async def test_images_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
+async def test_images_above_max_concurrency_are_queued() -> None:
     provider = md.Offline(max_concurrency=1)
-    told: list[object] = []
-    place = await provider.admission.acquire(Deadline(md.Timeout()))  # somebody draws
+    events: list[object] = []
+    # Occupy the only slot.
+    slot = await provider.admission.acquire(Deadline(md.Timeout()))
     async with anyio.create_task_group() as group:
 
-        async def follow() -> None:
+        async def collect_events() -> None:
             async with provider.image_model("renderer").stream(
                 "a", size="64x64", steps=2
             ) as stream:
-                told.extend([event async for event in stream])
+                events.extend([event async for event in stream])
 
-        group.start_soon(follow)
+        group.start_soon(collect_events)
         await anyio.wait_all_tasks_blocked()
-        place.release()
-    assert [type(event).__name__ for event in told] == ["Queued", "Step", "Step", "Done"]
-    assert told[0] == imagegen.Queued(1)
+        slot.release()
+    assert [type(event).__name__ for event in events] == ["Queued", "Step", "Step", "Done"]
+    assert events[0] == imagegen.Queued(1)
 
 
-async def test_a_shape_is_worked_out() -> None:
+async def test_size_follows_from_aspect_and_megapixels() -> None:
     result = await md.Offline().image_model("renderer").generate("a", aspect="2:1", megapixels=0.02)
     assert (result.image.width, result.image.height) == (192, 96)
     assert result.details[0].size_sent == (192, 96)
 
 
-async def test_a_stream_lets_others_run_between_its_words() -> None:
-    """Others get their turn, and a cancellation is noticed, though nothing is waited for but the caller's own loop."""
+async def test_stream_yields_to_other_tasks_between_words() -> None:
+    """Other tasks run between two words, although nothing waits for a network."""
     turns = 0
 
     async def count_turns() -> None:
@@ -242,7 +245,8 @@ async def test_a_stream_lets_others_run_between_its_words() -> None:
             await anyio.lowlevel.checkpoint()
 
     async with md.Offline().model("rules").stream("hi") as stream:
-        await anext(stream)  # the answer is thought out in a thread; from here on it is only told
+        # The first word waits for the answer from a worker thread; the others are ready.
+        await anext(stream)
         async with anyio.create_task_group() as group:
             group.start_soon(count_turns)
             words = [event async for event in stream if isinstance(event, llm.TextDelta)]
@@ -251,7 +255,7 @@ async def test_a_stream_lets_others_run_between_its_words() -> None:
     assert turns >= len(words)
 
 
-async def test_a_stream_that_nobody_waits_for_can_be_cancelled_between_words() -> None:
+async def test_stream_can_be_cancelled_between_words() -> None:
     async with md.Offline().model("rules").stream("hi") as stream:
         await anext(stream)
         with anyio.CancelScope() as scope:

@@ -1,4 +1,4 @@
-"""The embedded renderer: what each field of a request does to the image."""
+"""Tests of the offline renderer: what each field of a request does to the image."""
 
 import struct
 from functools import cache
@@ -13,10 +13,10 @@ from majordomo.media.image_containers import png_text
 from majordomo.media.image_part import ImagePart
 from majordomo.offline.renderer.brushes import BRUSHES, SAMPLERS, brush_for
 from majordomo.offline.renderer.canvas import Canvas
-from majordomo.offline.renderer.palette import dice
+from majordomo.offline.renderer.palette import rng_for
 from majordomo.offline.renderer.placement import Placement
 from majordomo.offline.renderer.renderer import MODEL, Renderer
-from majordomo.offline.renderer.scene import THINGS, read_scene
+from majordomo.offline.renderer.scene import SUBJECTS, read_scene
 from majordomo.offline.renderer.stage import Stage
 from majordomo.offline.renderer.subjects import DRAWABLES
 
@@ -36,7 +36,7 @@ def draw(
 
 
 def difference(one: ImagePart, other: ImagePart) -> float:
-    """Mean distance of two images per channel, 0 to 255."""
+    """Return the mean absolute difference of two images per channel, 0 to 255."""
     return (
         sum(
             ImageStat.Stat(
@@ -54,7 +54,7 @@ def plain(
 
 
 def checkered(size: tuple[int, int] = SIZE) -> ImagePart:
-    """An image in which every pixel can be told from its neighbors."""
+    """Return an image in which every pixel differs from its neighbors."""
     width, height = size
     return ImagePart.from_pil(
         Image.frombytes(
@@ -76,25 +76,25 @@ def left_half(size: tuple[int, int] = SIZE) -> ImagePart:
     return ImagePart.from_pil(mask)
 
 
-def test_it_draws_the_same_bytes_from_the_same_request() -> None:
+def test_equal_requests_give_equal_bytes() -> None:
     assert draw(sampler="euler_a", negative_prompt="boats") == draw(
         sampler="euler_a", negative_prompt="boats"
     )
 
 
-def test_it_draws_the_size_asked_for_as_png_when_no_format_is_named() -> None:
+def test_default_format_is_png_in_the_requested_size() -> None:
     image = draw(size=(120, 88))
     assert (image.mime, image.width, image.height) == ("image/png", 120, 88)
 
 
 @cache
-def as_asked() -> ImagePart:
+def unchanged_request() -> ImagePart:
     return draw()
 
 
 CHANGES: dict[str, dict[str, Any]] = {
     "another prompt": {"prompt": "a castle in the mountains at noon"},
-    "a word nobody knows": {"prompt": PROMPT + " zyzzyva"},
+    "an unknown word": {"prompt": PROMPT + " zyzzyva"},
     "a color": {"prompt": PROMPT + ", green"},
     "another seed": {"seed": 8},
     "fewer steps": {"steps": 1},
@@ -104,7 +104,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "high cfg_scale": {"cfg_scale": 14},
     "a negative prompt": {"negative_prompt": "blurry"},
     "a scheduler": {"scheduler": "karras"},
-    "an unknown scheduler": {"scheduler": "nobody knows this one"},
+    "an unknown scheduler": {"scheduler": "no such scheduler"},
     "low quality": {"quality": "low"},
     "high quality": {"quality": "high"},
     "a background color": {"background": "mint"},
@@ -117,29 +117,27 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_it_shows_every_field_in_the_image(change: dict[str, Any]) -> None:
-    assert difference(as_asked(), draw(**change)) > 0.8
+def test_every_field_changes_the_image(change: dict[str, Any]) -> None:
+    assert difference(unchanged_request(), draw(**change)) > 0.8
 
 
 @pytest.mark.parametrize(("strength", "other"), [(0.2, 0.5), (0.5, 0.8), (0.8, 1.0)])
-def test_it_changes_more_of_an_image_the_stronger_it_is_asked_to(
-    strength: float, other: float
-) -> None:
+def test_higher_strength_changes_more_of_the_input_image(strength: float, other: float) -> None:
     init = checkered()
     little, much = draw(images=(init,), strength=strength), draw(images=(init,), strength=other)
     assert difference(init, little) + 2 < difference(init, much)
 
 
-def test_it_leaves_an_image_alone_at_strength_0() -> None:
+def test_strength_0_returns_the_input_image() -> None:
     init = checkered()
     assert draw(images=(init,), strength=0.0).to_pil().tobytes() == init.to_pil().tobytes()
 
 
-def test_it_draws_anew_at_strength_1() -> None:
+def test_strength_1_ignores_the_input_image() -> None:
     assert draw(images=(checkered(),), strength=1.0).to_pil().tobytes() == draw().to_pil().tobytes()
 
 
-def test_it_takes_colors_from_further_images() -> None:
+def test_further_images_change_the_colors() -> None:
     def green_share(image: ImagePart) -> float:
         red, green, blue = ImageStat.Stat(image.to_pil()).mean
         return green - (red + blue) / 2
@@ -151,15 +149,15 @@ def test_it_takes_colors_from_further_images() -> None:
     )
 
 
-def test_it_repaints_only_where_the_mask_is_not_black() -> None:
+def test_black_mask_area_keeps_the_input_image() -> None:
     init = checkered()
-    kept, drawn = (48, 0, 96, 64), (0, 0, 48, 64)
+    black_area, white_area = (48, 0, 96, 64), (0, 0, 48, 64)
     image = draw(images=(init,), mask=left_half()).to_pil()
-    assert image.crop(kept).tobytes() == init.to_pil().crop(kept).tobytes()
-    assert image.crop(drawn).tobytes() == draw().to_pil().crop(drawn).tobytes()
+    assert image.crop(black_area).tobytes() == init.to_pil().crop(black_area).tobytes()
+    assert image.crop(white_area).tobytes() == draw().to_pil().crop(white_area).tobytes()
 
 
-def test_it_fits_mask_and_image_to_the_size() -> None:
+def test_mask_and_input_image_are_resized_to_the_output_size() -> None:
     init = plain((10, 200, 30), (300, 300))
     image = draw(images=(init,), mask=left_half((30, 10))).to_pil()
     assert image.size == SIZE
@@ -168,7 +166,7 @@ def test_it_fits_mask_and_image_to_the_size() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])
-def test_it_takes_masks_of_any_kind(mode: str) -> None:
+def test_mask_may_have_any_pixel_mode(mode: str) -> None:
     mask = ImagePart.from_pil(left_half().to_pil().convert(mode))
     init = checkered()
     image = draw(images=(init,), mask=mask).to_pil()
@@ -176,86 +174,87 @@ def test_it_takes_masks_of_any_kind(mode: str) -> None:
     assert difference(init, ImagePart.from_pil(image)) > 5
 
 
-def test_it_reads_masks_of_sixteen_bits() -> None:
+def test_sixteen_bit_mask_is_scaled() -> None:
     mask = Image.new("I;16", SIZE, 0)
     mask.paste(65535, (0, 0, 48, 64))
     init = checkered()
-    wide = draw(images=(init,), mask=ImagePart.from_pil(mask))
-    assert wide.to_pil().tobytes() == draw(images=(init,), mask=left_half()).to_pil().tobytes()
+    image = draw(images=(init,), mask=ImagePart.from_pil(mask))
+    assert image.to_pil().tobytes() == draw(images=(init,), mask=left_half()).to_pil().tobytes()
 
 
-def test_it_ignores_previews_when_it_draws() -> None:
-    watched = Renderer(Request(PROMPT, previews=5), seed=7, size=SIZE, steps=6)
-    shown = [watched.preview()]
-    while watched.step() < watched.total:
-        shown.append(watched.preview())
-    shown.append(watched.preview())
-    assert watched.finish() == draw()
-    assert len({image.sha256 for image in shown}) == len(shown)
+def test_previews_do_not_change_the_image() -> None:
+    renderer = Renderer(Request(PROMPT, previews=5), seed=7, size=SIZE, steps=6)
+    previews = [renderer.preview()]
+    while renderer.step() < renderer.total:
+        previews.append(renderer.preview())
+    previews.append(renderer.preview())
+    assert renderer.finish() == draw()
+    assert len({image.sha256 for image in previews}) == len(previews)
 
 
-def test_its_previews_come_closer_to_the_image() -> None:
-    sketch = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=8)
-    shown = [sketch.preview()] + [sketch.preview() for _ in range(8) if sketch.step()]
-    distances = [difference(image, sketch.finish()) for image in shown]
+def test_previews_converge_to_the_image() -> None:
+    renderer = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=8)
+    previews = [renderer.preview()] + [renderer.preview() for _ in range(8) if renderer.step()]
+    distances = [difference(image, renderer.finish()) for image in previews]
     assert distances[0] > distances[4] > distances[8]
     assert distances[8] == 0
 
 
-def test_its_previews_are_small() -> None:
-    sketch = Renderer(Request(PROMPT), seed=7, size=(1000, 500), steps=8)
-    sketch.step()
-    assert (sketch.preview().width, sketch.preview().height) == (256, 128)
+def test_previews_are_limited_to_256_pixels_per_side() -> None:
+    renderer = Renderer(Request(PROMPT), seed=7, size=(1000, 500), steps=8)
+    renderer.step()
+    assert (renderer.preview().width, renderer.preview().height) == (256, 128)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 20, 150])
-def test_it_counts_its_steps_and_stops(steps: int) -> None:
-    sketch = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=steps)
-    assert [sketch.step() for _ in range(steps)] == list(range(1, steps + 1))
-    assert sketch.step() == steps
-    assert sketch.finish() == draw(steps=steps)
+def test_step_returns_the_step_number_and_stops_at_the_last(steps: int) -> None:
+    renderer = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=steps)
+    assert [renderer.step() for _ in range(steps)] == list(range(1, steps + 1))
+    assert renderer.step() == steps
+    assert renderer.finish() == draw(steps=steps)
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
-def test_it_encodes_the_format_asked_for(name: str) -> None:
+def test_image_has_the_requested_format(name: str) -> None:
     image = draw(output_format=name)
     assert image.mime == f"image/{name}"
     assert difference(image, draw()) < 8
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp"])
-def test_it_spends_fewer_bytes_on_lower_quality(name: str) -> None:
+def test_lower_quality_gives_fewer_bytes(name: str) -> None:
     low, high = (draw(output_format=name, quality=quality) for quality in ("low", "high"))
     assert len(low.data) < len(high.data)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp"])
-def test_it_names_itself_in_formats_without_text_chunks(name: str) -> None:
+def test_jpeg_and_webp_name_the_software_in_exif(name: str) -> None:
     assert "no neural network" in draw(output_format=name).to_pil().getexif()[0x0131]
 
 
 @pytest.mark.parametrize("name", ["png", "webp"])
-def test_it_leaves_the_sky_out_of_a_transparent_image(name: str) -> None:
+def test_transparent_background_removes_the_sky(name: str) -> None:
     alpha = draw(background="transparent", output_format=name, seed=7).to_pil().getchannel("A")
     assert alpha.getpixel((2, 2)) == 0
     assert alpha.getpixel((2, 62)) == 255
 
 
-def test_it_fills_what_jpeg_cannot_leave_out() -> None:
+def test_jpeg_with_transparent_background_is_rgb() -> None:
     assert draw(background="transparent", output_format="jpeg").to_pil().mode == "RGB"
 
 
-def test_it_keeps_the_transparency_of_an_image_it_is_given() -> None:
+def test_transparency_of_the_input_image_is_kept() -> None:
     init = plain((200, 30, 30, 0), mode="RGBA")
     image = draw(images=(init,), mask=left_half()).to_pil()
     assert image.getpixel((90, 30)) == (200, 30, 30, 0)
     assert image.getchannel("A").getpixel((4, 4)) == 255
 
 
-def test_it_stores_what_it_was_asked_in_the_image() -> None:
+def test_png_stores_the_generation_parameters() -> None:
     texts = png_text(draw(negative_prompt="boats", sampler="euler_a", cfg_scale=4.5).data)
     assert texts["parameters"] == (
-        f"a lighthouse at dusk\nNegative prompt: boats\nSteps: 6, Sampler: euler_a, CFG scale: 4.5, Seed: 7, Size: 96x64, Model: {MODEL}"
+        "a lighthouse at dusk\nNegative prompt: boats\n"
+        f"Steps: 6, Sampler: euler_a, CFG scale: 4.5, Seed: 7, Size: 96x64, Model: {MODEL}"
     )
     assert texts["Software"] == "majordomo offline sketch (no neural network)"
 
@@ -282,11 +281,11 @@ SIZES = [
         "a planet in space",
     ],
 )
-def test_it_draws_at_any_size(prompt: str, size: tuple[int, int]) -> None:
-    sketch = Renderer(Request(prompt), seed=3, size=size, steps=3)
-    sketch.step()
-    assert sketch.preview().to_pil().size[0] <= 256
-    image = sketch.finish()
+def test_renderer_supports_any_size(prompt: str, size: tuple[int, int]) -> None:
+    renderer = Renderer(Request(prompt), seed=3, size=size, steps=3)
+    renderer.step()
+    assert renderer.preview().to_pil().size[0] <= 256
+    image = renderer.finish()
     assert image.to_pil().size == size
 
 
@@ -297,13 +296,13 @@ PROMPTS = {
     "control characters": "a\x00b\x1b[31m\r\n\ufeff",
     "a lone surrogate": "\ud800 lighthouse",
     "very long": "a lighthouse, " * 70_000,
-    "every thing there is": " ".join(THINGS),
+    "every subject": " ".join(SUBJECTS),
     "every size of hash": "#fff #ffffff #gggggg #",
 }
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
-def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
+def test_renderer_accepts_any_prompt(prompt: str) -> None:
     image = draw(
         prompt,
         negative_prompt=prompt[:50],
@@ -316,17 +315,17 @@ def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DRAWABLES))
-def test_it_paints_each_thing_it_knows(name: str) -> None:
+def test_every_drawable_changes_the_canvas(name: str) -> None:
     stage = Stage(
-        Canvas(96, 64, keep_solid=True),
+        Canvas(96, 64, keep_opaque_mask=True),
         read_scene("hills at noon", "", 7),
         ("root",),
         detail=1.0,
-        literal=1.0,
+        guidance=1.0,
     )
     stage.canvas.image.paste((230, 60, 190), (0, 0, 96, 64))
     before = stage.canvas.image.copy()
-    DRAWABLES[name].paint(Placement(stage, 48, 56, 40, dice("spot"), None))
+    DRAWABLES[name].draw(Placement(stage, 48, 56, 40, rng_for("placement"), None))
     changed = (
         ImageChops.difference(before, stage.canvas.image)
         .convert("L")
@@ -335,28 +334,26 @@ def test_it_paints_each_thing_it_knows(name: str) -> None:
     assert ImageStat.Stat(changed).sum[0] / 255 > 60
 
 
-@pytest.mark.parametrize("name", sorted(THINGS))
-def test_it_understands_each_word_and_its_plural(name: str) -> None:
-    assert read_scene(f"a {name}", "", 7).has(THINGS[name])
-    assert not read_scene(f"{name}s everywhere", name, 7).has(THINGS[name])
+@pytest.mark.parametrize("name", sorted(SUBJECTS))
+def test_every_subject_word_and_its_plural_are_recognized(name: str) -> None:
+    assert read_scene(f"a {name}", "", 7).has(SUBJECTS[name])
+    assert not read_scene(f"{name}s everywhere", name, 7).has(SUBJECTS[name])
 
 
-def test_it_leaves_out_what_the_negative_prompt_names() -> None:
-    asked, ruled_out = (
+def test_negative_prompt_excludes_a_subject() -> None:
+    with_boat, without_boat = (
         read_scene("a lighthouse and a boat at dusk", "", 7),
         read_scene("a lighthouse and a boat at dusk", "boats", 7),
     )
-    assert asked.has("boat")
-    assert not ruled_out.has("boat")
-    assert (ruled_out.has("lighthouse"), ruled_out.hour, ruled_out.place) == (
-        True,
-        asked.hour,
-        asked.place,
-    )
+    assert with_boat.has("boat")
+    assert not without_boat.has("boat")
+    assert without_boat.has("lighthouse")
+    assert without_boat.hour == with_boat.hour
+    assert without_boat.location == with_boat.location
 
 
-def test_it_shows_no_tower_when_lighthouses_are_ruled_out() -> None:
-    # above the horizon of a moonless night nothing is as bright as the lamp
+def test_excluded_lighthouse_is_not_drawn() -> None:
+    # Above the horizon of a moonless night nothing is as bright as the lamp.
     def white(image: ImagePart) -> int:
         sky = image.to_pil().crop((0, 20, 256, 130)).convert("L")
         return sum(sky.histogram()[235:])
@@ -370,7 +367,7 @@ def test_it_shows_no_tower_when_lighthouses_are_ruled_out() -> None:
     assert white(without) == 0
 
 
-def test_it_avoids_the_colors_the_negative_prompt_names() -> None:
+def test_negative_prompt_excludes_a_color() -> None:
     def red(image: ImagePart) -> float:
         mean = ImageStat.Stat(image.to_pil()).mean
         return mean[0] - (mean[1] + mean[2]) / 2
@@ -381,23 +378,23 @@ def test_it_avoids_the_colors_the_negative_prompt_names() -> None:
     )
 
 
-def test_it_paints_a_thing_in_the_color_said_before_it() -> None:
+def test_subject_gets_the_color_named_before_it() -> None:
     scene = read_scene("a blue boat and a lighthouse", "", 7)
-    assert [(thing.name, thing.color is not None) for thing in scene.things] == [
+    assert [(subject.name, subject.color is not None) for subject in scene.subjects] == [
         ("boat", True),
         ("lighthouse", False),
     ]
 
 
-def test_it_refuses_an_image_that_cannot_be_decoded() -> None:
-    whole = plain("red").data
-    broken = ImagePart(whole[: whole.index(b"IDAT") + 6])
+def test_truncated_input_image_raises_invalid_request_error() -> None:
+    data = plain("red").data
+    broken = ImagePart(data[: data.index(b"IDAT") + 6])
     with pytest.raises(InvalidRequestError) as caught:
         Renderer(Request(PROMPT, images=(broken,)), seed=1, size=SIZE, steps=1)
     assert caught.value.code == "NOT_AN_IMAGE"
 
 
-def test_it_refuses_a_bomb_before_decoding_it() -> None:
+def test_decompression_bomb_is_rejected_before_decoding() -> None:
     bomb = bytearray(plain("red").data)
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     with pytest.raises(InvalidRequestError) as caught:
@@ -406,29 +403,29 @@ def test_it_refuses_a_bomb_before_decoding_it() -> None:
 
 
 @pytest.mark.parametrize(("size", "steps"), [((0, 5), 1), ((5, 0), 1), ((5, 5), 0)])
-def test_it_refuses_an_image_of_nothing(size: tuple[int, int], steps: int) -> None:
+def test_zero_size_or_steps_raises_invalid_request_error(size: tuple[int, int], steps: int) -> None:
     with pytest.raises(InvalidRequestError):
         Renderer(Request(PROMPT), seed=1, size=size, steps=steps)
 
 
-def test_it_refuses_webp_beyond_what_webp_can_hold() -> None:
+def test_webp_above_its_maximum_size_raises_invalid_request_error() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         Renderer(Request(PROMPT, output_format="webp"), seed=1, size=(16_384, 8), steps=1)
     assert caught.value.field == "output_format"
 
 
-def test_it_draws_large_images_on_a_bounded_canvas() -> None:
-    sketch = Renderer(Request(PROMPT, quality="high"), seed=1, size=(8000, 5000), steps=1)
-    assert sketch.preview().to_pil().size == (256, 160)
-    assert sketch._stage.canvas.width * sketch._stage.canvas.height < 10_000_000
+def test_canvas_of_a_large_image_is_bounded() -> None:
+    renderer = Renderer(Request(PROMPT, quality="high"), seed=1, size=(8000, 5000), steps=1)
+    assert renderer.preview().to_pil().size == (256, 160)
+    assert renderer._stage.canvas.width * renderer._stage.canvas.height < 10_000_000
 
 
-def test_it_has_a_brush_for_every_sampler() -> None:
+def test_every_brush_has_a_sampler() -> None:
     assert {brush_for(name) for name in SAMPLERS} == set(BRUSHES)
     assert brush_for("Euler A") == brush_for("euler_a")
     assert brush_for("") == "soft"
 
 
-def test_it_can_paint_every_thing_a_prompt_can_name() -> None:
-    in_the_sky_anyway = {"sun", "moon", "star"}
-    assert set(THINGS.values()) - in_the_sky_anyway == set(DRAWABLES)
+def test_every_subject_has_a_drawable() -> None:
+    drawn_with_the_sky = {"sun", "moon", "star"}
+    assert set(SUBJECTS.values()) - drawn_with_the_sky == set(DRAWABLES)

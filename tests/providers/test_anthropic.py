@@ -1,4 +1,4 @@
-"""Anthropic's provider against the strict server: what it sends is legal there, in every turn of a conversation."""
+"""Anthropic's provider against the strict server: every request of a conversation is valid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Anthropic:
 
 @pytest.fixture
 def claude(server: Anthropic, serve: Callable[[Handler], Loopback]) -> md.Anthropic:
-    return md.Anthropic("k", serve(server).url + "/v1", retries=md.Retries(attempts=1))
+    return md.Anthropic("k", base_url=serve(server).url + "/v1", retries=md.Retries(attempts=1))
 
 
 class Mood(BaseModel):
@@ -58,7 +58,8 @@ async def test_thinking_tools_and_images_in_one_conversation(
         if isinstance(part, ThinkingPart)
     )
     history += [*reply.new_messages, md.user("and now?")]
-    async with model.stream(history) as stream:  # the tools are no longer offered
+    # The tools are no longer offered.
+    async with model.stream(history) as stream:
         async for _ in stream:
             pass
     assert "and now?" in stream.reply.text
@@ -66,7 +67,7 @@ async def test_thinking_tools_and_images_in_one_conversation(
 
 
 @both
-async def test_a_history_of_strangers_is_legal(
+async def test_a_history_from_other_providers_is_accepted(
     name: str, claude: md.Anthropic, image: Callable[..., md.ImagePart]
 ) -> None:
     calls = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
@@ -84,7 +85,7 @@ async def test_a_history_of_strangers_is_legal(
 
 
 @both
-async def test_structured_answers_and_counts(name: str, claude: md.Anthropic) -> None:
+async def test_structured_output_and_usage(name: str, claude: md.Anthropic) -> None:
     reply = await claude.model(name).generate("mood?", output=Mood)
     assert isinstance(reply.output, Mood)
     assert reply.usage.input_tokens
@@ -92,18 +93,18 @@ async def test_structured_answers_and_counts(name: str, claude: md.Anthropic) ->
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
-async def test_both_versions(
+async def test_both_api_versions_are_accepted(
     version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]
 ) -> None:
-    running = serve(server)
-    model = md.Anthropic("k", running.url + "/v1", version=version, cache="1h").model(
-        "claude-sonnet-4-5"
-    )
+    running_server = serve(server)
+    model = md.Anthropic(
+        "k", base_url=running_server.url + "/v1", version=version, cache="1h"
+    ).model("claude-sonnet-4-5")
     reply = await model.generate("hi", temperature=0.5)
     assert [warning.field for warning in reply.warnings] == (
         [] if version == OLD else ["temperature"]
     )
-    assert running.seen[0].headers["anthropic-version"] == version
+    assert running_server.seen[0].headers["anthropic-version"] == version
     assert server.seen[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
 
 
@@ -145,7 +146,7 @@ async def test_a_broken_stream_keeps_the_prefix(
     assert "one two three four five".startswith(seen)
 
 
-async def test_strange_streams_are_read(claude: md.Anthropic, server: Anthropic) -> None:
+async def test_unusual_streams_are_decoded(claude: md.Anthropic, server: Anthropic) -> None:
     server.pings = server.padding = server.strange = True
     async with claude.model(MODELS[0]).stream("hello there") as stream:
         async for _ in stream:
@@ -154,13 +155,13 @@ async def test_strange_streams_are_read(claude: md.Anthropic, server: Anthropic)
 
 
 @pytest.mark.parametrize("settings", [{"version": "2020-01-01"}, {"cache": "2d"}])
-def test_settings_that_cannot_be_are_refused(settings: Any) -> None:
+def test_invalid_settings_are_refused(settings: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         md.Anthropic("k", **settings)
     assert caught.value.details["field"] in settings
 
 
-def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_raises_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError):
         md.Anthropic()

@@ -1,4 +1,4 @@
-"""A1111, against a server that the independent client `webuiapi` found to be one (tests/servers)."""
+"""A1111, against a server that the independent client `webuiapi` accepts (tests/servers)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SMALL: dict[str, Any] = {"size": "64x64", "steps": 6}
 
 @pytest.fixture
 def engine() -> Iterator[Automatic1111]:
-    held = Automatic1111()
-    yield held
-    held.release()
+    server = Automatic1111()
+    yield server
+    server.release()
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def server(engine: Automatic1111, serve: Serve) -> Loopback:
 
 @pytest.fixture
 def provider(server: Loopback) -> Iterator[md.Automatic1111]:
-    with md.Automatic1111(server.url, retries=md.Retries(attempts=1)) as made:
-        yield made
+    with md.Automatic1111(server.url, retries=md.Retries(attempts=1)) as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def image_requests(server: Loopback) -> list[Any]:
     return [seen for seen in server.seen if seen.path.endswith("2img")]
 
 
-async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automatic1111) -> None:
+async def test_every_setting_reaches_the_server(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     result = await image_model.generate(
         "a red fox",
         size="96x64",
@@ -70,7 +72,7 @@ async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automa
         seed=0,
     )
     job = engine.jobs[0]
-    wanted = {
+    expected = {
         "prompt": "a red fox",
         "negative_prompt": "rain",
         "steps": 9,
@@ -79,7 +81,7 @@ async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automa
         "width": 96,
         "height": 64,
     }
-    assert wanted.items() <= job.items()
+    assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("DPM++ 2M", "Karras")
     assert dot(result.image) == engine.color(job)
     assert result.details[0].seed == 0
@@ -87,7 +89,7 @@ async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automa
     assert result.image.parameters["sampler"] == "DPM++ 2M"
 
 
-async def test_several_images_are_drawn_one_after_the_other(
+async def test_several_images_are_generated_in_sequence(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", n=3, seed=5, **SMALL)
@@ -98,14 +100,14 @@ async def test_several_images_are_drawn_one_after_the_other(
     ]
 
 
-async def test_a_random_seed_of_the_server_is_told(
+async def test_the_servers_random_seed_is_reported(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", **SMALL)
     assert result.details[0].seed == engine.jobs[0]["seed"]
 
 
-async def test_a_size_off_the_grid_is_rounded_and_said(
+async def test_a_size_off_the_grid_is_rounded_with_a_warning(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", size="100x61", steps=2)
@@ -115,11 +117,11 @@ async def test_a_size_off_the_grid_is_rounded_and_said(
     assert (detail.size_asked, detail.size_sent, detail.size_got) == ((100, 61), (96, 64), (96, 64))
 
 
-async def test_an_image_to_begin_with(
+async def test_image_to_image(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
-    given = image(64, 48, "white", kind="WEBP", mode="L")
-    await image_model.generate("a", images=[given], strength=0.4, seed=1, steps=4)
+    input_image = image(64, 48, "white", kind="WEBP", mode="L")
+    await image_model.generate("a", images=[input_image], strength=0.4, seed=1, steps=4)
     job = engine.jobs[0]
     assert (job["route"], job["denoising_strength"], job["width"], job["height"]) == (
         "img2img",
@@ -127,13 +129,13 @@ async def test_an_image_to_begin_with(
         64,
         48,
     )
-    assert job["init_images"] == [pixels(given.to_pil().convert("RGB"))]
+    assert job["init_images"] == [pixels(input_image.to_pil().convert("RGB"))]
     with pytest.raises(md.UnsupportedError) as caught:
-        await image_model.generate("a", images=[given, given])
+        await image_model.generate("a", images=[input_image, input_image])
     assert caught.value.field == "images"
 
 
-async def test_a_mask_keeps_what_is_black(
+async def test_black_areas_of_a_mask_are_kept(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
     mask = md.ImagePart(halves(0, 255, (64, 64)))
@@ -145,7 +147,7 @@ async def test_a_mask_keeps_what_is_black(
     assert (engine.jobs[0]["inpainting_fill"], engine.jobs[0]["inpaint_full_res"]) == (1, False)
 
 
-async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another(
+async def test_an_unknown_sampler_is_refused_before_sending(
     image_model: imagegen.Model, server: Loopback
 ) -> None:
     for name in ("euler_b", "tcd"):
@@ -154,13 +156,12 @@ async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another
         assert caught.value.field == "sampler"
         assert "Euler a" in caught.value.details["known"]
     assert image_requests(server) == []
-    await image_model.generate(
-        "a", sampler="DPM adaptive", **SMALL
-    )  # not in our table, but in its list
+    # Not in the built-in table, but in the server's list.
+    await image_model.generate("a", sampler="DPM adaptive", **SMALL)
     assert image_requests(server)[0].json["sampler_name"] == "DPM adaptive"
 
 
-async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) -> None:
+async def test_before_1_9_the_sampler_name_includes_the_scheduler(serve: Serve) -> None:
     engine = Automatic1111(old=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         assert await provider.schedulers() == []
@@ -172,7 +173,7 @@ async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) 
             await provider.image_model("current").generate("a", sampler="euler", scheduler="karras")
 
 
-async def test_steps_and_previews_are_told_while_it_draws(
+async def test_steps_and_previews_are_events(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 3
@@ -191,7 +192,7 @@ async def test_steps_and_previews_are_told_while_it_draws(
     )
 
 
-async def test_the_steps_of_several_images_count_through(
+async def test_the_steps_of_several_images_are_added_up(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 2
@@ -204,10 +205,15 @@ async def test_the_steps_of_several_images_count_through(
     assert seen[0] == imagegen.Step(2, 12)
 
 
-@pytest.mark.parametrize("told", ["id", "null", "absent"])
-async def test_somebody_elses_job_is_waiting_not_progress(serve: Serve, told: Any) -> None:
-    """Two programs at one server: what is told of the other's job is never told as ours, and never interrupted."""
-    engine = Automatic1111(current_task=told)
+@pytest.mark.parametrize("current_task", ["id", "null", "absent"])
+async def test_another_users_job_is_reported_as_queued_not_as_progress(
+    serve: Serve, current_task: Any
+) -> None:
+    """Two clients of one server.
+
+    The other's progress is not reported as ours, and its job is not interrupted.
+    """
+    engine = Automatic1111(current_task=current_task)
     engine.hold_at = 3
     url = serve(engine).url
     other, ours = md.Automatic1111(url), md.Automatic1111(url)
@@ -227,13 +233,13 @@ async def test_somebody_elses_job_is_waiting_not_progress(serve: Serve, told: An
 
 
 @pytest.mark.parametrize(
-    ("told", "exclusive", "interrupts"),
+    ("current_task", "exclusive", "interrupts"),
     [("id", False, 1), ("null", False, 0), ("absent", False, 0), ("null", True, 1)],
 )
 async def test_a_cancelled_call_interrupts_its_own_job_only(
-    serve: Serve, told: Any, exclusive: bool, interrupts: int
+    serve: Serve, current_task: Any, exclusive: bool, interrupts: int
 ) -> None:
-    engine = Automatic1111(current_task=told)
+    engine = Automatic1111(current_task=current_task)
     engine.hold_at = 3
     async with md.Automatic1111(serve(engine).url, exclusive=exclusive) as provider:
         async with anyio.create_task_group() as group:
@@ -255,7 +261,7 @@ async def test_leaving_a_stream_early_interrupts(
     assert engine.interrupts == 1
 
 
-async def test_an_image_that_somebody_interrupted_says_so(
+async def test_an_interrupted_image_has_a_warning(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 3
@@ -274,7 +280,7 @@ async def test_an_image_that_somebody_interrupted_says_so(
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
-async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> None:
+async def test_every_image_format_of_the_server_is_read(serve: Serve, kind: str) -> None:
     engine = Automatic1111(samples_format=kind, return_grid=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         result = await provider.image_model("current").generate("a", n=2, seed=3, **SMALL)
@@ -285,7 +291,7 @@ async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> 
     assert [detail.seed for detail in result.details] == [3, 4]
 
 
-async def test_errors_have_their_kinds(
+async def test_failures_are_typed(
     engine: Automatic1111, image_model: imagegen.Model, serve: Serve
 ) -> None:
     engine.failure = "oom"
@@ -304,12 +310,14 @@ async def test_errors_have_their_kinds(
             await provider.image_model("current").generate("a")
 
 
-async def test_user_and_password(serve: Serve) -> None:
+async def test_basic_auth_is_sent_and_redacted(serve: Serve) -> None:
     url = serve(Automatic1111(auth=("bob", "secret-word"))).url
-    async with md.Automatic1111(url, "bob:secret-word") as provider:
+    async with md.Automatic1111(url, api_key="bob:secret-word") as provider:
         await provider.image_model("current").generate("a", **SMALL)
         assert "secret-word" not in repr(vars(provider))
-    async with md.Automatic1111(url, "bob:wrong-word", retries=md.Retries(attempts=1)) as provider:
+    async with md.Automatic1111(
+        url, api_key="bob:wrong-word", retries=md.Retries(attempts=1)
+    ) as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model("current").generate("a", **SMALL)
         token = base64.b64encode(b"bob:wrong-word").decode()
@@ -317,7 +325,7 @@ async def test_user_and_password(serve: Serve) -> None:
         assert token not in json.dumps(caught.value.to_dict())
 
 
-async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(
+async def test_a_checkpoint_is_selected_and_a_different_one_is_a_warning(
     provider: md.Automatic1111, engine: Automatic1111
 ) -> None:
     titles = [info.id for info in await provider.models()]
@@ -326,11 +334,11 @@ async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(
     assert engine.jobs[0]["model"] == "sd_xl_base_1.0"
     assert result.warnings == ()
     assert result.model == titles[1]
-    result = await provider.image_model("nobody-knows-it").generate("a", **SMALL)
+    result = await provider.image_model("an-unknown-model").generate("a", **SMALL)
     assert [warning.code for warning in result.warnings] == ["MODEL_DIFFERS"]
 
 
-async def test_extra_reaches_its_body_and_others_do_not(
+async def test_extra_settings_are_sent_to_this_provider_only(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     extra = {
@@ -348,7 +356,7 @@ async def test_extra_reaches_its_body_and_others_do_not(
     ) == (0.5, 2, 64)
 
 
-async def test_what_the_server_has_can_be_asked(
+async def test_the_server_lists_its_samplers_loras_and_options(
     provider: md.Automatic1111, engine: Automatic1111, image: Image
 ) -> None:
     assert "Euler a" in await provider.samplers()
@@ -367,7 +375,7 @@ async def test_what_the_server_has_can_be_asked(
     assert engine.jobs == []
 
 
-def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
+def test_the_sync_api(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
     with provider.image_model("current").stream_sync("a", **SMALL) as stream:
         assert type(list(stream)[-1]).__name__ == "Done"
     assert provider.upscale_sync(image(8, 8), 2, "Nearest").width == 16
@@ -379,46 +387,87 @@ def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, im
     assert provider.options_sync()["jpeg_quality"] == 10
 
 
-# Byte by byte: our request, and the body it becomes
+# Requests and the bodies that they are encoded as
 BODIES: dict[str, tuple[SDAPICodec, str, imagegen.Request, str, dict[str, Any]]] = {
     "nothing set": (SDAPICodec(), "current", imagegen.Request("a"), "txt2img", {"prompt": "a"}),
     "a checkpoint": (
-        SDAPICodec(), "sdxl", imagegen.Request("a", n=2), "txt2img",
+        SDAPICodec(),
+        "sdxl",
+        imagegen.Request("a", n=2),
+        "txt2img",
         {"prompt": "a", "override_settings": {"sd_model_checkpoint": "sdxl"}, "n_iter": 2},
     ),
     "zeros are values": (
-        SDAPICodec(), "current", imagegen.Request("a", seed=0, cfg_scale=0), "txt2img", {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
+        SDAPICodec(),
+        "current",
+        imagegen.Request("a", seed=0, cfg_scale=0),
+        "txt2img",
+        {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
     ),
     "all": (
-        SDAPICodec(), "current",
-        imagegen.Request("a", size="64x48", steps=8, negative_prompt="b", sampler="euler_a", scheduler="karras", seed=7), "txt2img",
-        {"prompt": "a", "width": 64, "height": 48, "negative_prompt": "b", "steps": 8, "sampler_name": "Euler a", "scheduler": "Karras", "seed": 7},
+        SDAPICodec(),
+        "current",
+        imagegen.Request(
+            "a",
+            size="64x48",
+            steps=8,
+            negative_prompt="b",
+            sampler="euler_a",
+            scheduler="karras",
+            seed=7,
+        ),
+        "txt2img",
+        {
+            "prompt": "a",
+            "width": 64,
+            "height": 48,
+            "negative_prompt": "b",
+            "steps": 8,
+            "sampler_name": "Euler a",
+            "scheduler": "Karras",
+            "seed": 7,
+        },
     ),
     "sd-server": (
-        SDAPICodec(sdcpp=True), "x", imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1), "txt2img",
-        {"prompt": "a", "sampler_name": "dpm++2m", "scheduler": "discrete", "seed": 1, "batch_size": 2},
+        SDAPICodec(sdcpp=True),
+        "x",
+        imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1),
+        "txt2img",
+        {
+            "prompt": "a",
+            "sampler_name": "dpm++2m",
+            "scheduler": "discrete",
+            "seed": 1,
+            "batch_size": 2,
+        },
     ),
-    "llama-swap": (SDAPICodec(sdcpp=True, names_model=True), "sdxl", imagegen.Request("a", seed=1), "txt2img", {"prompt": "a", "model": "sdxl", "seed": 1}),
-}  # fmt: skip
+    "llama-swap": (
+        SDAPICodec(sdcpp=True, names_model=True),
+        "sdxl",
+        imagegen.Request("a", seed=1),
+        "txt2img",
+        {"prompt": "a", "model": "sdxl", "seed": 1},
+    ),
+}
 
 
 @pytest.mark.parametrize(
     ("codec", "model", "request_", "route", "body"), BODIES.values(), ids=BODIES.keys()
 )
-def test_a_request_is_these_bytes(
+def test_a_request_is_encoded_as_expected(
     codec: SDAPICodec, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]
 ) -> None:
-    wire = codec.encode_request(model, codec.adapt(model, request_)[0])
-    assert (wire.method, wire.path, wire.content_type) == (
+    http_request = codec.encode_request(model, codec.adapt(model, request_)[0])
+    assert (http_request.method, http_request.path, http_request.content_type) == (
         "POST",
         f"/sdapi/v1/{route}",
         "application/json",
     )
-    assert isinstance(wire.body, bytes)
-    assert json.loads(wire.body) == body
+    assert isinstance(http_request.body, bytes)
+    assert json.loads(http_request.body) == body
 
 
-def test_an_answer_of_an_older_build_without_info_is_read(image: Image) -> None:
+def test_a_reply_without_info_is_decoded(image: Image) -> None:
     codec = SDAPICodec(sdcpp=True)
     reply = codec.reply_decoder(Limits())
     reply.feed(
@@ -435,7 +484,7 @@ def test_an_answer_of_an_older_build_without_info_is_read(image: Image) -> None:
     assert result.raw["parameters"] == {"init_images": ["<elided>"]}
 
 
-async def test_an_image_of_another_shape_is_cropped_not_stretched(
+async def test_an_image_of_another_aspect_is_cropped_not_stretched(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
     await image_model.generate("a", images=[image(64, 48)], size="64x64", steps=2)

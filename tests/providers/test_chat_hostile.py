@@ -1,4 +1,4 @@
-"""What broken and hostile backends do to a chat call, whoever the backend is: every provider, with the library's default limits."""
+"""Broken and hostile backends: every chat provider, with the library's default limits."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from majordomo.llm import TextDelta
 from tests.support.chat_backends import BACKENDS, KEY, Backend
 from tests.support.chat_dialects import check
 from tests.support.loopback import Handler, Loopback, Peer, whole
+from tests.support.tracebacks import library_locals
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Serve = Callable[[Handler], Loopback]
@@ -32,7 +33,10 @@ each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.
 
 
 def answering(*answers: Answer) -> Handler:
-    """The first request of words gets the first answer, the next the next, all others the last; what is loaded is told to who asks."""
+    """Reply to POST requests with the answers in order, the last one repeatedly.
+
+    GET requests (for the load state) get an empty list.
+    """
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
@@ -56,15 +60,15 @@ def fine(backend: Backend) -> bytes:
     return whole(backend.dialect.whole)
 
 
-def begun(backend: Backend, peer: Peer, data: bytes = b"") -> None:
-    """A stream that begins."""
+def begin_stream(backend: Backend, peer: Peer, data: bytes = b"") -> None:
+    """Begin a streamed reply."""
     peer.begin(headers={"content-type": backend.kind})
     if data:
         peer.chunk(data)
 
 
 def _send_stream(backend: Backend, data: bytes, peer: Peer) -> None:
-    begun(backend, peer, data)
+    begin_stream(backend, peer, data)
     peer.end()
 
 
@@ -75,7 +79,7 @@ async def streamed(model: llm.Model) -> md.Reply:
     return stream.reply
 
 
-ASKS: dict[str, Callable[[llm.Model], Any]] = {
+CALLS: dict[str, Callable[[llm.Model], Any]] = {
     "whole": lambda model: model.generate("hi"),
     "streamed": streamed,
 }
@@ -112,10 +116,16 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
 BODIES: list[bytes] = [
     b'{"error": "some words"}',
     b'{"error": {"message": "some words", "type": "x", "param": null, "code": null}}',
-    b'[{"error": {"code": 7, "message": "some words", "status": "X", "details": [{"@type": "RetryInfo", "retryDelay": []}]}}]',
+    (
+        b'[{"error": {"code": 7, "message": "some words", "status": "X", '
+        b'"details": [{"@type": "RetryInfo", "retryDelay": []}]}}]'
+    ),
     b'{"type": "error", "error": {"type": "x", "message": "some words"}, "request_id": "r"}',
     b'{"detail": [{"loc": ["body", 0], "msg": "some words"}]}',
-    b'{"error": {"message": {"a": [1]}, "code": [], "type": 7, "details": "x", "metadata": 5}, "detail": {"detail": 5}}',
+    (
+        b'{"error": {"message": {"a": [1]}, "code": [], "type": 7, "details": "x", "metadata": 5}, '
+        b'"detail": {"detail": 5}}'
+    ),
     b"<html><title>some words</title>",
     b"",
     b'{"error": "cut o',
@@ -127,18 +137,18 @@ BODIES: list[bytes] = [
 
 
 @each
-async def test_a_status_is_an_error_of_its_family_whatever_its_body(
+async def test_a_status_maps_to_its_error_class_with_any_body(
     backend: Backend, serve: Serve
 ) -> None:
     cases = [(status, body) for status in (400, 401, 429, 500, 503) for body in BODIES]
-    known = len(cases)
+    complete_calls = len(cases)
     cases += [(status, body) for status in STATUSES for body in BODIES[:2]]
     server = serve(answering(*(whole(body, status) for status, body in cases), fine(backend)))
     async with backend.connect(server.url, retries=ONCE) as provider:
         model = provider.model(backend.model)
         for number, (status, body) in enumerate(cases):
             with pytest.raises(STATUSES[status]) as caught:
-                await (model.generate("hi") if number < known else streamed(model))
+                await (model.generate("hi") if number < complete_calls else streamed(model))
             error = caught.value
             assert (error.status, error.provider, error.model) == (
                 status,
@@ -165,13 +175,15 @@ ENDS: dict[str, Callable[[Peer], None]] = {
 
 @each
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_stream_that_breaks_off_keeps_the_exact_prefix(
+async def test_a_broken_stream_keeps_the_exact_prefix(
     backend: Backend, end: str, serve: Serve
 ) -> None:
     arrived = threading.Event()
 
     def breaks(peer: Peer) -> None:
-        begun(backend, peer, backend.dialect.says("Good ") + backend.dialect.says("evening")[:-9])
+        begin_stream(
+            backend, peer, backend.dialect.says("Good ") + backend.dialect.says("evening")[:-9]
+        )
         arrived.wait(5)
         ENDS[end](peer)
 
@@ -193,7 +205,7 @@ def bomb() -> bytes:
 
 
 @each
-async def test_a_compressed_bomb_is_refused(backend: Backend, serve: Serve) -> None:
+async def test_a_decompression_bomb_is_refused(backend: Backend, serve: Serve) -> None:
     server = serve(answering(whole(bomb(), headers={"content-encoding": "gzip"}), fine(backend)))
     async with backend.connect(server.url) as provider:
         model = provider.model(backend.model)
@@ -204,13 +216,13 @@ async def test_a_compressed_bomb_is_refused(backend: Backend, serve: Serve) -> N
 
 
 @each
-async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve) -> None:
-    much = b"x" * (2 << 20)
-    text = backend.dialect.says(much.decode())
+async def test_endless_replies_are_refused(backend: Backend, serve: Serve) -> None:
+    filler = b"x" * (2 << 20)
+    text = backend.dialect.says(filler.decode())
 
     def flood(first: bytes, data: bytes) -> Answer:
         def send(peer: Peer) -> None:
-            begun(backend, peer, first)
+            begin_stream(backend, peer, first)
             while not peer.closed_by_client.is_set():
                 try:
                     peer.socket.sendall(b"%x\r\n%s\r\n" % (len(data), data))
@@ -225,7 +237,7 @@ async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve)
         )
         peer.wait_for_close()
 
-    line = flood(b'{"a": "' if "ndjson" in backend.kind else b"data: ", much)
+    line = flood(b'{"a": "' if "ndjson" in backend.kind else b"data: ", filler)
     server = serve(answering(line, flood(b"", text), headers, fine(backend)))
     async with backend.connect(server.url, retries=ONCE) as provider:
         model = provider.model(backend.model)
@@ -240,8 +252,8 @@ async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve)
 # Time
 
 
-def dripping(peer: Peer, data: bytes) -> None:
-    """The same for ever, before any idle limit passes."""
+def drip(peer: Peer, data: bytes) -> None:
+    """Send the data repeatedly, each time before the idle limit passes."""
     while not peer.closed_by_client.wait(0.02):
         try:
             peer.socket.sendall(data)
@@ -249,40 +261,40 @@ def dripping(peer: Peer, data: bytes) -> None:
             return
 
 
-def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
-    """How it is asked, what comes, and the limit that ends it."""
-    life = b"\n" if "ndjson" in backend.kind else b": still here\n\n"
+def slow_servers(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
+    """Return cases by name: how the model is called, the reply, and the phase of the timeout."""
+    keep_alive = b"\n" if "ndjson" in backend.kind else b": still here\n\n"
     head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
 
     def chunked(data: bytes) -> bytes:
         return b"%x\r\n%s\r\n" % (len(data), data)
 
-    def drips(data: bytes) -> Answer:
-        return lambda peer: (begun(backend, peer), dripping(peer, data))
+    def drip_stream(data: bytes) -> Answer:
+        return lambda peer: (begin_stream(backend, peer), drip(peer, data))
 
     return {
         "not a byte": ("whole", lambda peer: peer.wait_for_close(), "first_byte"),
         "not a byte of a stream": ("streamed", lambda peer: peer.wait_for_close(), "first_byte"),
         "headers one by one": (
             "whole",
-            lambda peer: (peer.send(head), dripping(peer, b"x-a: b\r\n")),
+            lambda peer: (peer.send(head), drip(peer, b"x-a: b\r\n")),
             "first_byte",
         ),
         "a status letter by letter": (
             "streamed",
-            lambda peer: (peer.send(b"HTTP/1.1 200 "), dripping(peer, b"X")),
+            lambda peer: (peer.send(b"HTTP/1.1 200 "), drip(peer, b"X")),
             "first_byte",
         ),
         "a body byte by byte": (
             "whole",
-            lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), dripping(peer, b" ")),
+            lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), drip(peer, b" ")),
             "total",
         ),
         "an error byte by byte": (
             "whole",
             lambda peer: (
                 peer.send(b"HTTP/1.1 500 X\r\ncontent-length: 9999\r\n\r\n{"),
-                dripping(peer, b" "),
+                drip(peer, b" "),
             ),
             "",
         ),
@@ -294,18 +306,18 @@ def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
             ),
             "idle",
         ),
-        "signs of life": ("streamed", drips(chunked(life)), "total"),
-        "empty pieces": ("streamed", drips(chunked(backend.dialect.says(""))), "total"),
+        "signs of life": ("streamed", drip_stream(chunked(keep_alive)), "total"),
+        "empty pieces": ("streamed", drip_stream(chunked(backend.dialect.says(""))), "total"),
         "half an event": (
             "streamed",
-            lambda peer: (begun(backend, peer, b"data: {"), peer.wait_for_close()),
+            lambda peer: (begin_stream(backend, peer, b"data: {"), peer.wait_for_close()),
             "idle",
         ),
-        "a line letter by letter": ("streamed", drips(b"1\r\nx\r\n"), "total"),
+        "a line letter by letter": ("streamed", drip_stream(b"1\r\nx\r\n"), "total"),
         "a stream that stops": (
             "streamed",
             lambda peer: (
-                begun(backend, peer, backend.dialect.says("Good")),
+                begin_stream(backend, peer, backend.dialect.says("Good")),
                 peer.wait_for_close(),
             ),
             "idle",
@@ -314,28 +326,28 @@ def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
 
 
 @each
-async def test_it_ends_on_time_whatever_the_server_does(backend: Backend, serve: Serve) -> None:
-    """All at once, each against a server of its own."""
-    told: dict[str, BaseException | None] = {}
+async def test_timeouts_are_enforced_against_slow_servers(backend: Backend, serve: Serve) -> None:
+    """All cases at once, each with a server of its own."""
+    errors: dict[str, BaseException | None] = {}
 
     async def call(name: str, ask: str, answer: Answer) -> None:
         server = serve(answering(answer, fine(backend)))
         limits = md.Timeout(first_byte=0.25, idle=0.2, total=0.3)
         async with backend.connect(server.url, timeout=limits, retries=ONCE) as provider:
             try:
-                await ASKS[ask](provider.model(backend.model))
-                told[name] = None
+                await CALLS[ask](provider.model(backend.model))
+                errors[name] = None
             except md.MajordomoError as error:
-                told[name] = error
+                errors[name] = error
         await all_closed(server)
 
-    cases = slow(backend)
+    cases = slow_servers(backend)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             for name, (ask, answer, _) in cases.items():
                 group.start_soon(call, name, ask, answer)
     for name, (_, _, phase) in cases.items():
-        error = told[name]
+        error = errors[name]
         if phase:
             assert isinstance(error, md.DeadlineExceededError), name
             assert error.phase in (phase, "total"), name
@@ -344,17 +356,17 @@ async def test_it_ends_on_time_whatever_the_server_does(backend: Backend, serve:
             assert isinstance(error, (md.BackendError, md.DeadlineExceededError)), name
 
 
-# Trying again
+# Retries
 
-PATIENCE: dict[
-    str, tuple[bytes, int, float | None]
-] = {  # the refusal, how often it is asked, the wait that is told
+RETRY_AFTER: dict[str, tuple[bytes, int, float | None]] = {
+    # The refusal, the number of requests, and `retry_after` of the error.
     "milliseconds": (whole(b"", 429, {"retry-after-ms": "1.5", "retry-after": "500"}), 2, None),
     "seconds": (whole(b"", 503, {"retry-after": "0.01"}), 2, None),
     "a date that was": (whole(b"", 529, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), 2, None),
     "RetryInfo": (
         whole(
-            '{"error": {"code": 429, "details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}',
+            '{"error": {"code": 429, '
+            '"details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}',
             429,
         ),
         2,
@@ -392,13 +404,13 @@ PATIENCE: dict[
 
 
 @each
-async def test_the_wait_that_is_asked_for_is_honored_or_the_call_fails_at_once(
+async def test_retry_after_is_honored_or_the_call_fails_at_once(
     backend: Backend, serve: Serve
 ) -> None:
     async with anyio.create_task_group() as group:
 
-        async def call(name: str, refusal: bytes, times: int, told: float | None) -> None:
-            for ask in ASKS.values():
+        async def call(name: str, refusal: bytes, times: int, expected: float | None) -> None:
+            for ask in CALLS.values():
                 server = serve(answering(refusal, fine(backend)))
                 async with backend.connect(
                     server.url, retries=md.Retries(initial_delay=0.001)
@@ -408,17 +420,17 @@ async def test_the_wait_that_is_asked_for_is_honored_or_the_call_fails_at_once(
                     else:
                         with pytest.raises((md.RateLimitError, md.OverloadedError)) as caught:
                             await ask(provider.model(backend.model))
-                        assert caught.value.retry_after is not None and told is not None
-                        assert min(caught.value.retry_after, 1e9) == pytest.approx(told, rel=0.9), (
-                            name
-                        )
+                        assert caught.value.retry_after is not None and expected is not None
+                        assert min(caught.value.retry_after, 1e9) == pytest.approx(
+                            expected, rel=0.9
+                        ), name
                 assert posts(server) == times, name
 
-        for name, (refusal, times, told) in PATIENCE.items():
-            group.start_soon(call, name, refusal, times, told)
+        for name, (refusal, times, expected) in RETRY_AFTER.items():
+            group.start_soon(call, name, refusal, times, expected)
 
 
-# Cancelling
+# Canceling
 
 PHASES = [
     "before the head",
@@ -431,16 +443,16 @@ PHASES = [
 
 
 @each
-async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works(
+async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
     backend: Backend, serve: Serve
 ) -> None:
     for phase in PHASES:
-        for name, ask in ASKS.items():
+        for name, ask in CALLS.items():
             if name == "whole" and "event" in phase:
                 continue
             reached = threading.Event()
 
-            def stops(
+            def stall(
                 peer: Peer, phase: str = phase, name: str = name, reached: threading.Event = reached
             ) -> None:
                 if phase == "before the next try":
@@ -449,19 +461,21 @@ async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_ne
                     peer.send(b"HTTP/1.1 200 X\r\nx-a: ")
                 elif phase != "before the head" and name == "whole":
                     peer.send(
-                        b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+                        b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+                        b"content-length: 99\r\n\r\n{"
                     )
                 elif phase != "before the head":
-                    begun(
+                    begin_stream(
                         backend,
                         peer,
                         backend.dialect.says("Good") if phase == "after an event" else b"data: {",
                     )
                 reached.set()
-                if phase != "before the next try":  # then the connection is a good one
+                # Before the next try, the connection is kept.
+                if phase != "before the next try":
                     peer.wait_for_close()
 
-            server = serve(answering(stops, fine(backend)))
+            server = serve(answering(stall, fine(backend)))
             async with backend.connect(server.url) as provider:
                 model = provider.model(backend.model)
                 async with anyio.create_task_group() as group:
@@ -469,9 +483,8 @@ async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_ne
                     with anyio.fail_after(5):
                         while not reached.is_set():
                             await anyio.sleep(0.002)
-                    for _ in range(
-                        20
-                    ):  # the client may be on its way from the bytes to its wait: each place is one to be cancelled in
+                    # The client may still be on its way to its wait, and can be canceled anywhere.
+                    for _ in range(20):
                         await anyio.lowlevel.checkpoint()
                     group.cancel_scope.cancel()
                 with anyio.fail_after(5):
@@ -488,59 +501,48 @@ async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_ne
 # Secrets
 
 
-def _library_locals(error: BaseException) -> str:
-    """The locals of every frame of the library in a traceback, as a log with locals would show them."""
-    shown = []
-    trace = error.__traceback__
-    while trace is not None:
-        if (
-            "majordomo" in trace.tb_frame.f_code.co_filename
-            and "/tests/" not in trace.tb_frame.f_code.co_filename
-        ):
-            shown.append(repr(trace.tb_frame.f_locals))
-        trace = trace.tb_next
-    return "".join(shown)
-
-
 @each
-async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
+async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
     backend: Backend, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    packed, escaped = base64.b64encode(KEY.encode()).decode(), "sk-chat%2Fkey%2B1"
-    quoted = [f"{KEY} is no key", f"{packed} {escaped}"]
+    encoded, escaped = base64.b64encode(KEY.encode()).decode(), "sk-chat%2Fkey%2B1"
+    quoted = [f"{KEY} is no key", f"{encoded} {escaped}"]
     failing = backend.dialect.failing.decode()
     answers: list[Answer] = [
-        whole({"error": {"message": words, "code": words, "param": words}}, status)
-        for words in quoted
+        whole({"error": {"message": message, "code": message, "param": message}}, status)
+        for message in quoted
         for status in (200, 401, 500)
     ]
-    answers += [whole({"error": words}, status) for words in quoted for status in (200, 429)]
-    answers += [whole(words, 200) for words in quoted]
+    answers += [whole({"error": message}, status) for message in quoted for status in (200, 429)]
+    answers += [whole(message, 200) for message in quoted]
     begin = b"" if "ndjson" in backend.kind else b"data: "
-    for words in quoted:
+    for message in quoted:
         for data in (
-            failing.replace("too busy", words).encode(),
-            begin + words.encode() + b"\n\n",
-            words.encode() + b"\n",
+            failing.replace("too busy", message).encode(),
+            begin + message.encode() + b"\n\n",
+            message.encode() + b"\n",
         ):
             answers.append(functools.partial(_send_stream, backend, data))
-    server = serve(answering(*(answer for answer in answers for _ in ASKS)))
+    server = serve(answering(*(answer for answer in answers for _ in CALLS)))
     async with backend.connect(
         server.url, retries=ONCE, headers={"x-extra": "other-secret"}
     ) as provider:
         for number, _ in enumerate(answers):
-            for ask in ASKS.values():
+            for ask in CALLS.values():
                 with pytest.raises(md.MajordomoError) as caught:
                     await ask(provider.model(backend.model))
                 error = caught.value
-                shown = f"{error!r} {error} {error.to_dict()} {pickle.dumps(error)!r} {_library_locals(error)} {provider!r} {vars(provider)}"
-                for secret in (KEY, packed, escaped, "other-secret"):
-                    assert secret not in shown, (number, secret)
-    for secret in (KEY, packed, escaped, "other-secret"):
+                text = (
+                    f"{error!r} {error} {error.to_dict()} {pickle.dumps(error)!r} "
+                    f"{library_locals(error)} {provider!r} {vars(provider)}"
+                )
+                for secret in (KEY, encoded, escaped, "other-secret"):
+                    assert secret not in text, (number, secret)
+    for secret in (KEY, encoded, escaped, "other-secret"):
         assert secret not in caplog.text
     assert server.seen[0].headers["x-extra"] == "other-secret"
-    # The HTTP library logs the heads of answers at DEBUG, whatever stands in them
+    # The HTTP library logs the heads of replies at DEBUG.
     server = serve(
         answering(
             whole(b"", 400, {"x-request-id": KEY}), f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode()
@@ -550,27 +552,23 @@ async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
         for _ in range(2):
             with pytest.raises(md.MajordomoError) as caught:
                 await provider.model(backend.model).generate("hi")
-            assert (
-                KEY not in f"{json.dumps(caught.value.to_dict())} {_library_locals(caught.value)}"
-            )
+            assert KEY not in f"{json.dumps(caught.value.to_dict())} {library_locals(caught.value)}"
 
 
 @each
-async def test_an_answer_that_nobody_asked_for_is_never_taken(
-    backend: Backend, serve: Serve
-) -> None:
-    """Two answers in one piece: the second would be somebody else's words for the next call."""
-    strange = json.dumps(backend.dialect.whole).replace(
-        json.dumps("Grüße 🦊"), '"for somebody else"'
+async def test_an_unsolicited_reply_is_never_used(backend: Backend, serve: Serve) -> None:
+    """Two replies in one chunk: the second could be for another user's call."""
+    unsolicited = json.dumps(backend.dialect.whole).replace(
+        json.dumps("Grüße 🦊"), '"for another user"'
     )
-    assert "somebody else" in strange
+    assert "another user" in unsolicited
 
     def stream(peer: Peer) -> None:
-        begun(backend, peer, backend.dialect.stream)
-        peer.send(b"0\r\n\r\n" + whole(strange))
+        begin_stream(backend, peer, backend.dialect.stream)
+        peer.send(b"0\r\n\r\n" + whole(unsolicited))
 
-    server = serve(answering(fine(backend) + whole(strange), stream, stream, fine(backend)))
+    server = serve(answering(fine(backend) + whole(unsolicited), stream, stream, fine(backend)))
     async with backend.connect(server.url) as provider:
         model = provider.model(backend.model)
         for ask in ("whole", "streamed", "streamed", "whole", "whole"):
-            check(backend.dialect, await ASKS[ask](model))
+            check(backend.dialect, await CALLS[ask](model))

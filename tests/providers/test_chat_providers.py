@@ -1,4 +1,4 @@
-"""Every provider that chats over a wire: where it asks, what it sends beside the body, and how its answers come in."""
+"""Every HTTP chat provider: paths, headers, and how replies are decoded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.servers.gemini_chat import GeminiChat, Turn
 from tests.support.chat_backends import BACKENDS, KEY, Backend, answering
 from tests.support.chat_dialects import check, join_deltas
 from tests.support.loopback import Handler, Loopback, Peer
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 ONCE = md.Retries(attempts=1)
 DRAWING = {"automatic1111", "comfyui", "stablediffusion"}
 
 
-def test_every_provider_that_chats_is_here() -> None:
+def test_every_chat_provider_is_tested() -> None:
     assert {
         backend.name.partition(" ")[0] for backend in BACKENDS
     } == provider_names() - DRAWING - {"offline"}
 
 
 @each
-async def test_a_whole_answer(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_a_complete_reply(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
     server = serve(answering(backend))
     reply = await backend.connect(server.url).model(backend.model).generate("hi")
     check(backend.dialect, reply)
@@ -41,7 +41,7 @@ async def test_a_whole_answer(backend: Backend, serve: Callable[[Handler], Loopb
 
 
 @each
-async def test_a_stream(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_a_streamed_reply(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
     server = serve(answering(backend))
     async with backend.connect(server.url).model(backend.model).stream("hi") as stream:
         events = [event async for event in stream]
@@ -54,7 +54,7 @@ async def test_a_stream(backend: Backend, serve: Callable[[Handler], Loopback]) 
 
 
 @each
-def test_blocking(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+def test_the_sync_api(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
     with backend.connect(serve(answering(backend)).url) as provider:
         model = provider.model(backend.model)
         check(backend.dialect, model.generate_sync("hi"))
@@ -64,7 +64,7 @@ def test_blocking(backend: Backend, serve: Callable[[Handler], Loopback]) -> Non
 
 
 @each
-async def test_a_stream_that_is_cut_keeps_what_had_come(
+async def test_a_truncated_stream_keeps_the_partial_reply(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
     at = backend.dialect.stream.index(b"draw")
@@ -78,14 +78,14 @@ async def test_a_stream_that_is_cut_keeps_what_had_come(
 
 
 @each
-async def test_an_error_before_the_answer_is_typed_and_hides_the_key(
+async def test_an_error_status_is_typed_and_hides_the_key(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
-    words = f"too many requests for {KEY}"
+    message = f"too many requests for {KEY}"
     body = (
-        {"error": words}
+        {"error": message}
         if backend.name == "ollama"
-        else {"error": {"message": words, "type": "rate_limit_error"}}
+        else {"error": {"message": message, "type": "rate_limit_error"}}
     )
 
     def handler(peer: Peer) -> None:
@@ -127,16 +127,16 @@ async def test_leaving_a_stream_closes_its_connection(
 
 
 @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3-pro-preview"])
-async def test_gemini_a_tool_that_draws(
+async def test_gemini_accepts_images_from_tools(
     model: str, serve: Callable[[Handler], Loopback], image: Callable[..., md.ImagePart]
 ) -> None:
-    """Against the strict server: signatures, results and their images are where this model wants them."""
+    """Against the strict server: signatures, results and images are where this model needs them."""
 
     def weather(city: str) -> list[Any]:
         return [f"sun in {city}", image()]
 
     server = GeminiChat()
-    chat = md.Gemini("k", serve(server).url + "/v1beta").model(model)
+    chat = md.Gemini("k", base_url=serve(server).url + "/v1beta").model(model)
     reply = await md.run_tools(chat, 'weather {"city": "Ulm"}', tools=[weather])
     assert "sun in Ulm" in reply.text
     assert reply.images == (image(),)
@@ -151,11 +151,11 @@ async def test_gemini_a_tool_that_draws(
     assert "64x48" in stream.reply.text
 
 
-async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(
+async def test_gemini_refusals_are_replies_and_blocked_prompts_are_errors(
     serve: Callable[[Handler], Loopback],
 ) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").model("gemini-2.5-flash")
     server.script = [
         Turn([], finish="SAFETY"),
         Turn([], blocked="PROHIBITED_CONTENT"),
@@ -173,11 +173,11 @@ async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(
 
 
 @pytest.mark.parametrize("broken", ["error", "bare", "array", "cut", "drop"])
-async def test_gemini_broken_streams_keep_the_prefix(
+async def test_gemini_broken_streams_keep_the_partial_reply(
     broken: str, serve: Callable[[Handler], Loopback]
 ) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").model("gemini-2.5-flash")
     server.script = [Turn([{"text": "Hello."}], broken=broken)]
     with pytest.raises(md.StreamBrokenError) as caught:
         async with model.stream("hi") as stream:
@@ -187,7 +187,7 @@ async def test_gemini_broken_streams_keep_the_prefix(
     assert "Hello.".startswith(caught.value.partial.text)
 
 
-async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(
+async def test_gemini_thinking_and_output_work_with_each_model_generation(
     serve: Callable[[Handler], Loopback],
 ) -> None:
     from pydantic import BaseModel
@@ -196,7 +196,7 @@ async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(
         word: str
         score: int
 
-    provider = md.Gemini("k", serve(GeminiChat()).url + "/v1beta")
+    provider = md.Gemini("k", base_url=serve(GeminiChat()).url + "/v1beta")
     for model in ("gemini-2.5-flash", "gemini-3-flash-preview"):
         reply = await provider.model(model).generate(
             "mood?", output=Mood, reasoning="low", temperature=0.1, max_tokens=400
@@ -213,7 +213,7 @@ async def test_every_call_is_observed_once(
     server = serve(answering(backend))
     name = backend.name.partition(" ")[0]
     for streamed in (False, True):
-        witness = Witness()
+        witness = RecordingObserver()
         async with backend.connect(server.url, observers=[witness]) as provider:
             model = provider.model(backend.model)
             if streamed:
@@ -233,10 +233,10 @@ async def test_every_call_is_observed_once(
             server.url,
             {"temperature": 0.5, "messages": 1},
         )
-        assert witness.names == (
-            ["started", "told", "finished"] if streamed else ["started", "finished"]
+        assert witness.event_names == (
+            ["on_start", "on_event", "on_success"] if streamed else ["on_start", "on_success"]
         )
-        outcome = witness.end
+        outcome = witness.outcome
         assert (outcome.usage, outcome.finish_reason, outcome.content) == (
             backend.dialect.usage,
             "tool_calls",
@@ -246,15 +246,15 @@ async def test_every_call_is_observed_once(
 
 
 @each
-def test_a_blocking_call_is_observed_once(
+def test_a_sync_call_is_observed_once(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
     server = serve(answering(backend))
-    witness = Witness()
+    witness = RecordingObserver()
     with backend.connect(server.url, observers=[witness]) as provider:
         provider.model(backend.model).generate_sync("hi")
-        assert witness.names == ["started", "finished"]
+        assert witness.event_names == ["on_start", "on_success"]
         with provider.model(backend.model).stream_sync("hi") as stream:
             list(stream)
-    assert witness.names[2:] == ["started", "told", "finished"]
+    assert witness.event_names[2:] == ["on_start", "on_event", "on_success"]
     assert len({call.id for call in witness.calls}) == 2

@@ -1,4 +1,7 @@
-"""ComfyUI through the loopback server: graphs that really run, on both event loops and blocking, with and without its websocket."""
+"""ComfyUI through the loopback server, which really runs graphs.
+
+On both event loops and with the sync API, with and without the websocket.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +30,35 @@ from tests.support.loopback import Handler, Loopback, Peer
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-OTHERS = template().graph | {
+CUSTOM_WORKFLOW = template().graph | {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "model.safetensors"}}
 }
 FOX: dict[str, Any] = {"positive": "a fox", "seed": 7, "width": 64, "height": 64, "steps": 3}
 
 
-def others(**inputs: Any) -> dict[str, Any]:
-    """A graph of somebody else's."""
-    made = copy.deepcopy(OTHERS)
-    made["3"]["inputs"] |= {"steps": 3, **inputs}
-    return made
+def custom_workflow(**inputs: Any) -> dict[str, Any]:
+    """Return a custom workflow with these inputs of its sampler."""
+    workflow = copy.deepcopy(CUSTOM_WORKFLOW)
+    workflow["3"]["inputs"] |= {"steps": 3, **inputs}
+    return workflow
 
 
 def dot(image: md.ImagePart, x: int = 0, y: int = 0) -> Any:
     return image.to_pil().convert("RGB").getpixel((x, y))
 
 
-async def until(done: Callable[..., bool], *args: Any) -> None:
+async def wait_until(done: Callable[..., bool], *args: Any) -> None:
     assert await to_thread.run_sync(done, *args)
 
 
 @asynccontextmanager
-async def drawing(
+async def running_call(
     model: imagegen.Model, **fields: Any
 ) -> AsyncIterator[tuple[list[Any], anyio.CancelScope]]:
-    """A call under way: its outcome, once the block is left, and what cancels it."""
+    """Run a call in the background.
+
+    Yields its outcome, which is filled after the block, and its cancel scope.
+    """
     outcome: list[Any] = []
 
     async def call() -> None:
@@ -102,7 +108,7 @@ async def test_settings_reach_the_sampler(serve: Serve) -> None:
     assert result.raw["images"][0].startswith("<image/png")
 
 
-def test_the_blocking_color(serve: Serve) -> None:
+def test_the_sync_api(serve: Serve) -> None:
     with md.ComfyUI(serve(ComfyUI()).url) as provider:
         result = provider.image_model("current").generate_sync(
             "a fox", seed=7, size="64x64", steps=3
@@ -118,15 +124,17 @@ def test_the_blocking_color(serve: Serve) -> None:
     assert isinstance(events[-1], imagegen.Done)
 
 
-async def test_images_begin_with_images(serve: Serve) -> None:
+async def test_image_to_image(serve: Serve) -> None:
     server = ComfyUI()
-    begun = md.ImagePart(png((9, 8, 7), (64, 64)))
+    input_image = md.ImagePart(png((9, 8, 7), (64, 64)))
     async with md.ComfyUI(serve(server).url) as provider:
         model = provider.image_model("current")
-        again = await model.generate("a fox", seed=7, steps=3, images=[begun], strength=0.5, n=2)
-        other = await model.generate("a fox", seed=7, steps=3, images=[begun])
-        larger = await model.generate("a fox", seed=7, steps=3, images=[begun], size="128x64")
-    facts = FOX | {"init": fingerprint(begun.data)}
+        again = await model.generate(
+            "a fox", seed=7, steps=3, images=[input_image], strength=0.5, n=2
+        )
+        other = await model.generate("a fox", seed=7, steps=3, images=[input_image])
+        larger = await model.generate("a fox", seed=7, steps=3, images=[input_image], size="128x64")
+    facts = FOX | {"init": fingerprint(input_image.data)}
     assert [dot(image) for image in again.images] == [
         color(facts | {"denoise": 0.5}, index) for index in (0, 1)
     ]
@@ -137,22 +145,22 @@ async def test_images_begin_with_images(serve: Serve) -> None:
     )
 
 
-async def test_only_the_white_of_a_mask_is_repainted(serve: Serve) -> None:
-    begun = md.ImagePart(png((9, 8, 7), (64, 64)))
+async def test_only_white_areas_of_a_mask_are_repainted(serve: Serve) -> None:
+    input_image = md.ImagePart(png((9, 8, 7), (64, 64)))
     mask = md.ImagePart(halves(0, 255, (64, 64)))
     async with md.ComfyUI(serve(ComfyUI()).url) as provider:
         result = await provider.image_model("current").generate(
-            "a fox", seed=7, steps=3, images=[begun], mask=mask, strength=1
+            "a fox", seed=7, steps=3, images=[input_image], mask=mask, strength=1
         )
     assert dot(result.image, 2, 2) == (9, 8, 7)
-    assert dot(result.image, 60, 2) == color(FOX | {"init": fingerprint(begun.data)})
+    assert dot(result.image, 60, 2) == color(FOX | {"init": fingerprint(input_image.data)})
 
 
 @pytest.mark.parametrize("own_loader", [True, False])
-async def test_a_mask_goes_into_alpha_where_the_workflow_wants_it_there(
+async def test_a_mask_is_stored_in_the_alpha_channel_if_the_workflow_needs_it(
     serve: Serve, own_loader: bool
 ) -> None:
-    workflow = others(latent_image=["12", 0])
+    workflow = custom_workflow(latent_image=["12", 0])
     workflow |= {
         "10": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
         "11": {"class_type": "LoadImage", "inputs": {"image": "y.png"}},
@@ -168,20 +176,20 @@ async def test_a_mask_goes_into_alpha_where_the_workflow_wants_it_there(
     }
     if not own_loader:
         del workflow["11"]
-    begun = md.ImagePart(png((9, 8, 7), (64, 64)))
+    input_image = md.ImagePart(png((9, 8, 7), (64, 64)))
     mask = md.ImagePart(halves(0, 255, (64, 64)))
     async with md.ComfyUI(serve(ComfyUI()).url, workflow=workflow) as provider:
         result = await provider.image_model("current").generate(
-            "a fox", seed=7, images=[begun], mask=mask
+            "a fox", seed=7, images=[input_image], mask=mask
         )
     assert dot(result.image, 2, 2) == (9, 8, 7)
-    assert dot(result.image, 60, 2) == color(FOX | {"init": fingerprint(begun.data)})
+    assert dot(result.image, 60, 2) == color(FOX | {"init": fingerprint(input_image.data)})
 
 
-async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
+async def test_a_custom_workflow(serve: Serve, tmp_path: Path) -> None:
     server = ComfyUI(checkpoints=["model.safetensors", "other.safetensors"])
     file = tmp_path / "workflow.json"
-    file.write_text(json.dumps(others(seed=5, cfg=3.0)))
+    file.write_text(json.dumps(custom_workflow(seed=5, cfg=3.0)))
     url = serve(server).url
     async with (
         md.ComfyUI(url, workflow=file) as provider,
@@ -199,10 +207,10 @@ async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
     assert set(server.submitted[-1]) == {"prompt", "client_id", "prompt_id"}
 
 
-async def test_without_a_slot_for_the_number_there_are_several_calls(serve: Serve) -> None:
+async def test_without_a_slot_for_n_several_calls_are_made(serve: Serve) -> None:
     server = ComfyUI()
     slots = {"prompt": ("6", "text"), "seed": ("3", "seed")}
-    workflow = others()
+    workflow = custom_workflow()
     workflow["5"]["inputs"] |= {"width": 64, "height": 64}
     workflow["16"] = {
         "class_type": "RepeatLatentBatch",
@@ -218,7 +226,7 @@ async def test_without_a_slot_for_the_number_there_are_several_calls(serve: Serv
 
 
 @pytest.mark.parametrize("wrong", ["nowhere.json", {"nodes": [], "links": []}])
-def test_a_workflow_that_cannot_be_used_is_said_at_once(wrong: Any) -> None:
+def test_an_invalid_workflow_is_refused_by_the_constructor(wrong: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         md.ComfyUI(workflow=wrong)
     assert caught.value.details["field"] == "workflow"
@@ -227,7 +235,7 @@ def test_a_workflow_that_cannot_be_used_is_said_at_once(wrong: Any) -> None:
     assert caught.value.details["field"] == "slots"
 
 
-async def test_strict_refuses_what_has_no_slot(serve: Serve) -> None:
+async def test_strict_refuses_a_field_without_a_slot(serve: Serve) -> None:
     server = serve(ComfyUI())
     async with md.ComfyUI(server.url, strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
@@ -237,8 +245,8 @@ async def test_strict_refuses_what_has_no_slot(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_the_same_request_twice_is_drawn_twice(serve: Serve, old: bool) -> None:
-    """An old server answers a graph it has seen without an image."""
+async def test_a_repeated_request_generates_a_new_image(serve: Serve, old: bool) -> None:
+    """An old server returns no image for a graph that it has run already."""
     server = ComfyUI(old=old)
     async with md.ComfyUI(serve(server).url) as provider:
         model = provider.image_model("current")
@@ -249,9 +257,9 @@ async def test_the_same_request_twice_is_drawn_twice(serve: Serve, old: bool) ->
     assert len(set(server.files)) == 2
 
 
-async def test_an_end_without_an_image_is_an_error(serve: Serve) -> None:
-    """PreviewImage has no file name to make the graph a new one."""
-    workflow = others()
+async def test_a_job_without_an_image_raises_no_image_error(serve: Serve) -> None:
+    """PreviewImage has no file name that could make the graph unique."""
+    workflow = custom_workflow()
     workflow["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
     async with md.ComfyUI(serve(ComfyUI(old=True)).url, workflow=workflow) as provider:
         model = provider.image_model("current")
@@ -261,10 +269,10 @@ async def test_an_end_without_an_image_is_an_error(serve: Serve) -> None:
     assert dot(result.image) == color(FOX)
 
 
-# What the server says of itself
+# Queries
 
 
-async def test_it_lists_its_checkpoints_samplers_and_schedulers(serve: Serve) -> None:
+async def test_checkpoints_samplers_and_schedulers_are_listed(serve: Serve) -> None:
     server = ComfyUI(checkpoints=["a.safetensors", "b.safetensors"])
     for combo in (False, True):
         server.combo = combo
@@ -297,7 +305,7 @@ async def test_a_prefix_of_routes(serve: Serve) -> None:
         ).images
 
 
-async def test_a_checkpoint_that_is_not_there(serve: Serve) -> None:
+async def test_a_missing_checkpoint_raises_not_found_error(serve: Serve) -> None:
     async with (
         md.ComfyUI(serve(ComfyUI()).url) as provider,
         md.ComfyUI(serve(ComfyUI(checkpoints=[])).url) as empty,
@@ -309,7 +317,7 @@ async def test_a_checkpoint_that_is_not_there(serve: Serve) -> None:
             await empty.image_model("current").generate("a", size="64x64")
 
 
-async def test_a_refused_graph_says_which_node_and_why(serve: Serve) -> None:
+async def test_a_refused_graph_names_the_node_and_the_reason(serve: Serve) -> None:
     async with md.ComfyUI(serve(ComfyUI()).url) as provider:
         with pytest.raises(
             md.InvalidRequestError, match=r"node 3: Value 200\.0 bigger than max of 100\.0"
@@ -318,7 +326,7 @@ async def test_a_refused_graph_says_which_node_and_why(serve: Serve) -> None:
 
 
 async def test_an_output_that_is_skipped_is_a_warning(serve: Serve) -> None:
-    workflow = others() | {
+    workflow = custom_workflow() | {
         "20": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x", "images": ["8"]}}
     }
     async with md.ComfyUI(serve(ComfyUI()).url, workflow=workflow) as provider:
@@ -332,7 +340,7 @@ async def test_an_output_that_is_skipped_is_a_warning(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("kind", "code"), [("torch.OutOfMemoryError", "GPU_OOM"), ("RuntimeError", "GENERATION_FAILED")]
 )
-async def test_a_job_that_fails(serve: Serve, kind: str, code: str) -> None:
+async def test_a_failed_job_raises_backend_error(serve: Serve, kind: str, code: str) -> None:
     server = ComfyUI()
     server.failing = (kind, "CUDA out of memory")
     async with md.ComfyUI(serve(server).url) as provider:
@@ -348,33 +356,33 @@ async def test_a_job_that_fails(serve: Serve, kind: str, code: str) -> None:
     assert len(server.submitted) == 1, "a job is not sent twice"
 
 
-async def test_a_job_that_somebody_interrupts(serve: Serve) -> None:
+async def test_a_job_interrupted_on_the_server_raises_job_cancelled_error(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     handler = serve(server)
     async with (
         md.ComfyUI(handler.url) as provider,
-        drawing(provider.image_model("current")) as (outcome, _),
+        running_call(provider.image_model("current")) as (outcome, _),
     ):
-        await until(server.reached)
+        await wait_until(server.reached)
         async with httpx.AsyncClient() as client:
             await client.post(f"{handler.url}/interrupt")
     assert isinstance(outcome[0], md.JobCancelledError)
 
 
-async def test_a_restarted_server_has_lost_the_job(serve: Serve) -> None:
+async def test_a_restarted_server_raises_job_lost_error(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with (
         md.ComfyUI(serve(server).url) as provider,
-        drawing(provider.image_model("current")) as (outcome, _),
+        running_call(provider.image_model("current")) as (outcome, _),
     ):
-        await until(server.reached)
+        await wait_until(server.reached)
         server.lose_jobs()
     assert isinstance(outcome[0], md.JobLostError)
 
 
-async def test_an_entry_without_a_status_is_as_good(serve: Serve) -> None:
+async def test_a_history_entry_without_a_status_is_accepted(serve: Serve) -> None:
     server = ComfyUI()
     server.nulled = True
     async with md.ComfyUI(serve(server).url) as provider:
@@ -384,14 +392,14 @@ async def test_an_entry_without_a_status_is_as_good(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_cancelled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
+async def test_a_canceled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
-        async with drawing(provider.image_model("current")) as (outcome, scope):
-            await until(server.reached)
+        async with running_call(provider.image_model("current")) as (outcome, scope):
+            await wait_until(server.reached)
             scope.cancel()
-        await until(server.idle)
+        await wait_until(server.idle)
     assert outcome == []
     assert [entry["status"]["messages"][-1][0] for entry in server.history.values()] == [
         "execution_interrupted"
@@ -399,33 +407,33 @@ async def test_a_cancelled_call_interrupts_its_own_job(serve: Serve, old: bool) 
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_cancelled_call_that_waits_leaves_the_queue_and_interrupts_nobody(
+async def test_a_canceled_queued_call_leaves_the_queue_and_interrupts_no_other_job(
     serve: Serve, old: bool
 ) -> None:
     server = ComfyUI(old=old)
     server.hold_at(1)
-    mine = server.submit(others())
+    other_job = server.submit(custom_workflow())
     async with md.ComfyUI(serve(server).url) as provider:
-        await until(server.reached)
-        async with drawing(provider.image_model("current")) as (_, scope):
-            await until(server.pending)
+        await wait_until(server.reached)
+        async with running_call(provider.image_model("current")) as (_, scope):
+            await wait_until(server.pending)
             scope.cancel()
-        await until(server.pending, 0)
-        assert server.running == mine
+        await wait_until(server.pending, 0)
+        assert server.running == other_job
     assert server.interrupts == 0
 
 
-async def test_a_limit_withdraws_the_job_too(serve: Serve) -> None:
+async def test_a_timeout_cancels_the_job(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url, timeout=md.Timeout(first_byte=0.3)) as provider:
         with pytest.raises(md.DeadlineExceededError):
             await provider.image_model("current").generate("a", size="64x64")
-        await until(server.idle)
+        await wait_until(server.idle)
     assert server.interrupts == 1
 
 
-async def test_an_upload_that_is_too_large(serve: Serve) -> None:
+async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/upload/image":
@@ -461,7 +469,7 @@ async def test_an_upload_that_is_too_large(serve: Serve) -> None:
         ),
     ],
 )
-async def test_answers_that_cannot_be(
+async def test_invalid_replies_raise_typed_errors(
     serve: Serve, path: str, answer: Answer, kind: type[Exception]
 ) -> None:
     server = ComfyUI()
@@ -475,22 +483,22 @@ async def test_answers_that_cannot_be(
             await provider.image_model("current").generate("a", size="64x64")
 
 
-# Listening, without a websocket
+# Streams without a websocket
 
 
-async def heard(model: imagegen.Model, **fields: Any) -> list[imagegen.ImageEvent]:
+async def stream_events(model: imagegen.Model, **fields: Any) -> list[imagegen.ImageEvent]:
     async with model.stream(
         "a fox", **({"seed": 7, "size": "64x64", "steps": 3} | fields)
     ) as stream:
         return [event async for event in stream]
 
 
-async def test_the_place_in_the_queue_is_told(serve: Serve) -> None:
+async def test_the_queue_position_is_an_event(serve: Serve) -> None:
     server = ComfyUI()
     server.websocket = False
     server.hold_at(1)
     for seed in (1, 2):
-        server.submit(others(seed=seed))
+        server.submit(custom_workflow(seed=seed))
     async with (
         md.ComfyUI(serve(server).url) as provider,
         provider.image_model("current").stream("a fox", size="64x64", seed=7) as stream,
@@ -509,51 +517,56 @@ async def test_previews_without_a_websocket_are_a_warning(serve: Serve) -> None:
     server = ComfyUI()
     server.websocket = False
     async with md.ComfyUI(serve(server).url) as provider:
-        done = (await heard(provider.image_model("current"), previews=2))[-1]
+        done = (await stream_events(provider.image_model("current"), previews=2))[-1]
     assert isinstance(done, imagegen.Done)
     assert [(warning.code, warning.field) for warning in done.result.warnings] == [
         ("UNSUPPORTED_FIELD", "previews")
     ]
 
 
-async def test_over_a_foreign_transport(serve: Serve) -> None:
+async def test_a_custom_transport_works_without_a_websocket(serve: Serve) -> None:
     server = ComfyUI()
     async with (
         httpx.AsyncClient() as client,
         md.ComfyUI(serve(server).url, transport=client) as provider,
     ):
-        events = await heard(
+        events = await stream_events(
             provider.image_model("current"), images=[md.ImagePart(png(size=(64, 64)))]
         )
     assert [type(event) for event in events] == [imagegen.Done]
 
 
-async def test_a_stream_that_is_left_withdraws_its_job(serve: Serve) -> None:
+async def test_leaving_a_stream_cancels_its_job(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
-        left = threading.Event()
+        finished = threading.Event()
         async with anyio.create_task_group() as group:
 
             async def listen() -> None:
                 async with provider.image_model("current").stream("a fox", size="64x64") as stream:
                     async for _ in stream:
                         pass
-                left.set()
+                finished.set()
 
             group.start_soon(listen)
-            await until(server.reached)
+            await wait_until(server.reached)
             group.cancel_scope.cancel()
-        await until(server.idle)
-    assert not left.is_set()
+        await wait_until(server.idle)
+    assert not finished.is_set()
     assert server.interrupts == 1
 
 
-# Listening, over a websocket
+# Streams over a websocket
 
 
-async def held(provider: md.ComfyUI, server: ComfyUI, **fields: Any) -> list[imagegen.ImageEvent]:
-    """The events of a call that stands at its second step until that step, or the preview of it, is told."""
+async def held_events(
+    provider: md.ComfyUI, server: ComfyUI, **fields: Any
+) -> list[imagegen.ImageEvent]:
+    """Return the events of a stream whose job is held at its second step.
+
+    It is released once that step, or the preview of it, has been emitted.
+    """
     server.hold_at(2)
     last: type = imagegen.Preview if fields.get("previews") else imagegen.Step
     events: list[imagegen.ImageEvent] = []
@@ -568,20 +581,20 @@ async def held(provider: md.ComfyUI, server: ComfyUI, **fields: Any) -> list[ima
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
+async def test_steps_and_previews_are_events(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     handler = serve(server)
-    async with md.ComfyUI(handler.url, "user-key") as provider:
-        events = await held(provider, server, previews=1)
-        told = [event for event in events if not isinstance(event, imagegen.Queued)]
-        assert told[:2] == [imagegen.Step(1, 3), imagegen.Step(2, 3)]
-        assert isinstance(told[2], imagegen.Preview)
-        assert (told[2].image.mime, told[2].image.width) == ("image/jpeg", 8)
-        assert isinstance(told[-1], imagegen.Done)
-        assert told[3:-1] in ([imagegen.Step(3, 3)], [])
-        assert dot(told[-1].result.image) == color(FOX)
-        assert told[-1].result.warnings == ()
-        await until(server.listening, 0)
+    async with md.ComfyUI(handler.url, api_key="user-key") as provider:
+        events = await held_events(provider, server, previews=1)
+        progress_events = [event for event in events if not isinstance(event, imagegen.Queued)]
+        assert progress_events[:2] == [imagegen.Step(1, 3), imagegen.Step(2, 3)]
+        assert isinstance(progress_events[2], imagegen.Preview)
+        assert (progress_events[2].image.mime, progress_events[2].image.width) == ("image/jpeg", 8)
+        assert isinstance(progress_events[-1], imagegen.Done)
+        assert progress_events[3:-1] in ([imagegen.Step(3, 3)], [])
+        assert dot(progress_events[-1].result.image) == color(FOX)
+        assert progress_events[-1].result.warnings == ()
+        await wait_until(server.listening, 0)
     paths = [seen.path.partition("?")[0] for seen in handler.seen]
     assert paths.index("/ws") < paths.index("/prompt")
     (handshake,) = [seen for seen in handler.seen if seen.path.startswith("/ws")]
@@ -590,14 +603,14 @@ async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
     assert "origin" not in handshake.headers
 
 
-async def test_nobody_listens_no_websocket(serve: Serve) -> None:
+async def test_without_a_listener_no_websocket_is_opened(serve: Serve) -> None:
     handler = serve(ComfyUI())
     async with md.ComfyUI(handler.url) as provider:
         await provider.image_model("current").generate("a fox", size="64x64", seed=7)
     assert not [seen for seen in handler.seen if seen.path.startswith("/ws")]
 
 
-def test_the_blocking_color_hears_it_too(serve: Serve) -> None:
+def test_a_sync_stream_yields_steps(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(2)
     events = []
@@ -616,12 +629,12 @@ def test_the_blocking_color_hears_it_too(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_what_others_do_is_not_ours(serve: Serve, old: bool) -> None:
-    """A job without a client's id is told to everybody, and so is every interrupt."""
+async def test_events_of_other_jobs_are_ignored(serve: Serve, old: bool) -> None:
+    """The events of a job without a client id, and every interrupt, are sent to all clients."""
     server = ComfyUI(old=old)
     server.hold_at(1)
-    other = server.submit(others(steps=1))
-    await until(server.reached)
+    other = server.submit(custom_workflow(steps=1))
+    await wait_until(server.reached)
     events: list[Any] = []
     async with (
         md.ComfyUI(serve(server).url) as provider,
@@ -645,7 +658,8 @@ async def test_what_others_do_is_not_ours(serve: Serve, old: bool) -> None:
                     {"prompt_id": other, "node_id": "3", "node_type": "KSampler", "executed": []},
                 )
                 server.say("executing", {"node": None, "prompt_id": other})
-                server.hold_at(2)  # the other ends, ours begins
+                # The other job ends, and this one begins.
+                server.hold_at(2)
             if event == imagegen.Step(2, 3):
                 server.release()
     steps = [event for event in events if isinstance(event, imagegen.Step)]
@@ -665,15 +679,17 @@ def huge_message(server: ComfyUI) -> None:
     server.show(b"\0" * 3000)
 
 
-def no_json(server: ComfyUI) -> None:
+def invalid_json(server: ComfyUI) -> None:
     server.show(b"")
     server.say("progress", "nonsense")
     server.say("progress_state", {"nodes": [], "prompt_id": None})
 
 
-@pytest.mark.parametrize("trouble", [ComfyUI.drop_sockets, broken_frame, huge_message, no_json])
-async def test_the_image_comes_whatever_becomes_of_the_websocket(
-    serve: Serve, trouble: Callable[[ComfyUI], None]
+@pytest.mark.parametrize(
+    "break_websocket", [ComfyUI.drop_sockets, broken_frame, huge_message, invalid_json]
+)
+async def test_a_broken_websocket_does_not_lose_the_image(
+    serve: Serve, break_websocket: Callable[[ComfyUI], None]
 ) -> None:
     server = ComfyUI()
     server.hold_at(2)
@@ -685,25 +701,27 @@ async def test_the_image_comes_whatever_becomes_of_the_websocket(
         async for event in stream:
             events.append(event)
             if event == imagegen.Step(2, 3):
-                trouble(server)
+                break_websocket(server)
                 server.release()
     assert isinstance(events[-1], imagegen.Done)
     assert dot(events[-1].result.image) == color(FOX)
 
 
-async def test_a_websocket_that_says_nothing(serve: Serve) -> None:
+async def test_a_silent_websocket_does_not_lose_the_image(serve: Serve) -> None:
     server = ComfyUI()
     server.silent = True
     async with md.ComfyUI(serve(server).url) as provider:
-        events = await heard(provider.image_model("current"))
+        events = await stream_events(provider.image_model("current"))
     assert isinstance(events[-1], imagegen.Done)
 
 
-async def test_without_wsproto(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_wsproto_the_image_arrives_without_events(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "majordomo.transport.websocket", None)
     server = ComfyUI()
     async with md.ComfyUI(serve(server).url) as provider:
-        events = await heard(provider.image_model("current"))
+        events = await stream_events(provider.image_model("current"))
     assert [type(event) for event in events] == [imagegen.Done]
 
 
@@ -717,24 +735,24 @@ async def test_pings_are_answered(serve: Serve) -> None:
         async for event in stream:
             if event == imagegen.Step(1, 3):
                 server.ping()
-                await until(server.ponged)
+                await wait_until(server.ponged)
                 server.release()
 
 
 @pytest.mark.parametrize("websocket", [True, False])
-async def test_a_failure_is_the_same_when_somebody_listens(serve: Serve, websocket: bool) -> None:
+async def test_a_failure_of_a_stream_is_typed(serve: Serve, websocket: bool) -> None:
     server = ComfyUI()
     server.websocket = websocket
     server.failing = ("torch.OutOfMemoryError", "CUDA out of memory")
     async with md.ComfyUI(serve(server).url) as provider:
         with pytest.raises(md.BackendError) as caught:
-            await heard(provider.image_model("current"))
+            await stream_events(provider.image_model("current"))
     assert caught.value.code == "GPU_OOM"
-    await until(server.listening, 0)
+    await wait_until(server.listening, 0)
 
 
 @pytest.mark.parametrize("websocket", [True, False])
-async def test_an_interrupt_is_the_same_when_somebody_listens(
+async def test_an_interrupted_stream_raises_job_cancelled_error(
     serve: Serve, websocket: bool
 ) -> None:
     server = ComfyUI()
@@ -746,18 +764,18 @@ async def test_an_interrupt_is_the_same_when_somebody_listens(
 
         async def call() -> None:
             try:
-                outcome.append(await heard(provider.image_model("current")))
+                outcome.append(await stream_events(provider.image_model("current")))
             except md.MajordomoError as error:
                 outcome.append(error)
 
         group.start_soon(call)
-        await until(server.reached)
+        await wait_until(server.reached)
         async with httpx.AsyncClient() as client:
             await client.post(f"{handler.url}/interrupt")
     assert isinstance(outcome[0], md.JobCancelledError)
 
 
-async def test_a_stream_that_is_left_closes_its_websocket(serve: Serve) -> None:
+async def test_leaving_a_stream_closes_its_websocket(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -767,17 +785,17 @@ async def test_a_stream_that_is_left_closes_its_websocket(serve: Serve) -> None:
             async for event in stream:
                 if isinstance(event, imagegen.Step):
                     break
-        await until(server.idle)
-        await until(server.listening, 0)
+        await wait_until(server.idle)
+        await wait_until(server.listening, 0)
     assert server.interrupts == 1
 
 
-async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> None:
-    """An old server has the job before we hear what it calls it; it knows whose it is."""
+async def test_a_job_whose_id_has_not_arrived_is_canceled(serve: Serve) -> None:
+    """An old server chooses the job's id, but it knows which client submitted the job."""
     server = ComfyUI(old=True)
     server.hold_at(1)
-    mine = server.submit(others())
-    await until(server.reached)
+    other_job = server.submit(custom_workflow())
+    await wait_until(server.reached)
     queued = threading.Event()
 
     def handler(peer: Peer) -> None:
@@ -790,15 +808,15 @@ async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> Non
             peer.send(answer.sent)
 
     async with md.ComfyUI(serve(handler).url) as provider:
-        async with drawing(provider.image_model("current")) as (_, scope):
-            await until(queued.wait, 5)
+        async with running_call(provider.image_model("current")) as (_, scope):
+            await wait_until(queued.wait, 5)
             scope.cancel()
         assert server.pending(0, 0)
-    assert server.running == mine
+    assert server.running == other_job
     assert server.interrupts == 0
 
 
-async def test_more_images_than_the_limit_are_left_there(serve: Serve) -> None:
+async def test_images_beyond_the_limit_are_not_downloaded(serve: Serve) -> None:
     async with md.ComfyUI(serve(ComfyUI()).url, limits=md.Limits(max_images=2)) as provider:
         workflow_of_four = {"5": {"inputs": {"batch_size": 4}}}
         result = await provider.image_model("current").generate(
@@ -808,29 +826,29 @@ async def test_more_images_than_the_limit_are_left_there(serve: Serve) -> None:
     assert [warning.code for warning in result.warnings] == ["IMAGES_NOT_FETCHED"]
 
 
-async def test_a_queue_too_long_to_read_costs_no_image(serve: Serve) -> None:
+async def test_a_queue_too_large_to_decode_does_not_lose_the_image(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
-    looked = threading.Event()
+    queue_was_read = threading.Event()
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/queue" and seen.method == "GET":
                 peer.send(Answer(200, b" " * 40_000 + b"{}").sent)
-                looked.set()
+                queue_was_read.set()
             else:
                 peer.send(server.answer(seen).sent)
 
     async with (
         md.ComfyUI(serve(handler).url, limits=md.Limits(max_reply_bytes=20_000)) as provider,
-        drawing(provider.image_model("current")) as (outcome, _),
+        running_call(provider.image_model("current")) as (outcome, _),
     ):
-        await until(looked.wait, 5)
+        await wait_until(queue_was_read.wait, 5)
         server.release()
     assert dot(outcome[0].image) == color(FOX)
 
 
-async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
+async def test_extra_settings_of_other_providers_are_not_merged(serve: Serve) -> None:
     server = ComfyUI()
     async with md.ComfyUI(serve(server).url) as provider:
         model = provider.image_model("current")
@@ -841,13 +859,13 @@ async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
             await model.generate(
                 "a fox", seed=7, images=[md.ImagePart(png())], extra={"comfyui": {"client_id": "x"}}
             )
-    assert server.inputs == {}, "said before anything was sent"
+    assert server.inputs == {}, "refused before anything was sent"
     assert caught.value.field == "extra"
     assert server.jobs[0]["cfg"] == 7.0
     assert len(server.submitted) == 1
 
 
-async def test_without_a_list_of_samplers_our_own_table_does(serve: Serve) -> None:
+async def test_without_a_list_of_samplers_the_built_in_table_is_used(serve: Serve) -> None:
     server = ComfyUI()
 
     def handler(peer: Peer) -> None:

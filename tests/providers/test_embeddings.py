@@ -23,10 +23,10 @@ def answering(body: Any) -> Handler:
     return handler
 
 
-def compatible(serve: Serve, *embeddings: Any, **more: Any) -> tuple[Any, Loopback]:
+def compatible(serve: Serve, *embeddings: Any, **fields: Any) -> tuple[Any, Loopback]:
     data = [
-        {"object": "embedding", "index": place, "embedding": vector}
-        for place, vector in enumerate(embeddings)
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(embeddings)
     ]
     server = serve(
         answering(
@@ -35,36 +35,40 @@ def compatible(serve: Serve, *embeddings: Any, **more: Any) -> tuple[Any, Loopba
                 "data": data,
                 "model": "e-1",
                 "usage": {"prompt_tokens": 7, "total_tokens": 7},
-                **more,
+                **fields,
             }
         )
     )
     return md.OpenAICompatible(server.url + "/v1").embedding_model("e"), server
 
 
-async def test_openai_form(serve: Serve) -> None:
+async def test_the_openai_format(serve: Serve) -> None:
     model, server = compatible(
         serve, [1, 0.5], base64.b64encode(struct.pack("<2f", 0.25, -1)).decode()
     )
-    made = await model.embed(["a", "ü"], dimensions=2, extra={"user": "u"})
-    assert made.vectors == ((1.0, 0.5), (0.25, -1.0))
-    assert (made.usage.input_tokens, made.model, made.provider) == (7, "e-1", "openaicompatible")
+    embeddings = await model.embed(["a", "ü"], dimensions=2, extra={"user": "u"})
+    assert embeddings.vectors == ((1.0, 0.5), (0.25, -1.0))
+    assert (embeddings.usage.input_tokens, embeddings.model, embeddings.provider) == (
+        7,
+        "e-1",
+        "openaicompatible",
+    )
     assert server.seen[0].path == "/v1/embeddings"
     assert server.seen[0].json == {"model": "e", "input": ["a", "ü"], "dimensions": 2, "user": "u"}
 
 
-async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
+async def test_vectors_are_in_the_order_of_the_texts(serve: Serve) -> None:
     data = [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}]
-    made = (
-        await md.OpenAI("k", serve(answering({"data": data})).url)
+    embeddings = (
+        await md.OpenAI("k", base_url=serve(answering({"data": data})).url)
         .embedding_model("e")
         .embed(["a", "b"])
     )
-    assert made.vectors == ((1.0,), (2.0,))
-    assert made.usage.input_tokens is None
+    assert embeddings.vectors == ((1.0,), (2.0,))
+    assert embeddings.usage.input_tokens is None
 
 
-def test_blocking(serve: Serve) -> None:
+def test_the_sync_api(serve: Serve) -> None:
     with md.LlamaSwap(serve(answering({"data": [{"embedding": [1, 2]}]})).url) as swap:
         assert swap.embedding_model("e").embed_sync("a").vector == (1.0, 2.0)
 
@@ -72,19 +76,21 @@ def test_blocking(serve: Serve) -> None:
 async def test_ollama(serve: Serve) -> None:
     server = OllamaChat()
     provider = md.Ollama(serve(server).url)
-    made = await provider.embedding_model("nomic-embed-text").embed(["a", "b"])
+    embeddings = await provider.embedding_model("nomic-embed-text").embed(["a", "b"])
     again = await provider.embedding_model("nomic-embed-text").embed("a")
-    assert len(made.vectors) == 2
-    assert made.vectors[0] == again.vector != made.vectors[1]
+    assert len(embeddings.vectors) == 2
+    assert embeddings.vectors[0] == again.vector != embeddings.vectors[1]
     with pytest.raises(md.NotFoundError):
         await provider.embedding_model("nothing").embed("a")
 
 
 async def test_gemini(serve: Serve) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").embedding_model("gemini-embedding-001")
-    made = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
-    assert len(made.vectors) == 2
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").embedding_model(
+        "gemini-embedding-001"
+    )
+    embeddings = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
+    assert len(embeddings.vectors) == 2
     assert [request["taskType"] for request in server.seen[-1]["requests"]] == [
         "RETRIEVAL_QUERY"
     ] * 2
@@ -104,7 +110,7 @@ async def test_gemini(serve: Serve) -> None:
         ([None, None], None),
     ],
 )
-async def test_an_answer_that_is_none_is_a_typed_error(
+async def test_an_invalid_reply_is_a_typed_error(
     serve: Serve, vectors: Any, code: str | None
 ) -> None:
     model, _ = compatible(serve, *vectors)
@@ -116,7 +122,7 @@ async def test_an_answer_that_is_none_is_a_typed_error(
 
 
 @pytest.mark.parametrize("texts", [[], "", ["a", ""], [3], 7, ["a\0"]])
-async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) -> None:
+async def test_invalid_texts_are_refused_before_sending(serve: Serve, texts: Any) -> None:
     model, server = compatible(serve)
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.embed(texts)
@@ -124,12 +130,12 @@ async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) ->
     assert server.seen == []
 
 
-async def test_who_embeds_nothing_says_so() -> None:
+async def test_a_provider_without_embeddings_raises_unsupported_error() -> None:
     with pytest.raises(md.UnsupportedError):
         md.Anthropic("k").embedding_model("e")
 
 
-async def test_lines_and_books_know_for_whom_it_was_done(serve: Serve) -> None:
+async def test_the_user_id_reaches_the_ledger_and_is_not_sent(serve: Serve) -> None:
     ledger = md.Ledger()
     server = serve(
         always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}))

@@ -1,4 +1,4 @@
-"""Gemini's images against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
+"""Gemini's images against a server that refuses everything invalid for a model."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ QUICK = md.Retries(attempts=1)
 FLASH = "gemini-2.5-flash-image"
 PRO = "gemini-3-pro-image-preview"
 NEWEST = "gemini-3.1-flash-image-preview"
-DRAWING = [name for name, model in MODELS.items() if model.ratios]
+IMAGE_MODELS = [name for name, model in MODELS.items() if model.ratios]
 
 
 @pytest.fixture
 def server() -> Iterator[Gemini]:
-    held = Gemini()
-    yield held
-    held.release()
+    server = Gemini()
+    yield server
+    server.release()
 
 
 @pytest.fixture
-def wire(server: Gemini, serve: Serve) -> Loopback:
+def loopback(server: Gemini, serve: Serve) -> Loopback:
     return serve(server)
 
 
 @pytest.fixture
-def provider(wire: Loopback) -> Iterator[md.Gemini]:
-    with md.Gemini("k", wire.url + "/v1beta", retries=QUICK) as made:
-        yield made
+def provider(loopback: Loopback) -> Iterator[md.Gemini]:
+    with md.Gemini("k", base_url=loopback.url + "/v1beta", retries=QUICK) as provider:
+        yield provider
 
 
 def dot(image: md.ImagePart) -> Any:
     return image.to_pil().convert("RGB").getpixel((0, 0))
 
 
-def asked(server: Gemini) -> tuple[str, str]:
+def requested_shape(server: Gemini) -> tuple[str, str]:
     return server.jobs[-1]["aspectRatio"], server.jobs[-1]["imageSize"]
 
 
@@ -75,10 +75,10 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("model", DRAWING)
+@pytest.mark.parametrize("model", IMAGE_MODELS)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
 @pytest.mark.slow
-async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
+async def test_only_supported_fields_are_sent_and_others_are_warnings(
     provider: md.Gemini, server: Gemini, model: str, fields: dict[str, Any]
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
@@ -91,7 +91,7 @@ async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
             or (name == "aspect" and server.jobs[-1]["aspectRatio"] == value)
             or (name == "megapixels" and MODELS[model].sizes)
         )
-        assert honored or name in warned, f"{name} was lost without a word"
+        assert honored or name in warned, f"{name} was lost silently"
 
 
 RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
@@ -111,27 +111,27 @@ RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "fields", "wanted", "warned"), RATIOS)
-async def test_shapes_and_areas(
+@pytest.mark.parametrize(("model", "fields", "expected", "warned"), RATIOS)
+async def test_aspect_and_megapixels_select_a_supported_size(
     provider: md.Gemini,
     server: Gemini,
     model: str,
     fields: dict[str, Any],
-    wanted: tuple[str, str],
+    expected: tuple[str, str],
     warned: set[str | None],
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
-    assert asked(server) == wanted
+    assert requested_shape(server) == expected
     assert {warning.field for warning in result.warnings} == warned
     detail = result.details[0]
-    assert detail.size_got == (result.image.width, result.image.height) == pixels(*wanted)
+    assert detail.size_got == (result.image.width, result.image.height) == pixels(*expected)
     assert detail.size_sent is None, "no pixels are sent"
     assert detail.size_asked == (
         tuple(map(int, fields["size"].split("x"))) if "size" in fields else None
     )
 
 
-async def test_the_answer_is_told_whole(provider: md.Gemini, server: Gemini) -> None:
+async def test_the_reply_is_decoded_completely(provider: md.Gemini, server: Gemini) -> None:
     server.drafts = 1
     result = await provider.image_model(PRO).generate("a red fox", seed=7)
     assert dot(result.image) == color({"model": PRO, "prompt": "a red fox", "seed": 7})
@@ -144,19 +144,23 @@ async def test_the_answer_is_told_whole(provider: md.Gemini, server: Gemini) -> 
     assert (result.provider, result.model) == ("gemini", PRO)
 
 
-@pytest.mark.parametrize("model", DRAWING)
-async def test_images_to_begin_with(
-    provider: md.Gemini, server: Gemini, image: Image, wire: Loopback, model: str
+@pytest.mark.parametrize("model", IMAGE_MODELS)
+async def test_image_to_image(
+    provider: md.Gemini, server: Gemini, image: Image, loopback: Loopback, model: str
 ) -> None:
-    given = [image(64, 48, "red"), image(32, 32, "blue", "JPEG"), image(16, 16, "green", "WEBP")]
-    result = await provider.image_model(model).generate("a hat", images=given, seed=1)
-    names = [fingerprint(image.data) for image in given]
+    input_images = [
+        image(64, 48, "red"),
+        image(32, 32, "blue", "JPEG"),
+        image(16, 16, "green", "WEBP"),
+    ]
+    result = await provider.image_model(model).generate("a hat", images=input_images, seed=1)
+    names = [fingerprint(image.data) for image in input_images]
     assert server.jobs[0]["images"] == names
-    assert asked(server)[0] == "4:3", "the first image decides the shape"
+    assert requested_shape(server)[0] == "4:3", "the first image decides the shape"
     assert dot(result.image) == color(
         {"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names}
     )
-    parts = wire.seen[0].json["contents"][0]["parts"]
+    parts = loopback.seen[0].json["contents"][0]["parts"]
     assert [next(iter(part)) for part in parts] == [
         "text",
         "inlineData",
@@ -165,7 +169,7 @@ async def test_images_to_begin_with(
     ]
 
 
-async def test_an_image_it_drew_is_edited_further(provider: md.Gemini, server: Gemini) -> None:
+async def test_a_generated_image_can_be_edited(provider: md.Gemini, server: Gemini) -> None:
     model = provider.image_model(PRO)
     first = await model.generate("a red fox")
     await model.generate("with a hat", images=[first.image])
@@ -186,9 +190,11 @@ async def test_several_images_are_several_calls(provider: md.Gemini, server: Gem
     ("seed", "n", "sent"),
     [(0, 1, True), (2**31 - 1, 1, True), (2**31 - 1, 2, False), (2**31, 1, False)],
 )
-async def test_seeds(provider: md.Gemini, wire: Loopback, seed: int, n: int, sent: bool) -> None:
+async def test_seeds(
+    provider: md.Gemini, loopback: Loopback, seed: int, n: int, sent: bool
+) -> None:
     result = await provider.image_model(FLASH).generate("a", seed=seed, n=n)
-    assert [seen.json["generationConfig"].get("seed") for seen in wire.seen] == [
+    assert [seen.json["generationConfig"].get("seed") for seen in loopback.seen] == [
         seed if sent else None
     ] * n
     assert [warning.field for warning in result.warnings] == ([] if sent else ["seed"])
@@ -196,7 +202,9 @@ async def test_seeds(provider: md.Gemini, wire: Loopback, seed: int, n: int, sen
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "OTHER"])
-async def test_a_refused_prompt(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_refused_prompt_raises_content_refused_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.blocked = reason
     with pytest.raises(md.ContentRefusedError, match=reason) as caught:
         await provider.image_model(FLASH).generate("a")
@@ -217,7 +225,9 @@ REFUSING = [
 
 
 @pytest.mark.parametrize("reason", REFUSING)
-async def test_a_refused_image(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_refused_image_raises_content_refused_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.finish = reason
     with pytest.raises(md.ContentRefusedError) as caught:
         await provider.image_model(FLASH).generate("a")
@@ -228,14 +238,16 @@ async def test_a_refused_image(provider: md.Gemini, server: Gemini, reason: str)
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "IMAGE_OTHER", "MAX_TOKENS"])
-async def test_no_image_and_no_refusal(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_reply_without_an_image_raises_no_image_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.finish = reason
     with pytest.raises(md.NoImageError, match=reason) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.details == {"reason": reason}
 
 
-async def test_an_answer_in_words(provider: md.Gemini, server: Gemini) -> None:
+async def test_a_text_reply_raises_no_image_error(provider: md.Gemini, server: Gemini) -> None:
     server.only_words = "I would rather\ntalk. " + "x" * 5000
     with pytest.raises(md.NoImageError, match="I would rather talk") as caught:
         await provider.image_model(FLASH).generate("a")
@@ -254,40 +266,42 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("status", FAILURES)
-async def test_failures(provider: md.Gemini, server: Gemini, status: str) -> None:
+async def test_failures_are_typed(provider: md.Gemini, server: Gemini, status: str) -> None:
     server.failures = [status]
     with pytest.raises(FAILURES[status]) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.details["backend_code"] == status
 
 
-async def test_it_says_how_long_to_wait(provider: md.Gemini, server: Gemini) -> None:
+async def test_retry_info_is_read(provider: md.Gemini, server: Gemini) -> None:
     server.failures = ["RESOURCE_EXHAUSTED"]
     with pytest.raises(md.RateLimitError) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.retry_after == 34
 
 
-async def test_a_wait_is_waited_for(wire: Loopback, server: Gemini) -> None:
+async def test_retry_info_is_honored(loopback: Loopback, server: Gemini) -> None:
     server.failures, server.retry_delay = ["RESOURCE_EXHAUSTED"], "0.2s"
-    async with md.Gemini("k", wire.url + "/v1beta") as provider:
-        began = anyio.current_time()
+    async with md.Gemini("k", base_url=loopback.url + "/v1beta") as provider:
+        started_at = anyio.current_time()
         await provider.image_model(FLASH).generate("a")
-    assert anyio.current_time() - began >= 0.2
-    assert len(wire.seen) == 2
+    assert anyio.current_time() - started_at >= 0.2
+    assert len(loopback.seen) == 2
 
 
-async def test_another_model_than_it_has(provider: md.Gemini, wire: Loopback) -> None:
+async def test_an_unknown_model_raises_not_found_error(
+    provider: md.Gemini, loopback: Loopback
+) -> None:
     with pytest.raises(md.NotFoundError):
         await provider.image_model("a/b c?d#e").generate("a")
-    assert wire.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
+    assert loopback.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
 
 
 SECRET = "AIza+not/a-real=key"
 
 
-async def test_a_wrong_key(wire: Loopback) -> None:
-    async with md.Gemini(SECRET, wire.url + "/v1beta") as provider:
+async def test_a_wrong_key_raises_authentication_error_and_is_redacted(loopback: Loopback) -> None:
+    async with md.Gemini(SECRET, base_url=loopback.url + "/v1beta") as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model(FLASH).generate("a")
         health = await provider.health()
@@ -295,23 +309,25 @@ async def test_a_wrong_key(wire: Loopback) -> None:
             await provider.models()
     assert caught.value.status == 400
     assert not health.ok
-    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in wire.seen)
+    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in loopback.seen)
     assert all(
-        "authorization" not in seen.headers and SECRET not in seen.path for seen in wire.seen
+        "authorization" not in seen.headers and SECRET not in seen.path for seen in loopback.seen
     )
     error = caught.value
-    shown = (
+    text = (
         repr(provider)
         + repr(error)
         + json.dumps(error.to_dict())
         + health.message
         + "".join(traceback.format_exception(error))
     )
-    assert SECRET not in shown
+    assert SECRET not in text
     assert SECRET.encode() not in pickle.dumps(error)
 
 
-def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
+def test_a_missing_key_raises_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(md.ConfigurationError, match="GEMINI_API_KEY"):
@@ -330,39 +346,41 @@ def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> N
     assert [seen.headers["x-goog-api-key"] for seen in server.seen] == expected
 
 
-async def test_imagen_is_gone(provider: md.Gemini, wire: Loopback) -> None:
+async def test_imagen_models_raise_unsupported_error(
+    provider: md.Gemini, loopback: Loopback
+) -> None:
     with pytest.raises(md.UnsupportedError, match="Google has shut Imagen down"):
         await provider.image_model("imagen-4.0-generate-001").generate("a")
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, image: Image) -> None:
+async def test_a_mask_is_refused(provider: md.Gemini, loopback: Loopback, image: Image) -> None:
     with pytest.raises(md.UnsupportedError) as caught:
         await provider.image_model(FLASH).generate("a", images=[image()], mask=image())
     assert caught.value.field == "mask"
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_strict_refuses_what_would_be_lost(wire: Loopback) -> None:
-    async with md.Gemini("k", wire.url + "/v1beta", strict=True) as provider:
+async def test_strict_refuses_an_unsupported_field(loopback: Loopback) -> None:
+    async with md.Gemini("k", base_url=loopback.url + "/v1beta", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model(FLASH).generate("a", steps=20)
     assert caught.value.field == "steps"
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, wire: Loopback) -> None:
+async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, loopback: Loopback) -> None:
     server.models |= {f"other-{number}": Model() for number in range(1500)} | {
         "imagen-4.0": Model()
     }
-    found = await provider.models()
-    assert [model.id for model in found] == list(server.models)
-    assert {model.id for model in found if "image" in model.capabilities} == set(DRAWING)
-    assert len(wire.seen) == 2
+    models = await provider.models()
+    assert [model.id for model in models] == list(server.models)
+    assert {model.id for model in models if "image" in model.capabilities} == set(IMAGE_MODELS)
+    assert len(loopback.seen) == 2
     assert (await provider.health()).ok
 
 
-async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
+async def test_canceling_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
     server.hold()
     async with anyio.create_task_group() as group:
         group.start_soon(provider.image_model(FLASH).generate, "a")
@@ -371,7 +389,7 @@ async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini
     assert await to_thread.run_sync(server.left, 1)
 
 
-def test_it_works_blocking(provider: md.Gemini, server: Gemini, image: Image) -> None:
+def test_the_sync_api(provider: md.Gemini, server: Gemini, image: Image) -> None:
     result = provider.image_model(FLASH).generate_sync("a red fox", n=2, images=[image()])
     assert (len(result.images), len(server.jobs)) == (2, 2)
     with provider.image_model(FLASH).stream_sync("a red fox", seed=7) as stream:

@@ -1,4 +1,4 @@
-"""What hostile input and broken backends do to a call, with the library's default limits; and that the next call works."""
+"""Hostile input and broken backends, with the default limits; and the next call works."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.support.loopback import (
     images_reply,
     whole,
 )
+from tests.support.tracebacks import library_locals
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -33,7 +34,7 @@ KEY = "sk-very/secret+key="
 
 
 def once_then(first: Callable[[Peer], None], fine: bytes) -> Handler:
-    """The first request gets `first`, every later one the fine answer."""
+    """Handle the first request with `first`, and answer every later one with `fine`."""
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -59,7 +60,7 @@ def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
     )
 
 
-async def test_n_of_zero_is_the_backends_default(serve: Serve, image: Image) -> None:
+async def test_n_of_zero_is_not_sent(serve: Serve, image: Image) -> None:
     server = serve(always(whole(images_reply(image().data))))
     async with md.LlamaSwap(server.url) as provider:
         await provider.image_model("sdxl").generate("a", n=0, seed=2**63 - 1)
@@ -67,7 +68,7 @@ async def test_n_of_zero_is_the_backends_default(serve: Serve, image: Image) -> 
     assert server.seen[0].json["seed"] == 2**63 - 1
 
 
-async def test_an_image_too_large_to_send_can_be_held_but_not_sent(serve: Serve) -> None:
+async def test_an_oversized_image_is_refused_before_sending(serve: Serve) -> None:
     server = serve(always(whole(b"never")))
     part = md.ImagePart(huge_png())
     assert (part.width, part.height) == (50_000, 50_000)
@@ -79,7 +80,7 @@ async def test_an_image_too_large_to_send_can_be_held_but_not_sent(serve: Serve)
     assert server.seen == []
 
 
-async def test_a_gif_can_be_held_but_is_no_image_to_begin_with(serve: Serve, image: Image) -> None:
+async def test_a_gif_is_refused_as_an_input_image(serve: Serve, image: Image) -> None:
     server = serve(always(whole(b"never")))
     async with md.LlamaSwap(server.url) as provider:
         with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
@@ -88,9 +89,9 @@ async def test_a_gif_can_be_held_but_is_no_image_to_begin_with(serve: Serve, ima
     assert server.seen == []
 
 
-def test_a_key_beside_a_setting_that_cannot_be_is_shown_nowhere() -> None:
-    keyed: dict[str, Any] = {"api_key": KEY, "headers": {"x-key": KEY}}
-    wrong: list[tuple[Any, dict[str, Any]]] = [
+def test_a_configuration_error_does_not_reveal_the_key() -> None:
+    secrets: dict[str, Any] = {"api_key": KEY, "headers": {"x-key": KEY}}
+    invalid_settings: list[tuple[Any, dict[str, Any]]] = [
         (md.StableDiffusion, {"api": "x"}),
         (md.LlamaSwap, {"images": "x"}),
         (md.OpenAI, {"api": "x"}),
@@ -99,24 +100,10 @@ def test_a_key_beside_a_setting_that_cannot_be_is_shown_nowhere() -> None:
         (md.Anthropic, {"version": "x"}),
         (md.ComfyUI, {"workflow": {"a": "b"}}),
     ]
-    for make, settings in wrong:
+    for make, settings in invalid_settings:
         with pytest.raises(md.ConfigurationError) as caught:
-            make(**keyed, **settings)
-        assert KEY not in _library_locals(caught.value), make
-
-
-def _library_locals(error: BaseException) -> str:
-    """The locals of every frame of the library in a traceback, as a log with locals would show them."""
-    shown = []
-    trace = error.__traceback__
-    while trace is not None:
-        if (
-            "majordomo" in trace.tb_frame.f_code.co_filename
-            and "/tests/" not in trace.tb_frame.f_code.co_filename
-        ):
-            shown.append(repr(trace.tb_frame.f_locals))
-        trace = trace.tb_next
-    return "".join(shown)
+            make(**secrets, **settings)
+        assert KEY not in library_locals(caught.value), make
 
 
 def bodies(image: Image) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
@@ -145,7 +132,7 @@ def bodies(image: Image) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
 
 
 @pytest.mark.parametrize("name", list(bodies(lambda *a, **k: md.ImagePart(huge_png(2, 2)))))
-async def test_a_bad_image_answer_is_a_typed_error_and_the_next_call_works(
+async def test_an_invalid_image_reply_is_a_typed_error_and_the_next_call_works(
     serve: Serve, image: Image, name: str
 ) -> None:
     answer, error = bodies(image)[name]
@@ -175,10 +162,11 @@ async def test_fewer_images_and_another_size_are_warnings(serve: Serve, image: I
     assert (result.details[0].size_asked, result.details[0].size_got) == ((512, 512), (64, 48))
 
 
-async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, image: Image) -> None:
+async def test_a_200_mb_reply_is_refused_in_bounded_memory(serve: Serve, image: Image) -> None:
     def flood(peer: Peer) -> None:
         peer.send(
-            b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 209715200\r\n\r\n{"data":[{"b64_json":"'
+            b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+            b'content-length: 209715200\r\n\r\n{"data":[{"b64_json":"'
         )
         for _ in range(200):
             peer.send(b"A" * (1 << 20))
@@ -199,11 +187,14 @@ async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, image:
 
 @pytest.mark.parametrize("kind", ["chat", "image"])
 @pytest.mark.slow
-async def test_a_compressed_bomb_is_refused_in_bounded_memory(
+async def test_a_decompression_bomb_is_refused_in_bounded_memory(
     serve: Serve, image: Image, kind: str
 ) -> None:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(256)) + packer.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = (
+        b"".join(compressor.compress(b"{" + b" " * (1 << 20)) for _ in range(256))
+        + compressor.flush()
+    )
     fine = whole(images_reply(image().data) if kind == "image" else chat("ok"))
     server = serve(
         once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine)
@@ -211,25 +202,25 @@ async def test_a_compressed_bomb_is_refused_in_bounded_memory(
     async with md.LlamaSwap(server.url) as provider:
         model: Any = provider.image_model("m") if kind == "image" else provider.model("m")
         tracemalloc.start()
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(md.BadResponseError, match="larger than the limit"):
             await model.generate("a")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - started_at < 20
         assert peak < (200 << 20 if kind == "image" else 64 << 20)
         assert await model.generate("a")
 
 
-async def test_gzip_is_understood(serve: Serve) -> None:
-    packed = gzip.compress(json.dumps(chat("small")).encode())
+async def test_gzip_is_decoded(serve: Serve) -> None:
+    compressed = gzip.compress(json.dumps(chat("small")).encode())
     async with md.OpenAICompatible(
-        serve(always(whole(packed, headers={"content-encoding": "gzip"}))).url + "/v1"
+        serve(always(whole(compressed, headers={"content-encoding": "gzip"}))).url + "/v1"
     ) as provider:
         assert (await provider.model("m").generate("hi")).text == "small"
 
 
-async def test_a_stalled_image_answer_ends_on_time_and_is_not_sent_again(
+async def test_a_stalled_image_reply_times_out_and_is_not_retried(
     serve: Serve, image: Image
 ) -> None:
     def stall(peer: Peer) -> None:
@@ -323,7 +314,7 @@ async def test_a_broken_stream_is_a_typed_error_and_the_next_call_works(
         assert (await model.generate("hi")).text == "fine"
 
 
-async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve: Serve) -> None:
+async def test_a_stream_with_a_finish_reason_is_complete_even_if_reset(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -340,7 +331,7 @@ async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve
     assert len(events) == 2
 
 
-async def test_a_server_that_ignores_streaming_still_gives_its_events(serve: Serve) -> None:
+async def test_a_server_that_ignores_streaming_still_yields_events(serve: Serve) -> None:
     server = serve(always(whole(chat("all at once"))))
     async with (
         md.OpenAICompatible(server.url + "/v1") as provider,

@@ -1,4 +1,4 @@
-"""What every image backend promises, whoever it is: a result that holds, typed errors, one order of events, nothing left behind."""
+"""What every image backend promises: valid results, typed errors, ordered events, no leaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from majordomo import imagegen
 from majordomo.providers.base import provider_names
 from tests.support.image_backends import BACKENDS, Backend
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -24,8 +24,8 @@ ONCE = md.Retries(attempts=1)
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 
-def test_every_provider_that_draws_is_here() -> None:
-    """Offline draws without a server, Anthropic draws nothing; the rest is found by the folder."""
+def test_every_image_provider_is_tested() -> None:
+    """All but Offline, which has no server, and Anthropic, which has no images."""
     assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - {
         "offline",
         "anthropic",
@@ -52,7 +52,7 @@ def check(result: imagegen.Result, count: int) -> None:
 
 
 @every_backend
-async def test_a_result_holds(backend: Backend, serve: Serve) -> None:
+async def test_a_result_is_valid(backend: Backend, serve: Serve) -> None:
     async with backend.connect(serve(backend.server()).url) as provider:
         model = provider.image_model(backend.model)
         result = await model.generate("a red fox", n=2, **backend.fields)
@@ -60,16 +60,14 @@ async def test_a_result_holds(backend: Backend, serve: Serve) -> None:
         assert result.provider == model.provider == provider.name
         assert model.id == backend.model
         assert result.model and (result.model == model.id or model.id == "current"), (
-            "what the server has loaded may be told by name"
+            "the server may report the loaded model by name"
         )
         assert (await provider.health()).ok
         assert await provider.models()
 
 
 @every_backend
-async def test_events_come_in_one_order_and_done_is_the_last(
-    backend: Backend, serve: Serve
-) -> None:
+async def test_events_are_ordered_and_done_is_the_last(backend: Backend, serve: Serve) -> None:
     provider = backend.connect(serve(backend.server()).url)
     async with (
         provider,
@@ -94,7 +92,7 @@ async def test_events_come_in_one_order_and_done_is_the_last(
 
 
 @every_backend
-def test_the_blocking_color_gives_the_same(backend: Backend, serve: Serve) -> None:
+def test_the_sync_api_returns_equivalent_results(backend: Backend, serve: Serve) -> None:
     with backend.connect(serve(backend.server()).url) as provider:
         model = provider.image_model(backend.model)
         check(model.generate_sync("a red fox", **backend.fields), 1)
@@ -106,18 +104,18 @@ def test_the_blocking_color_gives_the_same(backend: Backend, serve: Serve) -> No
 async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> None:
     server = serve(backend.server())
     for streamed in (False, True):
-        witness = Witness()
+        witness = RecordingObserver()
         async with backend.connect(server.url, observers=[witness]) as provider:
             model = provider.image_model(backend.model, imagegen.with_user_id("user-42"))
             if streamed:
                 async with model.stream("a red fox", n=2, **backend.fields) as stream:
                     events = [event async for event in stream]
-                heard = [
+                expected = [
                     event
                     for event in events
                     if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))
                 ]
-                assert [thing for name, thing in witness.story if name == "told"] == heard
+                assert [event for name, event in witness.events if name == "on_event"] == expected
             else:
                 await model.generate("a red fox", n=2, **backend.fields)
         [call] = witness.calls
@@ -132,7 +130,7 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> No
             server.url,
             {"n": 2, **backend.fields},
         )
-        outcome = witness.end
+        outcome = witness.outcome
         assert (outcome.images, outcome.usage.images, outcome.content) == (2, 2, None)
         assert outcome.usage.pixels
         assert outcome.seconds <= call.elapsed()
@@ -151,7 +149,7 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
 
 @every_backend
 @pytest.mark.parametrize("status", STATUSES)
-async def test_a_status_is_an_error_of_its_family(
+async def test_a_status_maps_to_its_error_class(
     backend: Backend, serve: Serve, status: int
 ) -> None:
     server = serve(always(whole({"error": f"no {KEY}"}, status)))
@@ -175,7 +173,7 @@ async def _streamed(model: imagegen.Model) -> None:
             pass
 
 
-GARBAGE: dict[str, bytes] = {
+MALFORMED: dict[str, bytes] = {
     "empty": whole(b""),
     "no JSON": whole(b"hello"),
     "a page": whole(b"<html><title>Login</title></html>", headers={"content-type": "text/html"}),
@@ -200,8 +198,10 @@ GARBAGE: dict[str, bytes] = {
 
 
 @every_backend
-@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE.keys())
-async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: bytes) -> None:
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_reply_is_a_typed_error(
+    backend: Backend, serve: Serve, body: bytes
+) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             peer.send(body)
@@ -221,7 +221,7 @@ async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: by
 
 
 @every_backend
-async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve: Serve) -> None:
+async def test_an_endless_reply_is_refused_in_time(backend: Backend, serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         if peer.request() is None:
             return
@@ -246,7 +246,7 @@ async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve:
 
 
 @every_backend
-async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
+async def test_a_truncated_reply_is_a_typed_error_and_is_not_retried(
     backend: Backend, serve: Serve
 ) -> None:
     def handler(peer: Peer) -> None:
@@ -266,20 +266,20 @@ async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
 
 
 @every_backend
-async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_nothing(
+async def test_a_silent_backend_times_out_and_leaves_no_connection(
     backend: Backend, serve: Serve
 ) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url, timeout=0.4) as provider:
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(md.DeadlineExceededError):
             await provider.image_model(backend.model).generate("a")
-        assert time.monotonic() - began < 3, "a clean-up is bounded"
+        assert time.monotonic() - started_at < 3, "a clean-up is bounded"
     await _all_closed(server)
 
 
 @every_backend
-async def test_a_cancelled_call_leaves_nothing(backend: Backend, serve: Serve) -> None:
+async def test_a_canceled_call_leaves_no_connection(backend: Backend, serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url) as provider:
         model = provider.image_model(backend.model)
@@ -301,7 +301,7 @@ async def _all_closed(server: Loopback) -> None:
 
 
 @every_backend
-async def test_an_exception_in_the_callers_body_comes_out_as_it_is(
+async def test_an_exception_inside_the_stream_block_is_raised_unchanged(
     backend: Backend, serve: Serve
 ) -> None:
     async with backend.connect(serve(backend.server()).url) as provider:
@@ -312,7 +312,7 @@ async def test_an_exception_in_the_callers_body_comes_out_as_it_is(
 
 
 @every_backend
-async def test_images_too_large_to_send_are_not_sent(
+async def test_oversized_input_images_are_refused_before_sending(
     backend: Backend, serve: Serve, image: Image
 ) -> None:
     server = serve(backend.server())

@@ -1,4 +1,4 @@
-"""Nothing is left of a provider that was used and closed, whatever happened meanwhile: no socket, task, thread or warning."""
+"""No socket, task, thread or warning is left of a provider that was used and closed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import pytest
 import majordomo as md
 from majordomo.concurrency import portal
 from majordomo.providers.base import provider_names
-from tests.support import chat_backends
-from tests.support import image_backends as picture_backends
+from tests.support import chat_backends, image_backends
 from tests.support.loopback import Handler, Loopback, Peer, Seen
 
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)
-SOON = 5.0  # seconds until what was closed has to be gone
+# What was closed has to be gone after this time.
+CLEANUP_SECONDS = 5.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -36,7 +36,11 @@ pytestmark = [
 
 @dataclass
 class Case:
-    """`connect(url)` makes a provider, `model(provider)` what is asked of it; `fields` go along. Without a server `handler` is None."""
+    """A provider and one of its models.
+
+    `connect(url)` makes the provider, `model(provider)` its model; `fields` are fields of each
+    request. `handler` makes the server; None for Offline.
+    """
 
     name: str
     connect: Callable[..., Any]
@@ -54,7 +58,7 @@ def _chat(backend: chat_backends.Backend) -> Case:
     )
 
 
-def _image(backend: picture_backends.Backend) -> Case:
+def _image(backend: image_backends.Backend) -> Case:
     return Case(
         f"image {backend.name}",
         backend.connect,
@@ -66,7 +70,7 @@ def _image(backend: picture_backends.Backend) -> Case:
 
 CASES = [
     *map(_chat, chat_backends.BACKENDS),
-    *map(_image, picture_backends.BACKENDS),
+    *map(_image, image_backends.BACKENDS),
     Case(
         "chat offline", lambda url, **common: md.Offline(), lambda provider: provider.model("rules")
     ),
@@ -81,23 +85,23 @@ CASES = [
 every_case = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 
 
-def test_every_provider_is_here() -> None:
+def test_every_provider_is_tested() -> None:
     assert {case.name.split()[1] for case in CASES} == provider_names()
 
 
-class Moods:
-    """A faithful server that does, from one request to the next, something else."""
+class FaultyServer:
+    """A faithful server that can be switched to another mode between requests."""
 
     def __init__(self, inner: Handler) -> None:
         self._inner = inner
-        self.now = "fine"
+        self.mode = "fine"
 
     def __call__(self, peer: Peer) -> None:
-        honest = peer.request
+        read_request = peer.request
 
         def request() -> Seen | None:
-            while (seen := honest()) is not None:
-                match self.now:
+            while (seen := read_request()) is not None:
+                match self.mode:
                     case "fine":
                         return seen
                     case "refuses":
@@ -111,61 +115,70 @@ class Moods:
                         return None
             return None
 
-        peer.request = request  # type: ignore[method-assign]  # of this peer alone
+        peer.request = request  # type: ignore[method-assign]  # for this peer only
         self._inner(peer)
 
 
 def sockets() -> int:
-    found = 0
+    count = 0
     for name in os.listdir("/proc/self/fd"):
         try:
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         except OSError:
             continue
-    return found
+    return count
 
 
-# Threads that are not a provider's: the portal's own, and those that event loops keep for their next look-up or piece of work. Trio has one
-# store of them for all its runs, which empties after ten idle seconds; asyncio's end with the loop, and the portal's loop goes on.
-KEPT = {"asyncio": ("majordomo-portal",), "trio": ("majordomo-portal", "Trio thread")}
-KEPT["blocking"] = ("majordomo-portal", "AnyIO worker thread", "asyncio_")
+# Threads that do not belong to a provider: the portal's own, and those that event loops keep for
+# later work. Trio's are shared by all its runs and end after ten idle seconds; asyncio's end with
+# the loop, and the portal's loop keeps running.
+KEPT_THREADS = {"asyncio": ("majordomo-portal",), "trio": ("majordomo-portal", "Trio thread")}
+KEPT_THREADS["blocking"] = ("majordomo-portal", "AnyIO worker thread", "asyncio_")
 
 
 def threads(loop: str) -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if not thread.name.startswith(KEPT[loop])}
+    return {
+        thread for thread in threading.enumerate() if not thread.name.startswith(KEPT_THREADS[loop])
+    }
 
 
 @contextmanager
-def nothing_left(case: Case, loop: str) -> Iterator[tuple[str, Moods]]:
-    """The address of the case's server and its moods. When all is over, sockets and threads are as they were, and nothing warned."""
-    portal.run(anyio.lowlevel.checkpoint)  # it stays, with the sockets of its loop
+def assert_nothing_left(case: Case, loop: str) -> Iterator[tuple[str, FaultyServer]]:
+    """Yield the URL of the case's server and its modes, then check that nothing is left.
+
+    Afterwards sockets and threads are as before, and there was no ResourceWarning.
+    """
+    # The portal keeps running, with the sockets of its loop.
+    portal.run(anyio.lowlevel.checkpoint)
     gc.collect()
     before = sockets(), threads(loop)
-    moods = Moods(case.handler() if case.handler is not None else lambda peer: None)
-    with warnings.catch_warnings(record=True) as warned:
+    faulty_server = FaultyServer(case.handler() if case.handler is not None else lambda peer: None)
+    with warnings.catch_warnings(record=True) as recorded_warnings:
         warnings.simplefilter("always", ResourceWarning)
-        server = Loopback(moods)
-        yield server.url, moods
-        held = sum(not _gone(peer) for peer in server.peers)
+        server = Loopback(faulty_server)
+        yield server.url, faulty_server
+        open_connections = sum(not _gone(peer) for peer in server.peers)
         server.close()
         gc.collect()
-        until = time.monotonic() + SOON
-        while (sockets() > before[0] or threads(loop) - before[1]) and time.monotonic() < until:
+        deadline = time.monotonic() + CLEANUP_SECONDS
+        while (sockets() > before[0] or threads(loop) - before[1]) and time.monotonic() < deadline:
             time.sleep(0.005)
-    assert held == 0
+    assert open_connections == 0
     assert sockets() <= before[0]
     assert threads(loop) - before[1] == set()
     assert [
-        str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)
+        str(warning.message)
+        for warning in recorded_warnings
+        if issubclass(warning.category, ResourceWarning)
     ] == []
 
 
 def _gone(peer: Peer) -> bool:
-    """Whether soon the client has closed it, or the server itself has."""
-    until = time.monotonic() + SOON
+    """Return whether the client, or the server itself, soon closes the connection."""
+    deadline = time.monotonic() + CLEANUP_SECONDS
     while (
         not (gone := peer.closed_by_client.is_set() or peer.socket.fileno() < 0)
-        and time.monotonic() < until
+        and time.monotonic() < deadline
     ):
         time.sleep(0.005)
     return gone
@@ -180,22 +193,22 @@ def tasks() -> int:
         return trio.lowlevel.current_statistics().tasks_living
 
 
-async def settled(before: int) -> bool:
-    """Whether soon no more tasks live than before."""
-    with anyio.move_on_after(SOON):
+async def tasks_have_ended(before: int) -> bool:
+    """Return whether the number of tasks soon falls to `before`."""
+    with anyio.move_on_after(CLEANUP_SECONDS):
         while tasks() > before:
             await anyio.sleep(0.001)
     return tasks() <= before
 
 
-async def story(case: Case, url: str, moods: Moods) -> None:
+async def run_calls(case: Case, url: str, faulty_server: FaultyServer) -> None:
     before = tasks()
     provider = case.connect(url, retries=ONCE)
     model, fields = case.model(provider), case.fields or {}
 
-    async def streamed(most: int = 1000) -> None:
+    async def streamed(max_events: int = 1000) -> None:
         async with model.stream("a red fox", **fields) as stream:
-            for _ in range(most):
+            for _ in range(max_events):
                 if await anext(stream, None) is None:
                     break
 
@@ -214,51 +227,51 @@ async def story(case: Case, url: str, moods: Moods) -> None:
     with pytest.raises(LookupError):
         await raising()
     if case.handler is not None:
-        for mood in ("refuses", "breaks off"):
-            moods.now = mood
+        for mode in ("refuses", "breaks off"):
+            faulty_server.mode = mode
             for call in calls:
                 with pytest.raises(md.MajordomoError):
                     await call()
-        moods.now = "is silent"
+        faulty_server.mode = "is silent"
     for call in calls:
         async with anyio.create_task_group() as group:
             group.start_soon(call)
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
-    moods.now = "fine"
+    faulty_server.mode = "fine"
     await streamed(1)
     await provider.aclose()
-    assert await settled(before)
+    assert await tasks_have_ended(before)
 
 
 @every_case
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_nothing_is_left(case: Case, loop: str) -> None:
-    with nothing_left(case, loop) as (url, moods):
-        anyio.run(story, case, url, moods, backend=loop)
+def test_async_calls_leave_no_resources(case: Case, loop: str) -> None:
+    with assert_nothing_left(case, loop) as (url, faulty_server):
+        anyio.run(run_calls, case, url, faulty_server, backend=loop)
 
 
 @every_case
-def test_nothing_is_left_of_blocking_calls(case: Case) -> None:
-    async def living() -> int:
+def test_sync_calls_leave_no_resources(case: Case) -> None:
+    async def count_tasks() -> int:
         return tasks()
 
-    with nothing_left(case, "blocking") as (url, moods):
-        before = portal.run(living)
+    with assert_nothing_left(case, "blocking") as (url, faulty_server):
+        before = portal.run(count_tasks)
         provider = case.connect(url, retries=ONCE)
         model, fields = case.model(provider), case.fields or {}
         model.generate_sync("a red fox", **fields)
-        for most in (1000, 1):
+        for max_events in (1000, 1):
             with model.stream_sync("a red fox", **fields) as stream:
-                for _, _ in zip(range(most), stream, strict=False):
+                for _, _ in zip(range(max_events), stream, strict=False):
                     pass
         if case.handler is not None:
-            moods.now = "refuses"
+            faulty_server.mode = "refuses"
             with pytest.raises(md.MajordomoError):
                 model.generate_sync("a red fox", **fields)
-            moods.now = "fine"
+            faulty_server.mode = "fine"
         with pytest.raises(LookupError), model.stream_sync("a red fox", **fields) as stream:
             for _ in stream:
                 raise LookupError
         provider.close()
-        assert portal.run(lambda: settled(before))
+        assert portal.run(lambda: tasks_have_ended(before))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,19 +23,19 @@ from majordomo.dialects.stable_diffusion_cpp.prompt_tag import (
 from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 
 
 def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
     codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
-    wire = codec.encode_request("sdxl", codec.adapt("sdxl", request)[0])
-    assert isinstance(wire.body, bytes)
-    value: dict[str, Any] = json.loads(wire.body)
+    http_request = codec.encode_request("sdxl", codec.adapt("sdxl", request)[0])
+    assert isinstance(http_request.body, bytes)
+    value: dict[str, Any] = json.loads(http_request.body)
     return value
 
 
-def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
-    got = body(
+def test_settings_are_sent_as_fields_and_in_the_prompt_tag() -> None:
+    sent = body(
         imagegen.Request(
             "a cat",
             steps=8,
@@ -45,11 +46,11 @@ def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
             seed=7,
         )
     )
-    ours, _, rest = got["prompt"].removeprefix(OPENING).partition(CLOSING)
+    tag_json, _, rest = sent["prompt"].removeprefix(OPENING).partition(CLOSING)
     assert rest == "a cat"
-    assert "\n" not in ours
-    assert "<" not in ours
-    assert json.loads(ours) == {
+    assert "\n" not in tag_json
+    assert "<" not in tag_json
+    assert json.loads(tag_json) == {
         "seed": 7,
         "negative_prompt": "<dogs>\n",
         "steps": 8,
@@ -64,23 +65,23 @@ def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
         },
     }
     for name in ("steps", "cfg_scale", "negative_prompt", "sample_method", "seed"):
-        assert name in got
+        assert name in sent
 
 
-def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
-    got = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
-    assert (got["sample_method"], got["scheduler"]) == ("dpm++2m", "discrete")
-    assert '"sample_method":"dpm++2m"' in got["prompt"]
+def test_sampler_names_are_translated_for_the_engine() -> None:
+    sent = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
+    assert (sent["sample_method"], sent["scheduler"]) == ("dpm++2m", "discrete")
+    assert '"sample_method":"dpm++2m"' in sent["prompt"]
     assert body(imagegen.Request("a", sampler="dpmpp_2m"), tag=False)["sample_method"] == "dpmpp_2m"
     assert body(imagegen.Request("a", sampler="dpm++2m"))["sample_method"] == "dpm++2m"
 
 
-def test_more_steps_than_the_engine_takes_are_a_warning() -> None:
+def test_too_many_steps_are_a_warning() -> None:
     _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a", steps=101, seed=1))
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "steps")]
 
 
-def test_zero_is_a_setting() -> None:
+def test_zero_values_are_sent() -> None:
     assert json.loads(
         encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]
     ) == {
@@ -91,8 +92,8 @@ def test_zero_is_a_setting() -> None:
 
 
 def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
-    got = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
-    assert got == {
+    sent = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
+    assert sent == {
         "model": "sdxl",
         "prompt": "a cat",
         "steps": 8,
@@ -121,28 +122,30 @@ def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
     ).map("".join)
 )
 def test_neutralizing_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
-    once, found = neutralize(text)
+    once, changed = neutralize(text)
     assert OPENING not in once
     assert OPENING not in once.lower()
     assert neutralize(once) == (once, False)
-    assert found == (once != text)
+    assert changed == (once != text)
     assert once.replace("< ", "<") == text.replace("< ", "<"), "nothing is lost"
 
 
 @pytest.mark.parametrize("fields", [{}, {"steps": 3}])
 @pytest.mark.parametrize("tag", [True, False])
-def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], tag: bool) -> None:
+def test_a_tag_in_an_untrusted_prompt_is_neutralized_with_a_warning(
+    fields: dict[str, Any], tag: bool
+) -> None:
     hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
     codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
     request, warnings = codec.adapt("m", imagegen.Request(hostile, **fields))
-    wire = codec.encode_request("m", request)
-    assert isinstance(wire.body, bytes)
-    prompt = json.loads(wire.body)["prompt"]
+    http_request = codec.encode_request("m", request)
+    assert isinstance(http_request.body, bytes)
+    prompt = json.loads(http_request.body)["prompt"]
     assert prompt.count(OPENING) == (1 if tag and fields else 0)
     assert "TAG_NEUTRALIZED" in [warning.code for warning in warnings]
 
 
-def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
+def test_unsupported_fields_are_warnings_or_errors_when_strict() -> None:
     request = imagegen.Request("a", quality="high", background="transparent", previews=2, seed=1)
     _, warnings = OpenAIImagesCodec().adapt("m", request)
     assert [(w.code, w.field) for w in warnings] == [
@@ -153,7 +156,7 @@ def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict()
     assert caught.value.field == "quality"
 
 
-def test_an_unset_seed_is_warned_of_once() -> None:
+def test_an_unset_seed_is_one_warning() -> None:
     _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a"))
     assert [w.code for w in warnings] == ["SEED_DEFAULT"]
 
@@ -161,7 +164,9 @@ def test_an_unset_seed_is_warned_of_once() -> None:
 pytestmark = pytest.mark.anyio
 
 
-async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: Picture) -> None:
+async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
+    serve: Serve, image: ImageFactory
+) -> None:
     import io
 
     from PIL import Image
@@ -171,9 +176,9 @@ async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: 
     info.add_text(
         "parameters", "a cat, Seed: 1\nNegative prompt: Seed: 2\nSteps: 20, Seed: 99, Size: 8x8"
     )
-    held = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(held, "PNG", pnginfo=info)
-    server = serve(always(whole(images_reply(image().data, image().data, held.getvalue()))))
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
+    server = serve(always(whole(images_reply(image().data, image().data, buffer.getvalue()))))
     async with md.LlamaSwap(server.url) as provider:
         result = await provider.image_model("m").generate("a", seed=5, n=3)
         unset = await provider.image_model("m").generate("a")
@@ -184,7 +189,7 @@ async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: 
     assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
-async def test_the_raw_reply_shows_no_image_bytes(serve: Serve, image: Picture) -> None:
+async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: ImageFactory) -> None:
     async with md.LlamaSwap(
         serve(
             always(whole(images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})))
@@ -196,8 +201,8 @@ async def test_the_raw_reply_shows_no_image_bytes(serve: Serve, image: Picture) 
     assert result.usage == imagegen.Usage(3, 9, images=1, pixels=64 * 48)
 
 
-def swap(peer: Peer) -> None:
-    """What llama-swap answers to the questions about itself."""
+def llamaswap_server(peer: Peer) -> None:
+    """Answer the free queries of llama-swap."""
     while (seen := peer.request()) is not None:
         match seen.method, seen.path:
             case "GET", "/v1/models":
@@ -239,8 +244,8 @@ def swap(peer: Peer) -> None:
                 peer.reply("404 page not found", 404, {"content-type": "text/plain"})
 
 
-async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
-    async with md.LlamaSwap(serve(swap).url) as provider:
+async def test_models_are_listed_with_their_load_state(serve: Serve) -> None:
+    async with md.LlamaSwap(serve(llamaswap_server).url) as provider:
         models = {model.id: model for model in await provider.models()}
         assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (
             True,
@@ -264,23 +269,23 @@ async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
         assert (await provider.health()).ok
 
 
-async def test_it_unloads_one_or_all(serve: Serve) -> None:
-    server = serve(swap)
+async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
+    server = serve(llamaswap_server)
     async with md.LlamaSwap(server.url) as provider:
         await provider.unload()
         await provider.unload("author/sd xl")
         with pytest.raises(md.NotFoundError):
-            await provider.unload("nobody")
+            await provider.unload("unknown")
         with pytest.raises(md.InvalidRequestError):
             await provider.unload("../x")
     assert [seen.path for seen in server.seen] == [
         "/api/models/unload",
         "/api/models/unload/author/sd%20xl",
-        "/api/models/unload/nobody",
+        "/api/models/unload/unknown",
     ]
 
 
-async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
+async def test_health_reports_a_failure_instead_of_raising(serve: Serve) -> None:
     server = serve(always(whole(b"", 502)))
     async with md.LlamaSwap(server.url) as provider:
         health = await provider.health()
@@ -288,7 +293,7 @@ async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
     assert health.message
 
 
-async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
+async def test_llamaswap_loading_text_is_an_event(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -305,8 +310,8 @@ async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
     assert stream.reply.thinking == ""
 
 
-async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Serve) -> None:
-    """The first byte may take 0.3 s, the load 30 s: a model that starts for a while does not fail the call."""
+async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: Serve) -> None:
+    """The first byte may take 2 s and the load 30 s: a load of 3 s does not time out."""
     state = {"model": "m", "state": "starting"}
 
     def handler(peer: Peer) -> None:
@@ -324,13 +329,23 @@ async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Se
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
-async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(serve: Serve) -> None:
+async def test_a_first_byte_limit_shorter_than_the_check_interval_lets_a_model_load(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the limit has passed, the load state is queried once more before the call gives up.
+
+    The reply begins only after that query, and the query may take long on a slow machine.
+    """
+    monkeypatch.setattr("majordomo.transport_types.GRACE_SECONDS", 10.0)
+    queried = threading.Event()
+
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/running":
                 peer.reply({"running": [{"model": "m", "state": "starting"}]})
+                queried.set()
             else:
-                peer.closed_by_client.wait(1)
+                assert queried.wait(20)
                 peer.reply(chat("at last"))
 
     async with md.LlamaSwap(
@@ -339,7 +354,7 @@ async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(se
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
-async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> None:
+async def test_a_stalled_stream_is_not_reported_as_loading(serve: Serve) -> None:
     server = serve(
         lambda peer: (peer.request(), peer.begin(), peer.chunk(delta("x")), peer.wait_for_close())
     )
@@ -352,7 +367,7 @@ async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> 
     assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]
 
 
-async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
+async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/running":
@@ -368,7 +383,7 @@ async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
     assert caught.value.phase == "load"
 
 
-async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -> None:
+async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.json.get("stream"):
@@ -383,7 +398,8 @@ async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -
         with anyio.CancelScope() as scope:
             async with provider.model("m").stream("x") as stream:
                 async for _ in stream:
-                    scope.cancel()  # the next piece never comes
+                    # The next chunk never arrives.
+                    scope.cancel()
         assert scope.cancelled_caught
         with anyio.fail_after(1):
             while not server.peers[0].closed_by_client.is_set():
@@ -392,7 +408,7 @@ async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -
         assert len(server.seen) == 2
 
 
-async def test_it_says_which_version_answers_where_it_tells(serve: Serve) -> None:
+async def test_the_server_version_is_reported_where_available(serve: Serve) -> None:
     server = serve(
         always(
             whole({"version": "v250", "commit": "abc"}),

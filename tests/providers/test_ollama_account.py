@@ -12,7 +12,7 @@ from tests.servers.ollama_account import FOUND, SIGN_IN
 from tests.servers.ollama_chat import OllamaChat
 from tests.support.loopback import Handler, Loopback
 
-WHO = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
+ACCOUNT_JSON = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def ollama(url: str) -> md.Ollama:
     return md.Ollama(url, retries=md.Retries(attempts=1))
 
 
-async def test_whether_the_server_keeps_away_from_the_service(
+async def test_status_reports_whether_the_hosted_service_is_disabled(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
     assert await ollama.admin.status() == CloudStatus(disabled=False, source="none")
@@ -40,28 +40,28 @@ async def test_whether_the_server_keeps_away_from_the_service(
         await ollama.admin.web_search("lighthouses")
 
 
-async def test_who_is_signed_in(ollama: md.Ollama, server: OllamaChat) -> None:
-    server.service.account = WHO
+async def test_account_returns_the_signed_in_user(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = ACCOUNT_JSON
     assert await ollama.admin.account() == Account("ada", "ada@example.test", "7e0c", "free")
 
 
-@pytest.mark.parametrize("what", ["account", "web_search", "web_fetch"])
-async def test_without_an_account_the_error_says_where_to_sign_in(
-    ollama: md.Ollama, what: str
+@pytest.mark.parametrize("method", ["account", "web_search", "web_fetch"])
+async def test_without_an_account_the_error_has_a_sign_in_url(
+    ollama: md.Ollama, method: str
 ) -> None:
-    call = getattr(ollama.admin, what)
+    call = getattr(ollama.admin, method)
     with pytest.raises(md.AuthenticationError) as caught:
-        await (call() if what == "account" else call("https://example.test/1"))
+        await (call() if method == "account" else call("https://example.test/1"))
     assert caught.value.details["signin_url"] == SIGN_IN
     assert (caught.value.provider, caught.value.status) == ("ollama", 401)
 
 
-async def test_a_local_server_searches_for_its_account(
+async def test_a_local_server_searches_with_its_account(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
-    server.service.account = WHO
-    found = await ollama.admin.web_search("lighthouses")
-    assert found == [
+    server.service.account = ACCOUNT_JSON
+    pages = await ollama.admin.web_search("lighthouses")
+    assert pages == [
         SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]
     ]
     assert server.seen[-1] == {"query": "lighthouses"}
@@ -74,8 +74,10 @@ async def test_a_local_server_searches_for_its_account(
     assert await ollama.admin.web_search("nothing") == []
 
 
-async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
-    server.service.account = WHO
+async def test_web_fetch_returns_the_page_read_by_the_service(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
+    server.service.account = ACCOUNT_JSON
     page = await ollama.admin.web_fetch("https://example.test/1")
     assert page == WebPage(
         "Page 1", "words 1" * 3, ("https://example.test/0", "https://example.test/1")
@@ -84,7 +86,7 @@ async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaCh
         await ollama.admin.web_fetch("https://example.test/none")
 
 
-async def test_the_service_itself_has_other_paths_and_wants_the_key(
+async def test_the_hosted_service_has_its_own_paths_and_needs_a_key(
     server: OllamaChat, url: str
 ) -> None:
     server.service.hosted = True
@@ -96,19 +98,22 @@ async def test_the_service_itself_has_other_paths_and_wants_the_key(
             return await super().handle_async_request(request)
 
     async with (
-        Rerouted() as way,
-        md.Ollama("https://ollama.com", "sesame", transport=way) as ollama,
+        Rerouted() as transport,
+        md.Ollama("https://ollama.com", api_key="sesame", transport=transport) as ollama,
     ):
         assert len(await ollama.admin.web_search("lighthouses", max_results=2)) == 2
         assert (await ollama.admin.web_fetch("https://example.test/1")).title == "Page 1"
-    async with Rerouted() as way, md.Ollama("https://ollama.com", "wrong", transport=way) as ollama:
+    async with (
+        Rerouted() as transport,
+        md.Ollama("https://ollama.com", api_key="wrong", transport=transport) as ollama,
+    ):
         with pytest.raises(md.AuthenticationError) as caught:
             await ollama.admin.web_search("lighthouses")
     assert "signin_url" not in caught.value.details
 
 
-def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
-    server.service.account = WHO
+def test_the_sync_api(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = ACCOUNT_JSON
     assert ollama.admin.status_sync().disabled is False
     assert ollama.admin.account_sync().name == "ada"
     assert ollama.admin.web_search_sync("lighthouses", 1)[0].title == "Page 0"
@@ -126,7 +131,7 @@ def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
         ("url", lambda admin: admin.web_fetch("")),
     ],
 )
-async def test_bad_input_is_refused_before_sending(
+async def test_invalid_input_is_refused_before_sending(
     ollama: md.Ollama, server: OllamaChat, field: str, call: Any
 ) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -136,9 +141,9 @@ async def test_bad_input_is_refused_before_sending(
 
 
 @pytest.mark.parametrize("answer", [{}, {"cloud": {}}, {"results": "none"}, {"name": ""}])
-async def test_an_answer_nobody_can_read_is_said_so(answer: dict[str, Any]) -> None:
-    way = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    async with md.Ollama(transport=way) as ollama:
+async def test_an_invalid_reply_raises_bad_response_error(answer: dict[str, Any]) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    async with md.Ollama(transport=transport) as ollama:
         for ask in (
             ollama.admin.status,
             ollama.admin.account,

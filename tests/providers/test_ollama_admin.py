@@ -28,7 +28,7 @@ def ollama(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> md.Ollam
     return md.Ollama(serve(server).url, retries=md.Retries(attempts=1))
 
 
-async def test_what_is_there(ollama: md.Ollama) -> None:
+async def test_version_tags_show_and_ps(ollama: md.Ollama) -> None:
     assert await ollama.admin.version()
     assert "llama3.2:latest" in [model["name"] for model in await ollama.admin.tags()]
     assert "tools" in (await ollama.admin.show("llama3.2"))["capabilities"]
@@ -45,49 +45,49 @@ async def test_load_and_unload(ollama: md.Ollama, server: OllamaChat) -> None:
     assert await ollama.admin.ps() == []
 
 
-async def test_pull_tells_bytes(ollama: md.Ollama) -> None:
-    told: list[PullProgress] = []
-    await ollama.admin.pull("new-model", on_event=told.append)
-    assert told[0].status == "pulling manifest"
-    assert told[-1].status == "success"
-    layer = [progress for progress in told if progress.total]
+async def test_pull_reports_progress_in_bytes(ollama: md.Ollama) -> None:
+    progress_events: list[PullProgress] = []
+    await ollama.admin.pull("new-model", on_event=progress_events.append)
+    assert progress_events[0].status == "pulling manifest"
+    assert progress_events[-1].status == "success"
+    layer = [progress for progress in progress_events if progress.total]
     assert layer[-1].completed == layer[-1].total
     assert layer[0].digest.startswith("sha256:")
     assert "new-model:latest" in [model["name"] for model in await ollama.admin.tags()]
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"),
+    ("failure_mode", "kind"),
     [
         ("error", md.BackendError),
         ("refused", md.BackendError),
         ("interrupted", md.StreamBrokenError),
     ],
 )
-async def test_a_pull_that_fails_says_so(
-    ollama: md.Ollama, server: OllamaChat, way: str, kind: Any
+async def test_a_failed_pull_raises_a_typed_error(
+    ollama: md.Ollama, server: OllamaChat, failure_mode: str, kind: Any
 ) -> None:
-    server.pull = way
+    server.pull = failure_mode
     with pytest.raises(kind) as caught:
         await ollama.admin.pull("new-model")
     assert caught.value.provider == "ollama"
 
 
-async def test_what_is_not_there_is_neither_pushed_nor_made(ollama: md.Ollama) -> None:
+async def test_a_missing_model_or_file_is_neither_pushed_nor_created(ollama: md.Ollama) -> None:
     with pytest.raises(md.BackendError, match="no such file"):
         await ollama.admin.push("me/nothing")
     with pytest.raises(md.BackendError, match="no such file"):
         await ollama.admin.create("mine", files={"tiny.gguf": "sha256:" + "0" * 64})
 
 
-async def test_push(ollama: md.Ollama) -> None:
-    told: list[PullProgress] = []
+async def test_push_reports_success(ollama: md.Ollama) -> None:
+    progress_events: list[PullProgress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
-    await ollama.admin.push("me/mine", on_event=told.append)
-    assert told[-1].status == "success"
+    await ollama.admin.push("me/mine", on_event=progress_events.append)
+    assert progress_events[-1].status == "success"
 
 
-async def test_a_model_is_made_from_a_file(
+async def test_a_model_is_created_from_an_uploaded_file(
     ollama: md.Ollama, server: OllamaChat, tmp_path: Path
 ) -> None:
     file = tmp_path / "tiny.gguf"
@@ -97,15 +97,15 @@ async def test_a_model_is_made_from_a_file(
     assert await ollama.admin.upload(file) == digest
     assert await ollama.admin.has_blob(digest)
     assert await ollama.admin.upload(file.read_bytes()) == digest
-    told: list[PullProgress] = []
+    progress_events: list[PullProgress] = []
     await ollama.admin.create(
         "mine",
         files={"tiny.gguf": digest},
         system="be brief",
         parameters={"num_ctx": 512},
-        on_event=told.append,
+        on_event=progress_events.append,
     )
-    assert told[-1].status == "success"
+    assert progress_events[-1].status == "success"
     sent = server.seen[-1]
     assert (sent["files"], sent["system"], sent["parameters"]) == (
         {"tiny.gguf": digest},
@@ -117,7 +117,9 @@ async def test_a_model_is_made_from_a_file(
         await ollama.admin.delete("mine")
 
 
-async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_invalid_input_is_refused_before_sending(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     for field, call in (
         ("from_model", ollama.admin.create("mine")),
         ("digest", ollama.admin.create("mine", files={"a": "sha256:../../etc"})),
@@ -131,45 +133,50 @@ async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: Ol
     assert server.seen == []
 
 
-async def test_a_stream_gives_the_progress_to_a_loop(ollama: md.Ollama) -> None:
+async def test_streams_yield_progress(ollama: md.Ollama) -> None:
     async with ollama.admin.stream_pull("new-model") as stream:
         assert stream.result is None
-        told = [progress async for progress in stream]
-    assert (told[0].status, told[-1].status) == ("pulling manifest", "success")
-    assert stream.result == told[-1]
+        progress_events = [progress async for progress in stream]
+    assert (progress_events[0].status, progress_events[-1].status) == (
+        "pulling manifest",
+        "success",
+    )
+    assert stream.result == progress_events[-1]
     async with ollama.admin.stream_create("mine", from_model="llama3.2") as stream:
         assert [progress.status async for progress in stream][-1] == "success"
     async with ollama.admin.stream_push("mine") as stream:
         assert (await anext(aiter(stream))).status == "retrieving manifest"
 
 
-def test_a_blocking_loop_gets_the_same(ollama: md.Ollama) -> None:
+def test_sync_streams_yield_progress(ollama: md.Ollama) -> None:
     admin = ollama.admin
     with admin.stream_pull_sync("new-model") as stream:
-        told = [progress.status for progress in stream]
-    assert (told[0], told[-1]) == ("pulling manifest", "success")
+        progress_events = [progress.status for progress in stream]
+    assert (progress_events[0], progress_events[-1]) == ("pulling manifest", "success")
     with admin.stream_create_sync("mine", from_model="llama3.2") as stream:
         assert [progress.status for progress in stream][-1] == "success"
     with admin.stream_push_sync("mine") as stream:
         assert [progress.status for progress in stream][-1] == "success"
-    with admin.stream_generate_sync("llama3.2", "hi there") as words:
-        assert "".join(words) == "I saw: hi there"
-    assert words.result is not None
-    assert words.result.text == "I saw: hi there"
+    with admin.stream_generate_sync("llama3.2", "hi there") as stream:
+        assert "".join(stream) == "I saw: hi there"
+    assert stream.result is not None
+    assert stream.result.text == "I saw: hi there"
     ollama.close()
 
 
-@pytest.mark.parametrize("way", ["error", "interrupted"])
-async def test_what_came_before_a_failure_is_told_first(
-    ollama: md.Ollama, server: OllamaChat, way: str
+@pytest.mark.parametrize("failure_mode", ["error", "interrupted"])
+async def test_progress_before_a_failure_is_yielded_first(
+    ollama: md.Ollama, server: OllamaChat, failure_mode: str
 ) -> None:
-    server.pull = way
-    told: list[str] = []
+    server.pull = failure_mode
+    statuses: list[str] = []
     async with ollama.admin.stream_pull("new-model") as stream:
-        with pytest.raises(md.BackendError if way == "error" else md.StreamBrokenError) as caught:
+        with pytest.raises(
+            md.BackendError if failure_mode == "error" else md.StreamBrokenError
+        ) as caught:
             async for progress in stream:
-                told.append(progress.status)
-    assert told == [
+                statuses.append(progress.status)
+    assert statuses == [
         "pulling manifest",
         f"pulling {LAYERS[0][0][7:19]}",
         f"pulling {LAYERS[0][0][7:19]}",
@@ -178,17 +185,17 @@ async def test_what_came_before_a_failure_is_told_first(
     assert stream.result is None
 
 
-async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece() -> None:
+async def test_progress_is_emitted_before_a_failure_in_the_same_chunk() -> None:
     lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
-    way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
-    told: list[PullProgress] = []
-    async with md.Ollama(transport=way) as ollama:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
+    progress_events: list[PullProgress] = []
+    async with md.Ollama(transport=transport) as ollama:
         with pytest.raises(md.BackendError, match="file does not exist"):
-            await ollama.admin.pull("new-model", on_event=told.append)
-    assert told == [PullProgress("pulling manifest")]
+            await ollama.admin.pull("new-model", on_event=progress_events.append)
+    assert progress_events == [PullProgress("pulling manifest")]
 
 
-async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_leaving_a_completion_stops_it(ollama: md.Ollama, server: OllamaChat) -> None:
     server.hold()
     async with ollama.admin.stream_generate("llama3.2", "hi there") as stream:
         assert await anext(aiter(stream)) == "I"
@@ -196,15 +203,15 @@ async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: Ollama
     assert (await ollama.admin.generate("llama3.2", "and now")).text == "I saw: and now"
 
 
-async def test_a_long_pull_does_not_hold_the_place_of_a_chat(ollama: md.Ollama) -> None:
-    """`max_concurrency` counts what the model does, not what the disk does."""
+async def test_a_long_pull_does_not_hold_a_slot(ollama: md.Ollama) -> None:
+    """`max_concurrency` counts generations, not transfers."""
     async with ollama.admin.stream_pull("new-model") as stream:
         await anext(aiter(stream))
         with anyio.fail_after(5):
             assert (await ollama.model("llama3.2").generate("hi")).text
 
 
-def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Path) -> None:
+def test_every_async_method_has_a_sync_version(ollama: md.Ollama, tmp_path: Path) -> None:
     admin = ollama.admin
     names = {name for name in dir(admin) if not name.startswith("_") and not name.endswith("_sync")}
     assert all(callable(getattr(admin, f"{name}_sync")) for name in names)
@@ -213,21 +220,21 @@ def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Pa
     file.write_bytes(b"GGUF")
     digest = admin.upload_sync(file)
     assert admin.has_blob_sync(digest)
-    told: list[PullProgress] = []
-    admin.create_sync("mine", files={"tiny.gguf": digest}, on_event=told.append)
+    progress_events: list[PullProgress] = []
+    admin.create_sync("mine", files={"tiny.gguf": digest}, on_event=progress_events.append)
     admin.copy_sync("mine", "me/yours")
-    admin.push_sync("me/yours", on_event=told.append)
-    admin.pull_sync("other", on_event=told.append)
-    assert [progress.status for progress in told].count("success") == 3
+    admin.push_sync("me/yours", on_event=progress_events.append)
+    admin.pull_sync("other", on_event=progress_events.append)
+    assert [progress.status for progress in progress_events].count("success") == 3
     assert admin.show_sync("mine")["capabilities"] == ["completion"]
     admin.delete_sync("mine")
     assert "mine:latest" not in [model["name"] for model in admin.tags_sync()]
     admin.load_sync("llama3.2")
     assert [model["name"] for model in admin.ps_sync()] == ["llama3.2:latest"]
-    pieces: list[str] = []
+    texts: list[str] = []
     assert (
-        admin.generate_sync("llama3.2", "hi", on_event=pieces.append).text
-        == "".join(pieces)
+        admin.generate_sync("llama3.2", "hi", on_event=texts.append).text
+        == "".join(texts)
         == "I saw: hi"
     )
     admin.unload_sync("llama3.2")
@@ -237,7 +244,7 @@ def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Pa
     ollama.close()
 
 
-async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_a_misspelled_field_is_a_type_error(ollama: md.Ollama, server: OllamaChat) -> None:
     with pytest.raises(TypeError, match="sytem"):
         await ollama.admin.generate("llama3.2", "hi", sytem="brief")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="form_model"):
@@ -245,28 +252,28 @@ async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: Ollam
     assert server.seen == []
 
 
-async def test_generate_with_its_fields(
+async def test_generate_with_all_fields(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     class Mood(BaseModel):
         word: str
 
-    pieces: list[str] = []
-    made = await ollama.admin.generate(
+    texts: list[str] = []
+    generated = await ollama.admin.generate(
         "gemma3",
         "look",
         system="brief",
         images=[image()],
         options={"num_ctx": 512},
-        on_event=pieces.append,
+        on_event=texts.append,
     )
-    assert "64x48" in made.text
-    assert "".join(pieces) == made.text
-    assert made.context
-    assert made.usage.output_tokens
-    again = await ollama.admin.generate("llama3.2", "mood?", context=made.context, output=Mood)
+    assert "64x48" in generated.text
+    assert "".join(texts) == generated.text
+    assert generated.context
+    assert generated.usage.output_tokens
+    again = await ollama.admin.generate("llama3.2", "mood?", context=generated.context, output=Mood)
     assert Mood.model_validate_json(again.text)
-    assert server.seen[-1]["context"] == list(made.context)
+    assert server.seen[-1]["context"] == list(generated.context)
     server.script = [Reply("half", cut=True)]
     with pytest.raises(md.StreamBrokenError) as caught:
         await ollama.admin.generate("llama3.2", "go")
@@ -276,7 +283,7 @@ async def test_generate_with_its_fields(
         await ollama.admin.generate("llama3.2", "go")
 
 
-async def test_chat_sees_images_and_calls_tools(
+async def test_chat_with_images_and_tools(
     ollama: md.Ollama, image: Callable[..., md.ImagePart]
 ) -> None:
     def weather(city: str) -> list[Any]:
@@ -294,9 +301,7 @@ async def test_chat_sees_images_and_calls_tools(
     assert stream.reply.thinking
 
 
-async def test_what_a_model_cannot_do_is_a_typed_error(
-    ollama: md.Ollama, server: OllamaChat
-) -> None:
+async def test_missing_capabilities_are_typed_errors(ollama: md.Ollama, server: OllamaChat) -> None:
     with pytest.raises(md.InvalidRequestError, match="does not support tools"):
         await ollama.model("gemma3").generate("hi", tools=[md.Tool("f")])
     with pytest.raises(md.InvalidRequestError, match="think"):
@@ -307,7 +312,7 @@ async def test_what_a_model_cannot_do_is_a_typed_error(
 
 
 @pytest.mark.parametrize("reply", [Reply("Hello.", error="boom"), Reply("Hello.", cut=True)])
-async def test_a_broken_stream_keeps_the_prefix(
+async def test_a_broken_stream_keeps_the_partial_reply(
     ollama: md.Ollama, server: OllamaChat, reply: Reply
 ) -> None:
     server.script = [reply]
@@ -319,16 +324,16 @@ async def test_a_broken_stream_keeps_the_prefix(
     assert caught.value.partial.text == seen == "Hello."
 
 
-async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
+async def test_an_image_is_not_sent_to_a_model_without_vision(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
-    """Ollama gives such a model "[img-0]" in its place, and says nothing."""
+    """Ollama silently replaces the image with "[img-0]" for such a model."""
     model = ollama.model("llama3.2")
     for messages in (
         [md.user("look", image())],
         [md.user("look", image(color="red")), md.assistant("red"), md.user("sure?")],
     ):
-        with pytest.raises(md.UnsupportedError, match="sees no images") as caught:
+        with pytest.raises(md.UnsupportedError, match="has no vision") as caught:
             await model.generate(messages)
         assert (caught.value.details["field"], caught.value.provider, caught.value.model) == (
             "messages",
@@ -343,7 +348,7 @@ async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
     assert all("messages" not in body and "prompt" not in body for body in server.seen)
 
 
-async def test_sight_is_asked_for_once(
+async def test_vision_is_checked_once_per_model(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     model = ollama.model("gemma3")
@@ -355,7 +360,7 @@ async def test_sight_is_asked_for_once(
     assert [("messages" in body) for body in server.seen] == [False, True, True, True]
 
 
-async def test_a_server_that_names_no_capabilities_is_trusted(
+async def test_images_are_sent_when_the_server_lists_no_capabilities(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     server.models["old:latest"] = ()
@@ -365,7 +370,7 @@ async def test_a_server_that_names_no_capabilities_is_trusted(
         await ollama.model("nothing").generate([md.user("look", image())])
 
 
-async def test_a_key_that_a_frame_quotes_is_in_no_error_or_traceback(
+async def test_a_key_echoed_in_a_frame_is_in_no_error_or_traceback(
     serve: Callable[[Handler], Loopback],
 ) -> None:
     key = "sk-very-secret"

@@ -1,4 +1,4 @@
-"""Ollama's images, from the call down to the bytes, against a server that behaves as each of its versions did."""
+"""Ollama's images against a server that behaves like each of its versions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Image = Callable[..., md.ImagePart]
 MODEL = "x/z-image-turbo"
 FLUX = "x/flux2-klein"
 SMALL: dict[str, Any] = {"size": "64x48", "steps": 3, "seed": 7}
-WANTED = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 3, "seed": 7}
+EXPECTED_JOB = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 3, "seed": 7}
 ONCE = md.Retries(attempts=1)
-LACKING: dict[str, Any] = {
+UNSUPPORTED: dict[str, Any] = {
     "cfg_scale": 4.0,
     "negative_prompt": "dogs",
     "sampler": "euler",
@@ -56,15 +56,15 @@ def pixel(image: md.ImagePart) -> tuple[int, ...]:
     return dot(image.to_pil())
 
 
-def words(result: imagegen.Result) -> list[tuple[str, str | None]]:
+def warning_fields(result: imagegen.Result) -> list[tuple[str, str | None]]:
     return [(warning.code, warning.field) for warning in result.warnings]
 
 
-class TestDrawing:
-    async def test_an_image(self, url: str, loopback: Loopback) -> None:
+class TestGeneration:
+    async def test_an_image_is_generated(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
         [detail] = result.details
         assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
             7,
@@ -92,10 +92,10 @@ class TestDrawing:
             "stream": True,
         }
 
-    def test_blocking(self, url: str) -> None:
+    def test_the_sync_api(self, url: str) -> None:
         with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(WANTED)
+            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(EXPECTED_JOB)
             with model.stream_sync("a red fox", **SMALL) as stream:
                 events = list(stream)
         assert [type(event) for event in events] == [imagegen.Step] * 3 + [imagegen.Done]
@@ -109,11 +109,9 @@ class TestDrawing:
             events = [event async for event in stream]
         assert events[:-1] == [imagegen.Step(1, 3), imagegen.Step(2, 3), imagegen.Step(3, 3)]
         assert isinstance(events[-1], imagegen.Done)
-        assert pixel(events[-1].result.image) == color(WANTED)
+        assert pixel(events[-1].result.image) == color(EXPECTED_JOB)
 
-    async def test_several_are_several_calls_one_after_the_other(
-        self, url: str, server: Ollama
-    ) -> None:
+    async def test_several_images_are_sequential_calls(self, url: str, server: Ollama) -> None:
         async with (
             md.Ollama(url) as provider,
             provider.image_model(MODEL).stream("a red fox", **SMALL, n=3) as stream,
@@ -123,7 +121,7 @@ class TestDrawing:
         result = stream.result
         assert [detail.seed for detail in result.details] == [7, 8, 9]
         assert [pixel(image) for image in result.images] == [
-            color(WANTED | {"seed": seed}) for seed in (7, 8, 9)
+            color(EXPECTED_JOB | {"seed": seed}) for seed in (7, 8, 9)
         ]
         assert result.usage == imagegen.Usage(
             seconds=45.0, load_seconds=6.0, images=3, pixels=3 * 64 * 48
@@ -139,7 +137,9 @@ class TestDrawing:
         assert loopback.seen[-1].json == {"model": MODEL, "prompt": "a", "stream": True}
         assert result.details[0].seed is None
 
-    async def test_a_shape_is_worked_out(self, url: str, server: Ollama) -> None:
+    async def test_aspect_and_megapixels_are_resolved_to_a_size(
+        self, url: str, server: Ollama
+    ) -> None:
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
             await model.generate("a", aspect="16:9", steps=1)
@@ -149,10 +149,12 @@ class TestDrawing:
     async def test_a_size_the_engine_rounds_is_a_warning(self, url: str) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(FLUX).generate("a", size="100x70", steps=1)
-        assert words(result) == [("SIZE_DIFFERS", "size")]
+        assert warning_fields(result) == [("SIZE_DIFFERS", "size")]
         assert result.details[0].size_got == (96, 64)
 
-    async def test_its_own_fields_go_through_extra(self, url: str, loopback: Loopback) -> None:
+    async def test_extra_fields_are_sent_to_this_provider_only(
+        self, url: str, loopback: Loopback
+    ) -> None:
         async with md.Ollama(url) as provider:
             await provider.image_model(MODEL).generate(
                 "a",
@@ -166,13 +168,13 @@ class TestDrawing:
             False,
         )
 
-    async def test_a_model_is_asked_about_once(self, url: str, loopback: Loopback) -> None:
+    async def test_a_model_is_queried_once(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             for model in (MODEL, MODEL, FLUX):
                 await provider.image_model(model).generate("a", steps=1)
         assert [seen.path for seen in loopback.seen].count("/api/show") == 2
 
-    async def test_a_key_is_for_the_proxy_in_front(
+    async def test_a_key_is_sent_for_a_proxy(
         self, url: str, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with md.Ollama(url) as provider:
@@ -180,24 +182,26 @@ class TestDrawing:
         monkeypatch.setenv("OLLAMA_API_KEY", "from-the-environment")
         async with md.Ollama(url) as provider:
             await provider.health()
-        async with md.Ollama(url, "mine") as provider:
+        async with md.Ollama(url, api_key="mine") as provider:
             await provider.health()
         keys = [seen.headers.get("authorization") for seen in loopback.seen]
         assert keys == [None, "Bearer from-the-environment", "Bearer mine"]
 
-    async def test_it_is_found_by_name(self, url: str) -> None:
+    async def test_a_model_string(self, url: str) -> None:
         async with md.image_model(
             f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3"
         ) as model:
             result = await model.generate("a red fox", size="64x48", seed=7)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
 
-class TestWhatItLacks:
-    async def test_a_warning_for_each(self, url: str, loopback: Loopback) -> None:
+class TestUnsupportedFields:
+    async def test_each_unsupported_field_is_a_warning(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
-            result = await provider.image_model(MODEL).generate("a red fox", **SMALL, **LACKING)
-        assert sorted(words(result)) == sorted(("UNSUPPORTED_FIELD", name) for name in LACKING)
+            result = await provider.image_model(MODEL).generate("a red fox", **SMALL, **UNSUPPORTED)
+        assert sorted(warning_fields(result)) == sorted(
+            ("UNSUPPORTED_FIELD", name) for name in UNSUPPORTED
+        )
         assert set(loopback.seen[-1].json) == {
             "model",
             "prompt",
@@ -208,24 +212,26 @@ class TestWhatItLacks:
             "stream",
         }
 
-    async def test_png_is_what_it_answers_in(self, url: str) -> None:
+    async def test_png_output_needs_no_warning(self, url: str) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate(
                 "a red fox", **SMALL, output_format="png"
             )
         assert result.warnings == ()
 
-    async def test_an_error_under_strict(self, url: str, server: Ollama) -> None:
+    async def test_an_unsupported_field_is_an_error_when_strict(
+        self, url: str, server: Ollama
+    ) -> None:
         async with md.Ollama(url, strict=True) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a", cfg_scale=4.0)
         assert caught.value.field == "cfg_scale"
         assert server.jobs == []
 
-    async def test_a_seed_of_zero_is_random_there(self, url: str, server: Ollama) -> None:
+    async def test_a_seed_of_zero_is_a_warning(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a", seed=0, steps=1)
-        assert words(result) == [("UNSUPPORTED_FIELD", "seed")]
+        assert warning_fields(result) == [("UNSUPPORTED_FIELD", "seed")]
         assert result.details[0].seed is None
         assert server.jobs[0]["seed"] != 0
 
@@ -237,7 +243,7 @@ class TestWhatItLacks:
             ({"seed": 2**53, "n": 2}, "seed"),
         ],
     )
-    async def test_what_cannot_be_is_said_before_sending(
+    async def test_invalid_values_are_refused_before_sending(
         self, url: str, server: Ollama, fields: dict[str, Any], field: str
     ) -> None:
         async with md.Ollama(url) as provider:
@@ -247,7 +253,7 @@ class TestWhatItLacks:
         assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
         assert server.jobs == []
 
-    async def test_the_largest_seed_arrives_whole(self, url: str, server: Ollama) -> None:
+    async def test_the_largest_seed_is_sent_exactly(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a", seed=2**53, steps=1)
         assert server.jobs[0]["seed"] == result.details[0].seed == 2**53
@@ -255,7 +261,7 @@ class TestWhatItLacks:
 
 class TestVersions:
     @pytest.mark.parametrize(
-        ("version", "says"),
+        ("version", "message"),
         [
             ("0.33.0", "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"),
             ("0.32.6", "this server is 0.32.6; image generation needs Ollama 0.14.3 to 0.32.5"),
@@ -264,14 +270,14 @@ class TestVersions:
             ("0.9.1", "this server is 0.9.1; image generation needs Ollama 0.14.3 to 0.32.5"),
         ],
     )
-    async def test_one_that_draws_nothing_names_both_versions(
-        self, url: str, server: Ollama, loopback: Loopback, version: str, says: str
+    async def test_an_unsupported_version_is_named_in_the_error(
+        self, url: str, server: Ollama, loopback: Loopback, version: str, message: str
     ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
-        assert caught.value.message == says
+        assert caught.value.message == message
         assert (caught.value.field, caught.value.provider, caught.value.model) == (
             "model",
             "ollama",
@@ -282,13 +288,17 @@ class TestVersions:
     @pytest.mark.parametrize(
         "version", ["0.14.3", "0.15.0", "0.15.4", "0.15.5", "0.30.0", "0.32.5"]
     )
-    async def test_one_that_draws(self, url: str, server: Ollama, version: str) -> None:
+    async def test_supported_versions_generate_images(
+        self, url: str, server: Ollama, version: str
+    ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
-    async def test_an_upgrade_between_two_images_is_noticed(self, url: str, server: Ollama) -> None:
+    async def test_a_server_upgrade_between_two_images_is_detected(
+        self, url: str, server: Ollama
+    ) -> None:
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
             await model.generate("a", steps=1)
@@ -301,7 +311,7 @@ class TestVersions:
                     == "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"
                 )
 
-    async def test_a_model_deleted_between_two_images_is_not_found(
+    async def test_a_model_deleted_between_two_images_raises_not_found_error(
         self, url: str, server: Ollama
     ) -> None:
         async with md.Ollama(url) as provider:
@@ -313,7 +323,7 @@ class TestVersions:
 
     @pytest.mark.parametrize("answer", [{"version": "0.0.0"}, {"version": 5}, {}, None])
     @pytest.mark.parametrize(
-        ("status", "body", "says"),
+        ("status", "body", "message"),
         [
             (
                 400,
@@ -323,8 +333,8 @@ class TestVersions:
             (404, "404 page not found", "of unknown version and has no /api/generate"),
         ],
     )
-    async def test_a_version_nobody_knows_is_tried(
-        self, serve: Serve, answer: Any, status: int, body: Any, says: str
+    async def test_an_unknown_version_is_tried(
+        self, serve: Serve, answer: Any, status: int, body: Any, message: str
     ) -> None:
         def handler(peer: Peer) -> None:
             while (seen := peer.request()) is not None:
@@ -341,27 +351,25 @@ class TestVersions:
         async with md.Ollama(serve(handler).url) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
-            assert says in caught.value.message
+            assert message in caught.value.message
             assert "0.14.3 to 0.32.5" in caught.value.message
 
-    async def test_a_refusal_for_another_reason_stays_what_it_is(
-        self, url: str, server: Ollama
-    ) -> None:
+    async def test_an_unrelated_refusal_keeps_its_error(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             with pytest.raises(md.InvalidRequestError, match="cannot unmarshal str") as caught:
                 await provider.image_model(MODEL).generate("a", extra={"width": "x"})
         assert type(caught.value) is md.InvalidRequestError
 
-    async def test_a_model_of_words(self, url: str, server: Ollama) -> None:
+    async def test_a_text_model_raises_unsupported_error(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             with pytest.raises(md.UnsupportedError, match="completion") as caught:
                 await provider.image_model("llama3.2").generate("a")
             assert caught.value.model == "llama3.2"
-            with pytest.raises(md.NotFoundError, match="'nobody' not found"):
-                await provider.image_model("nobody").generate("a")
+            with pytest.raises(md.NotFoundError, match="'unknown' not found"):
+                await provider.image_model("unknown").generate("a")
         assert server.jobs == []
 
-    async def test_the_questions_take_no_longer_than_the_call_may(self, serve: Serve) -> None:
+    async def test_queries_before_an_image_share_the_calls_timeout(self, serve: Serve) -> None:
         server = serve(lambda peer: (peer.request(), peer.wait_for_close()))
         async with md.Ollama(server.url, timeout=0.2) as provider:
             with anyio.fail_after(5), pytest.raises(md.DeadlineExceededError):
@@ -369,7 +377,9 @@ class TestVersions:
 
 
 class TestEdits:
-    async def test_where_they_are_honored(self, url: str, server: Ollama, image: Image) -> None:
+    async def test_edits_are_sent_to_a_version_that_supports_them(
+        self, url: str, server: Ollama, image: Image
+    ) -> None:
         server.version = "0.15.4"
         first, second = image(80, 48), image(32, 32, "red", "JPEG")
         async with md.Ollama(url) as provider:
@@ -380,7 +390,7 @@ class TestEdits:
         assert job["images"] == [fingerprint(first.data), fingerprint(second.data)]
         assert (result.image.width, result.image.height) == (80, 48)
         assert pixel(result.image) == color(
-            WANTED
+            EXPECTED_JOB
             | {
                 "model": FLUX,
                 "width": 80,
@@ -396,7 +406,7 @@ class TestEdits:
             ({"aspect": "1:1", "megapixels": 1}, ["aspect", "megapixels"]),
         ],
     )
-    async def test_the_first_image_says_how_large(
+    async def test_the_first_image_determines_the_size(
         self, url: str, server: Ollama, image: Image, fields: dict[str, Any], named: list[str]
     ) -> None:
         server.version = "0.15.0"
@@ -405,10 +415,10 @@ class TestEdits:
                 "a", steps=1, images=[image(80, 48)], **fields
             )
         assert (result.image.width, result.image.height) == (80, 48)
-        assert sorted(words(result)) == [("UNSUPPORTED_FIELD", name) for name in named]
+        assert sorted(warning_fields(result)) == [("UNSUPPORTED_FIELD", name) for name in named]
 
     @pytest.mark.parametrize("version", ["0.14.3", "0.15.5", "0.32.5"])
-    async def test_where_they_would_be_ignored_nothing_is_sent(
+    async def test_edits_are_refused_for_a_version_that_ignores_images(
         self, url: str, server: Ollama, image: Image, version: str
     ) -> None:
         server.version = version
@@ -424,7 +434,7 @@ class TestEdits:
         ("model", "count", "masked", "field"),
         [(FLUX, 3, False, "images"), (FLUX, 1, True, "mask"), (MODEL, 1, False, "images")],
     )
-    async def test_what_an_edit_may_not_be(
+    async def test_unsupported_edits_are_refused(
         self,
         url: str,
         server: Ollama,
@@ -444,7 +454,9 @@ class TestEdits:
 
 
 class TestFailures:
-    async def test_done_without_an_image(self, url: str, server: Ollama) -> None:
+    async def test_done_without_an_image_raises_no_image_error(
+        self, url: str, server: Ollama
+    ) -> None:
         server.outcome = "no_image"
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
@@ -453,32 +465,32 @@ class TestFailures:
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
         assert len(server.jobs) == 2, "a job that has begun is never sent twice"
 
     @pytest.mark.parametrize("listening", [True, False])
     @pytest.mark.parametrize(
-        ("outcome", "kind", "says"),
+        ("outcome", "kind", "message"),
         [
             ("crash", md.BackendError, CRASHED),
             ("cut", md.StreamBrokenError, "ended before the image"),
             ("dropped", md.StreamBrokenError, "broke off"),
         ],
     )
-    async def test_a_stream_that_fails(
+    async def test_a_failed_stream_raises_a_typed_error(
         self,
         url: str,
         server: Ollama,
         listening: bool,
         outcome: str,
         kind: type[md.MajordomoError],
-        says: str,
+        message: str,
     ) -> None:
         server.outcome = outcome
         events: list[Any] = []
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            with pytest.raises(kind, match=says) as caught:
+            with pytest.raises(kind, match=message) as caught:
                 if listening:
                     async with model.stream("a red fox", **SMALL) as stream:
                         async for event in stream:
@@ -486,13 +498,13 @@ class TestFailures:
                 else:
                     await model.generate("a red fox", **SMALL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
         assert type(caught.value) is kind
         assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
         assert events == ([imagegen.Step(1, 3)] if listening else [])
         assert len(server.jobs) == 2
 
-    async def test_no_memory(self, url: str, server: Ollama) -> None:
+    async def test_an_out_of_memory_error_is_retryable(self, url: str, server: Ollama) -> None:
         server.outcome = "memory"
         async with md.Ollama(url) as provider:
             with pytest.raises(md.BackendError) as caught:
@@ -500,7 +512,7 @@ class TestFailures:
         assert MEMORY in caught.value.message
         assert (caught.value.status, caught.value.retryable) == (500, True)
 
-    async def test_a_full_queue(self, url: str, server: Ollama) -> None:
+    async def test_a_full_queue_raises_overloaded_error(self, url: str, server: Ollama) -> None:
         server.busy = True
         async with md.Ollama(url, retries=ONCE) as provider:
             with pytest.raises(md.OverloadedError) as caught:
@@ -508,7 +520,7 @@ class TestFailures:
         assert caught.value.status == 503
         assert " ".join(BUSY.split()) in caught.value.message
 
-    async def test_a_full_queue_is_asked_again(self, url: str, server: Ollama) -> None:
+    async def test_a_full_queue_is_retried(self, url: str, server: Ollama) -> None:
         server.busy = True
 
         def relieve() -> float:
@@ -519,9 +531,9 @@ class TestFailures:
         provider._client.fraction = relieve
         async with provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
-    async def test_whoever_leaves_stops_the_work_and_gives_back_the_place(
+    async def test_canceling_stops_the_generation_and_releases_the_slot(
         self, url: str, server: Ollama
     ) -> None:
         server.hold()
@@ -534,9 +546,11 @@ class TestFailures:
             assert await anyio.to_thread.run_sync(server.left)
             server.release()
             with anyio.fail_after(5):
-                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(
+                    EXPECTED_JOB
+                )
 
-    async def test_the_next_in_line_hears_its_place(self, url: str, server: Ollama) -> None:
+    async def test_a_queued_stream_reports_its_position(self, url: str, server: Ollama) -> None:
         server.hold()
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
@@ -559,7 +573,7 @@ class TestFailures:
         assert isinstance(events[-1], imagegen.Done)
 
     @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/plain"])
-    async def test_what_the_answer_calls_itself_does_not_matter(
+    async def test_the_content_type_of_the_reply_is_ignored(
         self, serve: Serve, image: Image, kind: str
     ) -> None:
         def handler(peer: Peer) -> None:
@@ -582,16 +596,16 @@ class TestFailures:
             assert stream.result.details[0].seed == 5
 
 
-class TestCatalogue:
-    async def test_models(self, url: str, server: Ollama) -> None:
+class TestModelList:
+    async def test_models_are_listed_with_capabilities(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
-            found = {model.id: model for model in await provider.models()}
-        assert {name: set(model.capabilities) for name, model in found.items()} == {
+            models = {model.id: model for model in await provider.models()}
+        assert {name: set(model.capabilities) for name, model in models.items()} == {
             f"{MODEL}:latest": {"image"},
             f"{FLUX}:latest": {"image"},
             "llama3.2:latest": {"chat"},
         }
-        assert {model.loaded for model in found.values()} == {None}
+        assert {model.loaded for model in models.values()} == {None}
 
     @pytest.mark.parametrize(
         ("version", "flux"),
@@ -602,25 +616,25 @@ class TestCatalogue:
             ("0.32.6", set()),
         ],
     )
-    async def test_capabilities_are_those_of_the_version(
+    async def test_capabilities_depend_on_the_server_version(
         self, url: str, server: Ollama, version: str, flux: set[str]
     ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
-            found = {model.id: model for model in await provider.models()}
-        assert set(found[f"{FLUX}:latest"].capabilities) == flux
+            models = {model.id: model for model in await provider.models()}
+        assert set(models[f"{FLUX}:latest"].capabilities) == flux
 
-    def test_what_is_in_memory(self, serve: Serve) -> None:
+    def test_loaded_models_are_marked(self, serve: Serve) -> None:
         def handler(peer: Peer) -> None:
             while (seen := peer.request()) is not None:
                 if seen.path == "/api/version":
                     peer.reply({"version": "0.40.0"})
                 elif seen.path == "/api/tags":
-                    listed = {
+                    model_json = {
                         "model": "llava",
                         "capabilities": ["completion", "vision", "tools", "thinking", "insert"],
                     }
-                    peer.reply({"models": [{"name": "a:latest"}, listed, {"name": 5}, "x"]})
+                    peer.reply({"models": [{"name": "a:latest"}, model_json, {"name": 5}, "x"]})
                 else:
                     peer.reply({"models": [{"name": "llava"}]})
 

@@ -1,4 +1,7 @@
-"""The example `one_conversation.py` over every chat provider: what Offline says is said by a server of each, and all must come to the same."""
+"""The example `one_conversation.py` over every chat provider.
+
+A server of each repeats what Offline says, and all conversations must be equal.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def _example() -> Any:
     spec = importlib.util.spec_from_file_location("one_conversation", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for themselves
+    # Dataclasses look up their module here.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -39,24 +43,24 @@ converse = example.converse
 
 @pytest.fixture(scope="module")
 def offline() -> Any:
-    """The conversation as Offline has it: what every other must come to."""
+    """Return the conversation with Offline, which all others must equal."""
     import asyncio
 
     return asyncio.run(converse(md.Offline().model("rules")))
 
 
-def said(conversation: Any) -> list[llm.Message]:
+def assistant_messages(conversation: Any) -> list[llm.Message]:
     return [message for message in conversation.history if message.role == "assistant"]
 
 
-def test_every_provider_that_chats_is_here() -> None:
+def test_every_chat_provider_is_tested() -> None:
     drawing = {"automatic1111", "comfyui", "stablediffusion"}
     assert {
         backend.name.partition(" ")[0] for backend in BACKENDS
     } == provider_names() - drawing - {"offline"}
 
 
-def test_offline_has_everything_in_it(offline: Any) -> None:
+def test_the_offline_conversation_covers_every_feature(offline: Any) -> None:
     assert [turn.roles for turn in offline.turns] == [
         ("assistant",),
         ("assistant", "tool", "assistant"),
@@ -67,8 +71,8 @@ def test_offline_has_everything_in_it(offline: Any) -> None:
     assert offline.turns[2].output == example.Size(width=128, height=96)
 
 
-class Blocking(llm.Model):
-    """A model of which only the blocking color is used, from a thread."""
+class SyncModel(llm.Model):
+    """A model whose sync API is used, from a worker thread."""
 
     def __init__(self, model: llm.Model) -> None:
         self.id, self.provider, self._model = model.id, model.provider, model
@@ -84,7 +88,7 @@ class Blocking(llm.Model):
             with self.stream_sync(messages, *options, **overrides) as stream:
                 return list(stream)
 
-        yield _Told(await anyio.to_thread.run_sync(read))
+        yield EventReplay(await anyio.to_thread.run_sync(read))
 
     def generate_sync(self, messages: Any, *options: Any, **overrides: Any) -> llm.Reply:
         return self._model.generate_sync(messages, *options, **overrides)
@@ -96,12 +100,14 @@ class Blocking(llm.Model):
         await self._model.aclose()
 
 
-class _Told:
+class EventReplay:
+    """A stream of events that have been read already."""
+
     def __init__(self, events: list[Any]) -> None:
         self._events = iter(events)
         self.reply = events[-1].reply
 
-    def __aiter__(self) -> _Told:
+    def __aiter__(self) -> EventReplay:
         return self
 
     async def __anext__(self) -> Any:
@@ -114,56 +120,64 @@ class _Told:
 async def test_the_conversation_is_the_same_with_every_backend(
     backend: Backend, serve: Serve, offline: Any
 ) -> None:
-    server = serve(backend.server(said(offline), True))
+    server = serve(backend.server(assistant_messages(offline), True))
     async with backend.connect(server.url) as provider:
-        talk = await converse(provider.model(backend.model, md.with_reasoning("low")))
-    assert talk == offline
+        conversation = await converse(provider.model(backend.model, md.with_reasoning("low")))
+    assert conversation == offline
     assert len(
         [seen for seen in server.seen if seen.method == "POST" and seen.path != "/api/show"]
-    ) == len(said(offline))
-    thought = [
+    ) == len(assistant_messages(offline))
+    thinking = [
         part.text
-        for message in talk.history
+        for message in conversation.history
         for part in message.parts
         if isinstance(part, llm.ThinkingPart) and part.text
     ]
-    assert thought == ([THOUGHT] * 5 if backend.shows_thoughts else [])
+    assert thinking == ([THOUGHT] * 5 if backend.shows_thoughts else [])
 
 
 @each
 @pytest.mark.parametrize(
     "everywhere", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["the next", "all"]
 )
-def test_the_blocking_color_comes_to_the_same_and_goes_on_with_any_other_backend(
+def test_a_sync_conversation_is_the_same_and_continues_on_any_other_backend(
     backend: Backend, everywhere: bool, serve: Serve, offline: Any
 ) -> None:
-    """Begun here, with thoughts, calls and images; continued there, as it is and as kept in JSON."""
-    place = BACKENDS.index(backend)
-    others = BACKENDS if everywhere else [backend, BACKENDS[(place + 1) % len(BACKENDS)]]
+    """Start with one backend and continue with others, from memory and from JSON.
+
+    The history contains thinking, tool calls and images.
+    """
+    index = BACKENDS.index(backend)
+    others = BACKENDS if everywhere else [backend, BACKENDS[(index + 1) % len(BACKENDS)]]
     last = [llm.assistant("It was a pleasure.")] * 2
-    home = serve(
-        backend.server([*said(offline), *last], True)
-    )  # a signature is good where it was made
-    with backend.connect(home.url) as provider:
-        begun = anyio.run(
-            converse, Blocking(provider.model(backend.model, md.with_reasoning("low")))
+    # A signature is only valid on the server that made it.
+    first_server = serve(backend.server([*assistant_messages(offline), *last], True))
+    with backend.connect(first_server.url) as provider:
+        conversation = anyio.run(
+            converse, SyncModel(provider.model(backend.model, md.with_reasoning("low")))
         )
-    assert begun == offline
-    kept = md.load_messages(md.dump_messages(begun.history))
+    assert conversation == offline
+    loaded_history = md.load_messages(md.dump_messages(conversation.history))
     for other in others:
-        server = home if other is backend else serve(other.server(last, False))
+        server = first_server if other is backend else serve(other.server(last, False))
         with other.connect(server.url) as provider:
-            for history in (begun.history, kept):
+            for history in (conversation.history, loaded_history):
                 reply = provider.model(other.model).generate_sync([*history, md.user("Thank you.")])
                 assert (reply.text, reply.finish_reason) == ("It was a pleasure.", "stop"), (
                     other.name
                 )
-    reply = md.Offline().model("rules").generate_sync([*kept, md.user("Once more: its size?")])
+    reply = (
+        md.Offline()
+        .model("rules")
+        .generate_sync([*loaded_history, md.user("Once more: its size?")])
+    )
     assert reply.text == "The image is 128 x 96 pixels, PNG."
 
 
 @each
-def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, offline: Any) -> None:
+def test_an_offline_conversation_continues_on_any_backend(
+    backend: Backend, serve: Serve, offline: Any
+) -> None:
     with backend.connect(
         serve(backend.server([llm.assistant("It was a pleasure.")], False)).url
     ) as provider:
@@ -173,5 +187,5 @@ def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, of
     assert reply.text == "It was a pleasure."
 
 
-async def test_offline_comes_to_the_same_in_either_loop(offline: Any) -> None:
+async def test_offline_gives_the_same_conversation_on_both_event_loops(offline: Any) -> None:
     assert await converse(md.Offline().model("rules")) == offline

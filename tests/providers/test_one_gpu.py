@@ -1,4 +1,4 @@
-"""Several models and providers on one GPU: who goes, who waits, who is told, and what is unloaded."""
+"""Several models and providers on one GPU: order, queue positions, and unloading."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ pytestmark = pytest.mark.anyio
 
 
 class Box:
-    """A llama-swap and an Ollama in one: `running` calls at once, as the GPU sees it; each work lasts until `go` or is instant."""
+    """A llama-swap and an Ollama server in one, which count their concurrent calls.
+
+    Each call ends at once (`instant`), or when it is released.
+    """
 
     def __init__(self, image: bytes, *, instant: bool = True) -> None:
         self.image = image
         self.instant = instant
         self.lock = threading.Condition()
-        self.running = self.most = 0
+        self.running = self.max_running = 0
         self.done: list[str] = []
         self.released = 0
         self.unloaded: list[str] = []
@@ -62,7 +65,7 @@ class Box:
                 continue
             with self.lock:
                 self.running += 1
-                self.most = max(self.most, self.running)
+                self.max_running = max(self.max_running, self.running)
                 self.lock.notify_all()
                 if not self.instant:
                     assert self.lock.wait_for(lambda: self.released > 0, 10)
@@ -93,9 +96,7 @@ def image_bytes(image: Callable[..., md.ImagePart]) -> bytes:
     return image(64, 64).data
 
 
-async def test_chat_and_images_of_two_providers_take_turns(
-    serve: Serve, image_bytes: bytes
-) -> None:
+async def test_calls_of_two_providers_share_one_slot(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes)
     url = serve(box).url
     gpu = ResourceGroup("box")
@@ -108,47 +109,47 @@ async def test_chat_and_images_of_two_providers_take_turns(
             group.start_soon(swap.model("qwen").generate, "a")
             group.start_soon(swap.image_model("sdxl").generate, "a")
             group.start_soon(ollama.model("gemma").generate, "a")
-    assert box.most == 1
+    assert box.max_running == 1
     assert sorted(box.done) == ["gemma"] * 8 + ["qwen"] * 8 + ["sdxl"] * 8
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(
+async def test_chat_and_image_streams_report_queue_positions(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
-    told: dict[str, list[Any]] = {"chat": [], "image": []}
+    events: dict[str, list[Any]] = {"chat": [], "image": []}
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap:
 
-        async def talk() -> None:
+        async def stream_chat() -> None:
             async with swap.model("qwen").stream("a") as stream:
                 async for event in stream:
-                    told["chat"].append(event)
+                    events["chat"].append(event)
 
-        async def draw() -> None:
+        async def stream_image() -> None:
             async with swap.image_model("sdxl").stream("a") as stream:
                 async for event in stream:
-                    told["image"].append(event)
+                    events["image"].append(event)
 
         async with anyio.create_task_group() as group:
             group.start_soon(swap.model("qwen").generate, "first")
             while not gpu.running:
                 await anyio.sleep(0.005)
-            group.start_soon(talk)
-            while not told["chat"]:
+            group.start_soon(stream_chat)
+            while not events["chat"]:
                 await anyio.sleep(0.005)
-            group.start_soon(draw)
-            while not told["image"]:
+            group.start_soon(stream_image)
+            while not events["image"]:
                 await anyio.sleep(0.005)
             box.release(3)
-    assert told["chat"][0] == llm.Queued(1)
-    assert isinstance(told["chat"][-1], llm.Done)
-    assert told["image"][:2] == [imagegen.Queued(2), imagegen.Queued(1)]
-    assert isinstance(told["image"][-1], imagegen.Done)
+    assert events["chat"][0] == llm.Queued(1)
+    assert isinstance(events["chat"][-1], llm.Done)
+    assert events["image"][:2] == [imagegen.Queued(2), imagegen.Queued(1)]
+    assert isinstance(events["image"][-1], imagegen.Done)
 
 
-async def test_a_user_id_with_many_calls_does_not_keep_another_waiting(
+async def test_a_user_with_many_calls_does_not_delay_another_user(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes, instant=False)
@@ -174,7 +175,7 @@ async def test_a_user_id_with_many_calls_does_not_keep_another_waiting(
     assert finished.count("greedy") == 6
 
 
-async def test_before_another_model_begins_the_idle_one_is_unloaded(
+async def test_an_idle_model_is_unloaded_before_another_one_starts(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes)
@@ -193,7 +194,7 @@ async def test_before_another_model_begins_the_idle_one_is_unloaded(
     assert box.unloaded == ["qwen", "sdxl", "gemma", "other"]
 
 
-async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(
+async def test_a_failed_unload_does_not_block_the_next_call(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes)
@@ -215,12 +216,12 @@ async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(
             assert (await swap.model("b").generate("a")).text == "calm"
 
 
-async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() -> None:
-    asked: list[str] = []
+async def test_a_canceled_call_leaves_pending_unloads_to_the_next_one() -> None:
+    unload_requests: list[str] = []
     cancelled = anyio.Event()
 
     async def release(name: str) -> None:
-        asked.append(name)
+        unload_requests.append(name)
         if not cancelled.is_set():
             await anyio.sleep_forever()
 
@@ -228,30 +229,30 @@ async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() 
     first, second, third = (
         ModelLease(1, name, functools.partial(release, name)) for name in ("a", "b", "c")
     )
-    for holder in (first, second):
-        await gpu.acquire(Deadline(md.Timeout()), lease=holder)
-    for holder in (first, second):
-        gpu.release(holder)
+    for lease in (first, second):
+        await gpu.acquire(Deadline(md.Timeout()), lease=lease)
+    for lease in (first, second):
+        gpu.release(lease)
     async with anyio.create_task_group() as group:
         group.start_soon(functools.partial(gpu.acquire, Deadline(md.Timeout()), lease=third))
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
-    assert len(asked) == 1
-    asked.clear()
+    assert len(unload_requests) == 1
+    unload_requests.clear()
     cancelled.set()
     with anyio.fail_after(5):
         await gpu.acquire(Deadline(md.Timeout()), lease=third)
-    assert sorted(asked) == ["a", "b"]
+    assert sorted(unload_requests) == ["a", "b"]
     gpu.release(third)
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> None:
+async def test_a_model_being_unloaded_starts_again_after_the_unload() -> None:
     order: list[str] = []
-    gone = anyio.Event()
+    unloaded = anyio.Event()
 
     async def release() -> None:
-        await gone.wait()
+        await unloaded.wait()
         order.append("unloaded")
 
     async def begin(model: str) -> None:
@@ -267,12 +268,12 @@ async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> N
         group.start_soon(begin, "a")
         await anyio.wait_all_tasks_blocked()
         assert gpu.running == 2
-        gone.set()
+        unloaded.set()
     assert order[:2] == ["a", "unloaded"]
     assert sorted(order[2:]) == ["a", "b"]
 
 
-async def test_what_goes_wrong_with_another_providers_unloading_is_not_this_calls_error() -> None:
+async def test_an_unload_error_of_another_provider_is_not_raised() -> None:
     async def release() -> None:
         raise RuntimeError("the event loop of that client is closed")
 
@@ -288,13 +289,13 @@ async def test_a_group_keeps_no_provider_alive(serve: Serve, image_bytes: bytes)
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(url, gpu=gpu) as swap:
         await swap.model("qwen").generate("a")
-    gone = weakref.ref(swap)
+    unloaded = weakref.ref(swap)
     del swap
     gc.collect()
-    assert gone() is None
+    assert unloaded() is None
 
 
-async def test_a_full_line_says_so_at_once(serve: Serve, image_bytes: bytes) -> None:
+async def test_a_full_group_queue_raises_overloaded_error(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     async with (
         md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", max_queue=1)) as swap,
@@ -317,7 +318,7 @@ async def test_a_full_line_says_so_at_once(serve: Serve, image_bytes: bytes) -> 
     )
 
 
-async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, image_bytes: bytes) -> None:
+async def test_max_queue_limits_the_queue_of_a_provider(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     async with (
         md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap,
@@ -346,12 +347,12 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, image_bytes: by
 
 
 @pytest.mark.slow
-async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None:
+async def test_ten_thousand_queued_calls_can_be_canceled() -> None:
     gpu = ResourceGroup("box")
     image_model = md.Offline(gpu=gpu).image_model("renderer")
-    holding = ResourceGroup.acquire
+    acquire = ResourceGroup.acquire
     async with anyio.create_task_group() as group:
-        await holding(gpu, _deadline())
+        await acquire(gpu, _deadline())
         for number in range(10_000):
             group.start_soon(
                 lambda number=number: image_model.generate("a", user_id=str(number % 100))
@@ -370,13 +371,13 @@ def _deadline() -> Any:
     return Deadline(md.Timeout(queue=60))
 
 
-def test_one_line_serves_all_event_loops_and_threads(serve: Serve, image_bytes: bytes) -> None:
+def test_one_queue_serves_all_event_loops_and_threads(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes)
     gpu = ResourceGroup("box")
     url = serve(box).url
     failures: list[BaseException] = []
 
-    def in_a_loop(backend: str) -> None:
+    def run_in_loop(backend: str) -> None:
         async def main() -> None:
             async with md.LlamaSwap(url, gpu=gpu) as swap, anyio.create_task_group() as group:
                 for _ in range(10):
@@ -387,29 +388,27 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, image_bytes: 
         except BaseException as error:
             failures.append(error)
 
-    def blocking() -> None:
+    def run_sync() -> None:
         with md.LlamaSwap(url, gpu=gpu) as swap:
             for _ in range(10):
                 swap.model("blocking").generate_sync("a")
 
     threads = [
-        threading.Thread(target=in_a_loop, args=(backend,))
+        threading.Thread(target=run_in_loop, args=(backend,))
         for backend in ("asyncio", "trio", "asyncio")
     ]
-    threads.append(threading.Thread(target=blocking))
+    threads.append(threading.Thread(target=run_sync))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert not failures
-    assert box.most == 1
+    assert box.max_running == 1
     assert len(box.done) == 40
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_is_cancelled_while_it_waits_leaves_the_line(
-    serve: Serve, image_bytes: bytes
-) -> None:
+async def test_a_canceled_queued_call_leaves_the_queue(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap, anyio.create_task_group() as group:
@@ -427,7 +426,7 @@ async def test_who_is_cancelled_while_it_waits_leaves_the_line(
     assert box.done == ["qwen"]
 
 
-async def test_a_stream_left_early_gives_its_place_back(serve: Serve, image_bytes: bytes) -> None:
+async def test_a_stream_left_early_releases_its_slot(serve: Serve, image_bytes: bytes) -> None:
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(Box(image_bytes)).url, gpu=gpu) as swap:
         async with swap.model("qwen").stream("a") as stream:
@@ -437,14 +436,14 @@ async def test_a_stream_left_early_gives_its_place_back(serve: Serve, image_byte
         assert gpu.running == 0
 
 
-def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
+def test_a_named_group_exists_while_it_is_used() -> None:
     first, second = md.LlamaSwap(gpu="cellar"), md.Ollama(gpu="cellar")
     assert (
         first._client.admission._resource_group
         is second._client.admission._resource_group
         is named_group("cellar")
     )
-    with pytest.raises(md.ConfigurationError, match="another slots"):
+    with pytest.raises(md.ConfigurationError, match="another value of slots"):
         named_group("cellar", slots=3)
     del first, second
     gc.collect()
@@ -453,10 +452,17 @@ def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
 
 @pytest.mark.parametrize(
     ("keywords", "field"),
-    [({"gpu": 3}, "gpu"), ({"rate": 5}, "rate"), ({"max_queue": -1}, "max_queue"), ({"max_queue": True}, "max_queue"), ({"max_concurrency": 0}, "max_concurrency"), ({"gpu": ""}, "name")],
-)  # fmt: skip
+    [
+        ({"gpu": 3}, "gpu"),
+        ({"rate": 5}, "rate"),
+        ({"max_queue": -1}, "max_queue"),
+        ({"max_queue": True}, "max_queue"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"gpu": ""}, "name"),
+    ],
+)
 @pytest.mark.parametrize("provider", [md.LlamaSwap, md.Offline])
-def test_what_cannot_be_is_said_when_the_provider_is_made(
+def test_invalid_settings_are_refused_by_the_constructor(
     provider: Any, keywords: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
@@ -467,7 +473,7 @@ def test_what_cannot_be_is_said_when_the_provider_is_made(
 @pytest.mark.parametrize(
     "settings", [{"slots": 0}, {"slots": True}, {"max_queue": -1}, {"name": ""}, {"name": "a\n"}]
 )
-def test_a_group_that_cannot_be_names_its_field(settings: dict[str, Any]) -> None:
+def test_an_invalid_group_setting_is_refused_with_its_field(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         ResourceGroup(**settings)
     assert caught.value.details["field"] == next(iter(settings))

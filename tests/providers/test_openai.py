@@ -1,4 +1,4 @@
-"""OpenAI's provider against the strict servers, with both of its chat APIs: what it sends is legal there, in every turn of a conversation."""
+"""OpenAI's provider with both chat APIs, against the strict servers."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ def server(api: str) -> Speech:
 
 @pytest.fixture
 def openai(api: Any, server: Speech, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
-    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=ONCE)
+    return md.OpenAI("k", base_url=serve(server).url + "/v1", api=api, retries=ONCE)
 
 
-async def heard(stream: Any) -> tuple[list[llm.ChatEvent], llm.Reply]:
+async def read_stream(stream: Any) -> tuple[list[llm.ChatEvent], llm.Reply]:
     async with stream as opened:
         return [event async for event in opened], opened.reply
 
 
 @pytest.mark.parametrize("name", [MODEL, PLAIN, "o3"])
-async def test_it_answers_whole_and_streamed(name: str, openai: md.OpenAI) -> None:
+async def test_complete_and_streamed_replies(name: str, openai: md.OpenAI) -> None:
     model = openai.model(name)
     history = [md.system("be brief"), md.user("one two three")]
-    whole = await model.generate(history)
-    events, streamed = await heard(model.stream(history))
-    assert whole.text == streamed.text == "one two three"
+    complete = await model.generate(history)
+    events, streamed = await read_stream(model.stream(history))
+    assert complete.text == streamed.text == "one two three"
     assert [event.text for event in events if isinstance(event, TextDelta)] == [
         "one",
         " two",
         " three",
     ]
-    assert (whole.finish_reason, streamed.finish_reason) == ("stop", "stop")
-    assert whole.model == streamed.model == f"{name}-2026-08-01"
-    assert whole.usage == streamed.usage
-    assert whole.usage.output_tokens == 3 + (whole.usage.reasoning_tokens or 0)
-    assert (whole.usage.input_tokens or 0) > 0
-    assert bool(whole.usage.reasoning_tokens) is (name != PLAIN)
+    assert (complete.finish_reason, streamed.finish_reason) == ("stop", "stop")
+    assert complete.model == streamed.model == f"{name}-2026-08-01"
+    assert complete.usage == streamed.usage
+    assert complete.usage.output_tokens == 3 + (complete.usage.reasoning_tokens or 0)
+    assert (complete.usage.input_tokens or 0) > 0
+    assert bool(complete.usage.reasoning_tokens) is (name != PLAIN)
 
 
-def test_it_answers_code_without_a_loop(openai: md.OpenAI) -> None:
+def test_the_sync_api(openai: md.OpenAI) -> None:
     with openai:
         model = openai.model(MODEL)
         assert model.generate_sync("one two").text == "one two"
@@ -76,15 +76,15 @@ def test_it_answers_code_without_a_loop(openai: md.OpenAI) -> None:
         assert reply.text.endswith("looked at a fox")
 
 
-async def test_system_turns_go_under_the_word_the_model_knows(
+async def test_system_messages_use_the_configured_role(
     api: Any, server: Speech, serve: Callable[[Handler], Loopback]
 ) -> None:
     url = serve(server).url + "/v1"
     history = [md.system("be brief"), md.user("one"), md.system("briefer"), md.user("two")]
 
-    async def roles(name: str, word: Any) -> list[str]:
+    async def roles(name: str, role: Any) -> list[str]:
         assert (
-            await md.OpenAI("k", url, api=api, retries=ONCE, system_role=word)
+            await md.OpenAI("k", base_url=url, api=api, retries=ONCE, system_role=role)
             .model(name)
             .generate(history)
         ).text
@@ -101,7 +101,9 @@ async def test_system_turns_go_under_the_word_the_model_knows(
             make(api_key="k", system_role="boss")  # type: ignore[arg-type]
 
 
-async def test_every_setting_finds_its_place(openai: md.OpenAI, server: Speech, api: str) -> None:
+async def test_every_setting_is_sent_or_is_a_warning(
+    openai: md.OpenAI, server: Speech, api: str
+) -> None:
     reply = await openai.model(PLAIN).generate(
         "hi", temperature=0.5, top_p=0.9, max_tokens=100, seed=3, stop="END", top_k=4
     )
@@ -113,7 +115,7 @@ async def test_every_setting_finds_its_place(openai: md.OpenAI, server: Speech, 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_tools_are_run_side_by_side_and_may_answer_with_images(
+async def test_tools_run_concurrently_and_may_return_images(
     streamed: bool, openai: md.OpenAI, server: Speech, api: str, image: Callable[..., md.ImagePart]
 ) -> None:
     seen: list[str] = []
@@ -123,11 +125,11 @@ async def test_tools_are_run_side_by_side_and_may_answer_with_images(
         return [f"found {at}", image(color="red")]
 
     model = openai.model(MODEL, md.with_reasoning("low"))
-    asked = md.user('look and find {"at": "a fox"}', image())
+    question = md.user('look and find {"at": "a fox"}', image())
     if streamed:
-        _, reply = await heard(md.stream_tools(model, [asked], tools=[look, find]))
+        _, reply = await read_stream(md.stream_tools(model, [question], tools=[look, find]))
     else:
-        reply = await md.run_tools(model, [asked], tools=[look, find])
+        reply = await md.run_tools(model, [question], tools=[look, find])
     assert seen == ["a fox"]
     assert [message.role for message in reply.new_messages] == [
         "assistant",
@@ -141,7 +143,8 @@ async def test_tools_are_run_side_by_side_and_may_answer_with_images(
     ids = [call.id for call in reply.new_messages[0].parts if isinstance(call, md.ToolCallPart)]
     assert len(set(ids)) == 2
     assert all(identity in reply.text for identity in ids)
-    if api == "chat":  # a tool cannot show an image: it follows all answers, in a user's turn
+    # A tool message cannot contain an image: it follows in a user message.
+    if api == "chat":
         assert [message["role"] for message in server.seen[-1]["messages"]] == [
             "user",
             "assistant",
@@ -149,16 +152,13 @@ async def test_tools_are_run_side_by_side_and_may_answer_with_images(
             "tool",
             "user",
         ]
-    after = await model.generate(
-        [asked, *reply.new_messages, md.user("and now?")]
-    )  # the tools are no longer offered
+    # The tools are no longer offered.
+    after = await model.generate([question, *reply.new_messages, md.user("and now?")])
     assert "and now?" in after.text
 
 
 @pytest.mark.parametrize("choice", ["required", "ping"])
-async def test_a_tool_can_be_demanded_even_one_of_no_arguments(
-    choice: str, openai: md.OpenAI
-) -> None:
+async def test_a_tool_without_arguments_can_be_required(choice: str, openai: md.OpenAI) -> None:
     tools = [
         md.Tool("ping"),
         md.Tool("pong", parameters={}),
@@ -172,9 +172,7 @@ async def test_a_tool_can_be_demanded_even_one_of_no_arguments(
     ).tool_calls == ()
 
 
-async def test_arguments_that_are_no_json_do_not_lose_the_turn(
-    openai: md.OpenAI, server: Speech
-) -> None:
+async def test_invalid_tool_arguments_can_be_sent_back(openai: md.OpenAI, server: Speech) -> None:
     server.script = [Turn([says("well"), calls("look", '{"at": ')])]
     reply = await openai.model(PLAIN).generate("hi", tools=[look])
     assert (reply.text, reply.tool_calls[0].arguments_json) == ("well", '{"at": ')
@@ -187,13 +185,13 @@ async def test_arguments_that_are_no_json_do_not_lose_the_turn(
 
 
 @pytest.mark.parametrize("name", [MODEL, PLAIN])
-async def test_a_history_of_strangers_is_legal(
+async def test_a_history_from_other_providers_is_accepted(
     name: str, openai: md.OpenAI, server: Speech, image: Callable[..., md.ImagePart]
 ) -> None:
     reply = await openai.model(name).generate(foreign_history(image()))
-    assert (
-        reply.text
-        == "(from the assistant's turn above)\nthanks\n64x48 #000080\na.pdf: application/pdf of 10 bytes"
+    assert reply.text == (
+        "(from the assistant's turn above)\nthanks\n64x48 #000080\n"
+        "a.pdf: application/pdf of 10 bytes"
     )
     sent = json.dumps(server.seen[0])
     assert "private" not in sent
@@ -201,7 +199,7 @@ async def test_a_history_of_strangers_is_legal(
     assert LONG_ID not in sent
 
 
-async def test_a_document_goes_with_a_name_or_without(openai: md.OpenAI) -> None:
+async def test_a_document_needs_no_name(openai: md.OpenAI) -> None:
     pdf = b"%PDF-1.4 x"
     parts = (md.FilePart(pdf, "application/pdf", "a.pdf"), md.FilePart(pdf, "application/pdf"))
     reply = await openai.model(PLAIN).generate(md.user("read", *parts))
@@ -210,13 +208,15 @@ async def test_a_document_goes_with_a_name_or_without(openai: md.OpenAI) -> None
     )
 
 
-async def test_refusals_are_refusals_however_they_come(openai: md.OpenAI, server: Speech) -> None:
+async def test_refusals_are_typed_in_complete_and_streamed_replies(
+    openai: md.OpenAI, server: Speech
+) -> None:
     server.script = [Turn([refuses("I will not.")])] * 4
     model = openai.model(PLAIN)
-    whole = await model.generate("hi")
-    _, streamed = await heard(model.stream("hi"))
+    complete = await model.generate("hi")
+    _, streamed = await read_stream(model.stream("hi"))
     assert (
-        (whole.text, whole.finish_reason)
+        (complete.text, complete.finish_reason)
         == (streamed.text, streamed.finish_reason)
         == ("I will not.", "content_filter")
     )
@@ -224,21 +224,21 @@ async def test_refusals_are_refusals_however_they_come(openai: md.OpenAI, server
         await model.generate("hi", output=dict[str, int])
     assert not caught.value.retryable
     with pytest.raises(md.ContentRefusedError, match="I will not"):
-        await heard(model.stream("hi", output=dict[str, int]))
+        await read_stream(model.stream("hi", output=dict[str, int]))
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-async def test_an_answer_may_be_cut_off(
+async def test_a_truncated_reply_has_a_finish_reason(
     finish: str, streamed: bool, openai: md.OpenAI, server: Speech
 ) -> None:
     server.script = [Turn([thinks("hm"), says("one two")], finish)]
     model = openai.model(MODEL, md.with_reasoning("low"))
-    reply = (await heard(model.stream("hi")))[1] if streamed else await model.generate("hi")
+    reply = (await read_stream(model.stream("hi")))[1] if streamed else await model.generate("hi")
     assert (reply.text, reply.finish_reason) == ("one two", finish)
 
 
-async def test_a_budget_that_thinking_has_used_up_is_an_answer_of_length(
+async def test_a_budget_used_up_by_thinking_finishes_with_length(
     openai: md.OpenAI, server: Speech
 ) -> None:
     server.script = [Turn([thinks("hm")], "length")]
@@ -250,25 +250,27 @@ async def test_a_budget_that_thinking_has_used_up_is_an_answer_of_length(
 
 
 @pytest.mark.parametrize("how", ["error", "cut", "drop"])
-async def test_a_broken_stream_keeps_exactly_what_had_come(
+async def test_a_broken_stream_keeps_the_exact_prefix(
     how: str, openai: md.OpenAI, server: Speech
 ) -> None:
     server.break_stream, server.break_after = how, 2
-    said = ""
+    text = ""
     with pytest.raises(md.StreamBrokenError) as caught:
         async with openai.model(PLAIN).stream("one two three four") as stream:
             async for event in stream:
-                said += event.text if isinstance(event, TextDelta) else ""
-    assert said == caught.value.partial.text == stream.reply.text == "one two"
+                text += event.text if isinstance(event, TextDelta) else ""
+    assert text == caught.value.partial.text == stream.reply.text == "one two"
     assert caught.value.partial.provider == "openai"
     assert ("had an error" in caught.value.message) is (how == "error")
 
 
-async def test_a_refusal_that_is_cut_is_broken(openai: md.OpenAI, server: Speech) -> None:
+async def test_a_truncated_refusal_raises_stream_broken_error(
+    openai: md.OpenAI, server: Speech
+) -> None:
     server.script = [Turn([refuses("I will not.")])]
     server.break_stream = "cut"
     with pytest.raises(md.StreamBrokenError) as caught:
-        await heard(openai.model(PLAIN).stream("hi"))
+        await read_stream(openai.model(PLAIN).stream("hi"))
     assert caught.value.partial.text == "I"
 
 
@@ -293,20 +295,19 @@ async def test_failures_are_typed(
     assert caught.value.details["request_id"].startswith("req_")
 
 
-async def test_what_a_model_does_not_take_is_said_by_name(openai: md.OpenAI) -> None:
+async def test_unsupported_parameters_are_named_in_the_error(openai: md.OpenAI) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await openai.model("o3").generate("hi", temperature=0.5)
     assert caught.value.details["param"] == "temperature"
     with pytest.raises(md.InvalidRequestError, match="not supported"):
         await openai.model(PLAIN).generate("hi", reasoning="low")
-    with pytest.raises(
-        md.NotFoundError
-    ) as missing:  # a 400 in Responses, a 404 in chat completions
+    # A 400 in Responses, a 404 in chat completions.
+    with pytest.raises(md.NotFoundError) as missing:
         await openai.model("no").generate("hi")
     assert missing.value.code == "MODEL_NOT_FOUND"
 
 
-async def test_models_keys_and_health(openai: md.OpenAI, server: Speech) -> None:
+async def test_models_health_and_a_wrong_key(openai: md.OpenAI, server: Speech) -> None:
     assert {MODEL, PLAIN} <= {model.id for model in await openai.models()}
     assert (await openai.health()).ok
     server.key = "another"
@@ -314,9 +315,9 @@ async def test_models_keys_and_health(openai: md.OpenAI, server: Speech) -> None
         await openai.model(MODEL).generate("hi")
 
 
-def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
-        md.OpenAI("k", api="completions")  # type: ignore[arg-type]  # that is the point
+        md.OpenAI("k", api="completions")  # type: ignore[arg-type]  # an invalid value
     assert caught.value.details["field"] == "api"
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError):
@@ -327,12 +328,11 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     "address",
     ["https://api.openai.com/v1", "https://api.openai.com/v1/", "HTTPS://API.OpenAI.com/v1"],
 )
-def test_openai_is_openai_however_its_address_is_written(address: str) -> None:
-    provider = md.OpenAI("k", address)
+def test_every_spelling_of_the_openai_address_is_recognized(address: str) -> None:
+    provider = md.OpenAI("k", base_url=address)
     assert type(provider.model("gpt-5.4")._codec).__name__ == "OpenAIResponsesCodec"
-    with pytest.raises(
-        md.InvalidRequestError
-    ) as caught:  # compatible servers take prompts of any length
+    # Compatible servers accept prompts of any length.
+    with pytest.raises(md.InvalidRequestError) as caught:
         provider.image_model("next-image").generate_sync("a" * 32_001)
     assert caught.value.field == "prompt"
     provider.close()

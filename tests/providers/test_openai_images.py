@@ -1,4 +1,4 @@
-"""OpenAI's images against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
+"""OpenAI's images against a server that refuses everything invalid for a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.servers.plain_client import halves
 from tests.support.loopback import Handler, Loopback, always, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 QUICK = md.Retries(attempts=1)
 GPT = [model for model in FAMILIES if model.startswith("gpt")]
@@ -26,20 +26,20 @@ GPT = [model for model in FAMILIES if model.startswith("gpt")]
 
 @pytest.fixture
 def server() -> Iterator[OpenAIImages]:
-    held = OpenAIImages()
-    yield held
-    held.release()
+    server = OpenAIImages()
+    yield server
+    server.release()
 
 
 @pytest.fixture
-def wire(server: OpenAIImages, serve: Serve) -> Loopback:
+def loopback(server: OpenAIImages, serve: Serve) -> Loopback:
     return serve(server)
 
 
 @pytest.fixture
-def provider(wire: Loopback) -> Iterator[md.OpenAI]:
-    with md.OpenAI("k", wire.url + "/v1", retries=QUICK) as made:
-        yield made
+def provider(loopback: Loopback) -> Iterator[md.OpenAI]:
+    with md.OpenAI("k", base_url=loopback.url + "/v1", retries=QUICK) as provider:
+        yield provider
 
 
 def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
@@ -71,7 +71,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("model", FAMILIES)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
 @pytest.mark.slow
-async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
+async def test_only_supported_fields_are_sent_and_others_are_warnings(
     provider: md.OpenAI, server: OpenAIImages, model: str, fields: dict[str, Any]
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
@@ -85,16 +85,16 @@ async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
             name in server.jobs[-1] and str(server.jobs[-1][name]) == str(value)
         )
         native = name == "output_format" and value == "png"
-        assert honored or name in warned or native, f"{name} was lost without a word"
+        assert honored or name in warned or native, f"{name} was lost silently"
 
 
-async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_the_reply_is_decoded_completely(provider: md.OpenAI, server: OpenAIImages) -> None:
     result = await provider.image_model("gpt-image-1.5").generate(
         "a red fox", size="1536x1024", quality="low", output_format="webp"
     )
     assert all(
-        abs(got - wanted) < 4
-        for got, wanted in zip(dot(result.image), color(server.jobs[0]), strict=True)
+        abs(actual - expected) < 4
+        for actual, expected in zip(dot(result.image), color(server.jobs[0]), strict=True)
     ), "WebP loses a little"
     assert result.image.mime == "image/webp"
     assert result.usage.output_tokens
@@ -103,7 +103,7 @@ async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImage
     assert server.jobs[0]["model"] == result.model == "gpt-image-1.5"
 
 
-async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(
+async def test_a_model_limited_to_one_image_gets_several_calls(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     result = await provider.image_model("dall-e-3").generate("a", n=3)
@@ -113,7 +113,7 @@ async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(
     assert (len(result.images), len(server.jobs)) == (12, 5)
 
 
-async def test_images_that_fail_do_not_cost_the_others(
+async def test_failed_images_do_not_lose_the_others(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.failures = [(500, "server_error")]
@@ -128,21 +128,23 @@ async def test_images_that_fail_do_not_cost_the_others(
         await provider.image_model("dall-e-3").generate("a", n=3)
 
 
-async def test_calls_that_would_all_fail_alike_are_not_made(
-    wire: Loopback, server: OpenAIImages
+async def test_a_permanent_failure_stops_the_remaining_calls(
+    loopback: Loopback, server: OpenAIImages
 ) -> None:
-    async with md.OpenAI("wrong", wire.url + "/v1", max_concurrency=1) as provider:
+    async with md.OpenAI("wrong", base_url=loopback.url + "/v1", max_concurrency=1) as provider:
         with pytest.raises(md.AuthenticationError):
             await provider.image_model("dall-e-3").generate("a", n=5)
-    assert len(wire.seen) == 1
+    assert len(loopback.seen) == 1
 
 
 @pytest.mark.parametrize("edits", ["multipart", "json"])
 @pytest.mark.parametrize("model", GPT)
-async def test_editing(
-    wire: Loopback, server: OpenAIImages, image: Picture, model: str, edits: Any
+async def test_edits_with_images_and_a_mask(
+    loopback: Loopback, server: OpenAIImages, image: ImageFactory, model: str, edits: Any
 ) -> None:
-    async with md.OpenAI("k", wire.url + "/v1", edits=edits, retries=QUICK) as provider:
+    async with md.OpenAI(
+        "k", base_url=loopback.url + "/v1", edits=edits, retries=QUICK
+    ) as provider:
         one, other = image(64, 64, "red"), image(64, 48, "blue", kind="JPEG")
         await provider.image_model(model).generate("a hat", images=[one])
         await provider.image_model(model).generate("a hat", images=[one, other], n=2)
@@ -155,24 +157,24 @@ async def test_editing(
     assert dot(result.image, (width - 8, 8)) == color(server.jobs[2]), "white is repainted"
 
 
-async def test_dall_e_2_edits_a_square_png_only(
-    provider: md.OpenAI, server: OpenAIImages, image: Picture
+async def test_dall_e_2_edits_only_one_square_image(
+    provider: md.OpenAI, server: OpenAIImages, image: ImageFactory
 ) -> None:
     model = provider.image_model("dall-e-2")
     assert (
         len((await model.generate("a", images=[image(64, 64, kind="JPEG")], size="256x256")).images)
         == 1
     )
-    for given in ([image(64, 48)], [image(64, 64), image(64, 64)]):
+    for input_images in ([image(64, 48)], [image(64, 64), image(64, 64)]):
         with pytest.raises(md.UnsupportedError) as caught:
-            await model.generate("a", images=given)
+            await model.generate("a", images=input_images)
         assert caught.value.field == "images"
     with pytest.raises(md.UnsupportedError):
         await provider.image_model("dall-e-3").generate("a", images=[image(64, 64)])
     assert len(server.jobs) == 1
 
 
-async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
+async def test_an_overlong_prompt_is_refused_before_sending(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -181,16 +183,18 @@ async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
     assert server.jobs == []
 
 
-async def test_strict_refuses_what_would_be_lost(wire: Loopback, server: OpenAIImages) -> None:
-    async with md.OpenAI("k", wire.url + "/v1", strict=True) as provider:
+async def test_strict_refuses_an_unsupported_field(
+    loopback: Loopback, server: OpenAIImages
+) -> None:
+    async with md.OpenAI("k", base_url=loopback.url + "/v1", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("gpt-image-2").generate("a", seed=1)
     assert caught.value.field == "seed"
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_unfinished_images_are_shown_to_who_listens(
-    provider: md.OpenAI, server: OpenAIImages, wire: Loopback
+async def test_previews_are_requested_only_by_streams(
+    provider: md.OpenAI, server: OpenAIImages, loopback: Loopback
 ) -> None:
     model = provider.image_model("gpt-image-1")
     async with model.stream("a red fox", previews=2) as stream:
@@ -199,10 +203,12 @@ async def test_unfinished_images_are_shown_to_who_listens(
     assert dot(events[0].image) == color(server.jobs[0], 0, 0)
     assert dot(stream.result.image) == color(server.jobs[0])
     await model.generate("a red fox", previews=2)
-    assert "stream" not in wire.seen[-1].json, "each costs tokens: nobody listens to generate()"
+    assert "stream" not in loopback.seen[-1].json, (
+        "generate() requests no previews: each costs tokens"
+    )
 
 
-async def test_a_server_that_ignores_the_stream_still_answers(
+async def test_a_server_that_ignores_streaming_still_returns_the_result(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.ignore_stream = True
@@ -210,7 +216,7 @@ async def test_a_server_that_ignores_the_stream_still_answers(
         assert [type(event).__name__ async for event in stream] == ["Done"]
 
 
-async def test_a_stream_without_its_end_is_broken(
+async def test_a_truncated_stream_raises_stream_broken_error(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.cut_stream = True
@@ -220,7 +226,7 @@ async def test_a_stream_without_its_end_is_broken(
                 pass
 
 
-async def test_refusals_are_typed_wherever_they_come(
+async def test_refusals_are_typed_in_replies_and_streams(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     model = provider.image_model("gpt-image-1")
@@ -236,7 +242,7 @@ async def test_refusals_are_typed_wherever_they_come(
     assert result is None
 
 
-async def test_a_cancelled_stream_closes_its_connection(
+async def test_a_canceled_stream_closes_its_connection(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.hold()
@@ -265,23 +271,28 @@ async def test_leaving_a_stream_early_stops_it(provider: md.OpenAI, server: Open
     assert stream.result is None
 
 
-async def test_any_server_of_that_shape(serve: Serve, image: Picture) -> None:
+async def test_a_compatible_server_gets_all_fields(serve: Serve, image: ImageFactory) -> None:
     server = serve(always(whole(images_reply(image().data))))
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         await provider.image_model("some-model").generate("a", size="123x45", seed=1, quality="odd")
     assert server.seen[0].path == "/v1/images/generations"
     assert server.seen[0].json == {
-        "model": "some-model", "prompt": "a", "size": "123x45", "quality": "odd", "seed": 1, "response_format": "b64_json",
-    }  # fmt: skip
+        "model": "some-model",
+        "prompt": "a",
+        "size": "123x45",
+        "quality": "odd",
+        "seed": 1,
+        "response_format": "b64_json",
+    }
 
 
-def test_it_works_blocking(provider: md.OpenAI, server: OpenAIImages) -> None:
+def test_the_sync_api(provider: md.OpenAI, server: OpenAIImages) -> None:
     with provider.image_model("gpt-image-1").stream_sync("a red fox", previews=1) as stream:
         assert [type(event).__name__ for event in stream] == ["Preview", "Done"]
     assert len(provider.image_model("dall-e-2").generate_sync("a", n=2).images) == 2
 
 
-def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_raises_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError, match="OPENAI_API_KEY"):
         md.OpenAI()

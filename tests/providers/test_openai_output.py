@@ -1,4 +1,4 @@
-"""Structured answers from OpenAI: every schema goes in a form that its server takes, strict where it can be."""
+"""Structured output from OpenAI: every schema is sent in a valid form, strict where possible."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def server(request: pytest.FixtureRequest) -> Speech:
 @pytest.fixture
 def model(server: Speech, serve: Callable[[Handler], Loopback]) -> Any:
     api: Any = "responses" if isinstance(server, OpenAIResponses) else "chat"
-    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)).model(
-        "gpt-5.4"
-    )
+    return md.OpenAI(
+        "k", base_url=serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)
+    ).model("gpt-5.4")
 
 
 ANSWERS = {
@@ -75,7 +75,7 @@ ANSWERS = {
 }
 
 
-def strict(body: Any) -> Any:
+def is_strict(body: Any) -> Any:
     return (
         body["text"]["format"]["strict"]
         if "text" in body
@@ -83,41 +83,41 @@ def strict(body: Any) -> Any:
     )
 
 
-def named(output: Any) -> str:
+def output_id(output: Any) -> str:
     return getattr(output, "__name__", str(output)) if isinstance(output, type) else str(output)
 
 
-@pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=named)
-async def test_any_output_is_asked_for_legally_and_comes(
+@pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=output_id)
+async def test_every_output_type_is_requested_validly_and_parsed(
     output: Any, model: Any, server: Speech
 ) -> None:
     if output in (Day, Tree):
         server.script = [Turn([says(ANSWERS[output])])] * 2
-    whole = await model.generate("mood?", output=output)
+    reply = await model.generate("mood?", output=output)
     async with model.stream("mood?", output=output) as stream:
         async for _ in stream:
             pass
-    assert whole.output is not None
-    assert stream.reply.output == whole.output
+    assert reply.output is not None
+    assert stream.reply.output == reply.output
     if isinstance(server, OpenAIResponses):
-        assert strict(server.seen[0]) is (output in STRICT)
+        assert is_strict(server.seen[0]) is (output in STRICT)
 
 
-async def test_a_list_is_a_list_even_while_it_comes(model: Any, server: Speech) -> None:
+async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: Speech) -> None:
     server.script = [Turn([says('{"value": [1, 2, 3]}')]), Turn([says('{"other": 1}')])]
-    found: list[Any] = []
+    outputs: list[Any] = []
     async with model.stream("numbers?", output=list[int]) as stream:
         async for _ in stream:
-            found.append(stream.reply.output)
-    assert found[-1] == stream.reply.output == [1, 2, 3]
-    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in found), (
-        "how much of it, is a matter of the network"
+            outputs.append(stream.reply.output)
+    assert outputs[-1] == stream.reply.output == [1, 2, 3]
+    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in outputs), (
+        "the network decides how much arrives at once"
     )
     with pytest.raises(md.BadResponseError, match="no field 'value'"):
         await model.generate("numbers?", output=list[int])
 
 
-async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech) -> None:
+async def test_a_custom_schema_is_sent_unchanged(model: Any, server: Speech) -> None:
     schema = {
         "type": "object",
         "properties": {"any": {"type": "object", "additionalProperties": True}},
@@ -131,7 +131,7 @@ async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech)
     assert sent["schema"] == schema
 
 
-async def test_an_answer_that_does_not_fit_is_asked_for_again(model: Any, server: Speech) -> None:
+async def test_a_reply_that_does_not_match_is_requested_again(model: Any, server: Speech) -> None:
     server.script = [Turn([says("no JSON")]), Turn([says('{"word": "well", "score": 1}')])]
     assert (await model.generate("mood?", output=Mood, output_retries=1)).output == Mood(
         word="well", score=1

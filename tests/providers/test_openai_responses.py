@@ -1,4 +1,7 @@
-"""What OpenAI's Responses API alone has: thoughts that go back encrypted, images drawn on the way, documents from tools, failures in a 200."""
+"""What only OpenAI's Responses API has.
+
+Encrypted reasoning, the hosted image tool, documents from tools, and failures with status 200.
+"""
 
 from __future__ import annotations
 
@@ -29,25 +32,25 @@ def server() -> OpenAIResponses:
 @pytest.fixture
 def openai(server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
     return md.OpenAI(
-        "k", serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1)
+        "k", base_url=serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1)
     )
 
 
-async def ask(streamed: bool, model: llm.Model, *asked: Any, **more: Any) -> llm.Reply:
+async def ask(streamed: bool, model: llm.Model, *messages: Any, **fields: Any) -> llm.Reply:
     if not streamed:
-        return await model.generate(*asked, **more)
-    async with model.stream(*asked, **more) as stream:
+        return await model.generate(*messages, **fields)
+    async with model.stream(*messages, **fields) as stream:
         async for _ in stream:
             pass
     return stream.reply
 
 
-def kinds(body: Any) -> list[str]:
+def item_types(body: Any) -> list[str]:
     return [item.get("type", item.get("role")) for item in body["input"]]
 
 
 @both
-async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
+async def test_encrypted_reasoning_is_sent_back_in_order(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [
@@ -69,7 +72,7 @@ async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
         reply = await ask(streamed, model, history)
         history += [reply.message, *(md.tool_result(call, "a fox") for call in reply.tool_calls)]
     assert (await ask(streamed, model, history)).text.endswith("a fox")
-    turn = [
+    expected_turn = [
         "reasoning",
         "assistant",
         "reasoning",
@@ -78,20 +81,22 @@ async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
         "function_call",
         *["function_call_output"] * 2,
     ]
-    assert kinds(server.seen[-1]) == [
+    assert item_types(server.seen[-1]) == [
         "user",
-        *turn,
+        *expected_turn,
         "reasoning",
         "function_call",
         "function_call_output",
     ]
     assert server.seen[-1]["store"] is False
-    sealed = [
+    encrypted = [
         item["encrypted_content"]
         for item in server.seen[-1]["input"]
         if item.get("type") == "reasoning"
     ]
-    assert [server.known[server.sealed[held]].item["summary"][0]["text"] for held in sealed] == [
+    assert [
+        server.known[server.sealed[content]].item["summary"][0]["text"] for content in encrypted
+    ] == [
         "one",
         "two",
         "four",
@@ -104,7 +109,7 @@ async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
 
 
 @both
-async def test_thoughts_that_were_not_summarised_go_back_too(
+async def test_reasoning_without_a_summary_is_sent_back(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     model = openai.model(MODEL)
@@ -113,11 +118,11 @@ async def test_thoughts_that_were_not_summarised_go_back_too(
     assert (
         await ask(streamed, model, [md.user("Hi"), reply.message, md.user("and?")])
     ).text == "and?"
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
-async def test_parts_of_a_summary_are_paragraphs(
+async def test_parts_of_a_reasoning_summary_are_paragraphs(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("one", "two"), says("x")])]
@@ -126,12 +131,12 @@ async def test_parts_of_a_summary_are_paragraphs(
     ).thinking == "one\n\ntwo"
 
 
-async def test_a_thought_of_another_conversation_is_refused_by_name(openai: md.OpenAI) -> None:
-    strange = llm.assistant(
+async def test_reasoning_of_another_conversation_is_refused(openai: md.OpenAI) -> None:
+    foreign_message = llm.assistant(
         ThinkingPart("hm", "openai", {"encrypted_content": "c3RyYW5nZQ=="}), "well"
     )
     with pytest.raises(md.InvalidRequestError, match="could not be verified") as caught:
-        await openai.model(MODEL).generate([md.user("Hi"), strange, md.user("and?")])
+        await openai.model(MODEL).generate([md.user("Hi"), foreign_message, md.user("and?")])
     assert caught.value.details["backend_code"] == "invalid_encrypted_content"
 
 
@@ -151,12 +156,12 @@ async def test_each_message_keeps_its_own_phase(
     reply = await ask(streamed, openai.model(MODEL), "Hi")
     assert reply.text == "I look.A fox.Bye."
     await openai.model(MODEL).generate([md.user("Hi"), reply.message, md.user("and?")])
-    said = [
+    sent = [
         (item["content"], item.get("phase"))
         for item in server.seen[-1]["input"]
         if item["role"] == "assistant"
     ]
-    assert said == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
+    assert sent == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
 
 
 def mean(image: md.ImagePart) -> Any:
@@ -164,7 +169,7 @@ def mean(image: md.ImagePart) -> Any:
 
 
 @both
-async def test_it_draws_and_edits_what_it_drew(
+async def test_the_hosted_image_tool_generates_and_edits(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     model = openai.model(MODEL, md.with_extra(DRAW))
@@ -182,15 +187,13 @@ async def test_it_draws_and_edits_what_it_drew(
     again = await ask(streamed, model, history)
     prompt = "a fox\n(from the assistant's turn above)\na hat on it"
     assert mean(again.images[0]) == color(prompt, [fingerprint(reply.images[0].data)])
-    assert kinds(server.seen[-1]) == [
-        "user",
-        "user",
-    ]  # what was thought before the image stays here, for the image goes back otherwise
+    # The reasoning before the image is not sent back, because the image is sent in another form.
+    assert item_types(server.seen[-1]) == ["user", "user"]
     last = await model.generate([*history, again.message, md.user("thanks")], tool_choice="none")
     assert last.text.endswith(f"64x64 #{bytes(mean(again.images[0])).hex()}")
 
 
-async def test_words_around_an_image_keep_their_thoughts(
+async def test_text_after_a_generated_image_keeps_its_reasoning(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("one"), draws("a fox"), thinks("two"), says("Here.")])]
@@ -198,11 +201,11 @@ async def test_words_around_an_image_keep_their_thoughts(
     reply = await model.generate("a fox")
     assert (len(reply.images), reply.text) == (1, "Here.")
     await model.generate([md.user("a fox"), reply.message, md.user("thanks")])
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
-async def test_a_thought_before_a_search_stays_here(
+async def test_reasoning_before_a_web_search_is_not_sent_back(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [
@@ -214,22 +217,22 @@ async def test_a_thought_before_a_search_stays_here(
     reply = await ask(streamed, model, "Which color?")
     assert (reply.text, reply.thinking) == ("Red.", "zeroonetwo")
     await model.generate([md.user("Which color?"), reply.message, md.user("thanks")])
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
-async def test_the_tool_that_draws_can_be_demanded(
+async def test_the_hosted_image_tool_can_be_required(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
-    drawn = await openai.model(MODEL).generate(
+    reply = await openai.model(MODEL).generate(
         "look", tools=[look], extra=DRAW | {"tool_choice": {"type": "image_generation"}}
     )
-    assert (len(drawn.images), drawn.tool_calls) == (1, ())
+    assert (len(reply.images), reply.tool_calls) == (1, ())
     assert [tool["type"] for tool in server.seen[-1]["tools"]] == ["function", "image_generation"]
     await openai.model(MODEL).generate("look", tool_choice="none", extra=DRAW)
     assert server.seen[-1]["tool_choice"] == "none"
 
 
-async def test_a_tool_may_answer_with_a_document_and_fail_with_an_image(
+async def test_tool_results_may_contain_documents_and_images(
     openai: md.OpenAI, server: OpenAIResponses, image: Callable[..., md.ImagePart]
 ) -> None:
     call = md.ToolCallPart("c1", "look", "{}")
@@ -252,7 +255,7 @@ async def test_a_tool_may_answer_with_a_document_and_fail_with_an_image(
     assert caught.value.details["param"] == "input[2].output[0].file_data"
 
 
-async def test_a_response_that_failed_is_an_error_though_its_status_is_200(
+async def test_a_failed_response_with_status_200_is_an_error(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([], "failed"), Turn([], "failed"), Turn([says("one two")], "failed")]
@@ -267,7 +270,7 @@ async def test_a_response_that_failed_is_an_error_though_its_status_is_200(
 
 
 @pytest.mark.parametrize("how", ["failed", "wrapped"])
-async def test_every_kind_of_broken_stream_keeps_what_had_come(
+async def test_a_broken_stream_keeps_the_partial_reply(
     how: str, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("hm"), says("one two"), calls("look", {"at": "a fox"})])]
@@ -282,7 +285,7 @@ async def test_every_kind_of_broken_stream_keeps_what_had_come(
     ) == ("hm", "one two", ['{"at": '])
 
 
-async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_unusual_streams_are_decoded(openai: md.OpenAI, server: OpenAIResponses) -> None:
     server.strange = server.sentinel = server.reversed_lines = True
     seen: dict[type, str] = {TextDelta: "", ThinkingDelta: ""}
     async with openai.model(MODEL).stream("hello there", reasoning="low") as stream:
@@ -297,7 +300,7 @@ async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIRespons
     "name",
     ["gpt-4o-mini", "chatgpt-4o-latest", "gpt-5-chat-latest", "ft:gpt-4.1:me::x", "gpt-3.5-turbo"],
 )
-async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(
+async def test_models_without_reasoning_get_no_reasoning_fields(
     name: str, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.models = {name: server.models["gpt-4.1"]}
@@ -307,7 +310,9 @@ async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(
 @pytest.mark.parametrize(
     "name", ["gpt-5", "gpt-5.6-mini", "o4-mini", "codex-mini-latest", "gpt-5.3-chatty"]
 )
-async def test_any_other_model_is(name: str, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_other_models_are_asked_for_encrypted_reasoning(
+    name: str, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.models = {name: server.models["gpt-5.4"]}
     assert (await openai.model(name).generate("Hi")).text == "Hi"
     assert server.seen[0]["include"] == ["reasoning.encrypted_content"]

@@ -1,4 +1,4 @@
-"""The servers known by name: each habit of theirs, as their documents and recorded answers have it."""
+"""The presets: every deviation of a server, from its documentation and recorded replies."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ def answering(message: dict[str, Any]) -> Handler:
                 peer.chunk(delta(message) + delta({}, "stop") + DONE)
                 peer.end()
             else:
-                whole = chat("")
-                whole["choices"][0]["message"] = message
-                peer.reply(whole)
+                reply = chat("")
+                reply["choices"][0]["message"] = message
+                peer.reply(reply)
 
     return handler
 
 
 @pytest.fixture
 def connect(serve: Serve) -> Connect:
-    kept: list[
-        Any
-    ] = []  # a provider that is dropped while its loop runs leaves its connections to the collector
+    # A provider that is dropped while its loop runs would leave its connections open.
+    providers: list[Any] = []
 
     def make(preset: str, message: dict[str, Any] | None = None) -> tuple[llm.Model, Loopback]:
         server = serve(answering(message or {"content": "ok"}))
-        kept.append(md.OpenAICompatible(server.url, "k", preset=preset))
-        return kept[-1].model("m"), server
+        providers.append(md.OpenAICompatible(server.url, api_key="k", preset=preset))
+        return providers[-1].model("m"), server
 
     return make
 
 
-async def replayed(connect: Connect, preset: str, message: dict[str, Any]) -> tuple[Any, md.Reply]:
-    """The assistant's message as it goes back in the next request, and the reply that it was."""
+async def send_back(connect: Connect, preset: str, message: dict[str, Any]) -> tuple[Any, md.Reply]:
+    """Return the assistant's message as it is sent back in the next request, and its reply."""
     model, server = connect(preset, message)
     reply = await model.generate("hi")
     results = [md.tool_result(call, "seen") for call in reply.tool_calls]
@@ -63,17 +62,17 @@ async def replayed(connect: Connect, preset: str, message: dict[str, Any]) -> tu
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_every_preset_is_a_row_with_an_address_and_a_key(
+async def test_every_preset_has_an_address_and_a_key_variable(
     preset: str, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
-    row = PRESETS[preset]
-    monkeypatch.delenv(row.key_variable, raising=False)
-    if row.local:
-        assert row.base_url.removesuffix("/v1") in repr(md.OpenAICompatible(preset=preset))
+    preset_row = PRESETS[preset]
+    monkeypatch.delenv(preset_row.key_variable, raising=False)
+    if preset_row.local:
+        assert preset_row.base_url.removesuffix("/v1") in repr(md.OpenAICompatible(preset=preset))
     else:
-        with pytest.raises(md.ConfigurationError, match=row.key_variable):
+        with pytest.raises(md.ConfigurationError, match=preset_row.key_variable):
             md.OpenAICompatible(preset=preset)
-    monkeypatch.setenv(row.key_variable, "from-the-variable")
+    monkeypatch.setenv(preset_row.key_variable, "from-the-variable")
     server = serve(answering({"content": "ok"}))
     assert (
         await md.OpenAICompatible(server.url, preset=preset).model("m").generate("hi")
@@ -87,12 +86,14 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
     assert caught.value.details["field"] == "preset"
 
 
-async def test_mistral(connect: Connect) -> None:
+async def test_mistral_requests_and_replies(connect: Connect) -> None:
     thinking = [
         {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True},
         {"type": "text", "text": "ok"},
     ]
-    message, reply = await replayed(connect, "mistral", {"content": thinking, "tool_calls": [CALL]})
+    message, reply = await send_back(
+        connect, "mistral", {"content": thinking, "tool_calls": [CALL]}
+    )
     assert (reply.thinking, reply.text) == ("hm", "ok")
     identity = message["tool_calls"][0]["id"]
     assert len(identity) == 9
@@ -109,12 +110,12 @@ async def test_mistral(connect: Connect) -> None:
     assert "top_k" in [warning.field for warning in stream.reply.warnings]
 
 
-async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Connect) -> None:
-    looped, _ = await replayed(
+async def test_deepseek_gets_its_reasoning_back_in_a_tool_loop_only(connect: Connect) -> None:
+    in_a_loop, _ = await send_back(
         connect, "deepseek", {"content": "", "reasoning_content": "hm", "tool_calls": [CALL]}
     )
-    assert looped["reasoning_content"] == "hm"
-    plain, _ = await replayed(connect, "deepseek", {"content": "ok", "reasoning_content": "hm"})
+    assert in_a_loop["reasoning_content"] == "hm"
+    plain, _ = await send_back(connect, "deepseek", {"content": "ok", "reasoning_content": "hm"})
     assert "reasoning_content" not in plain
     model, server = connect("deepseek", {"content": '{"a": 1}'})
     assert (
@@ -126,7 +127,7 @@ async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Conn
 
 
 @pytest.mark.parametrize("preset", ["deepseek", "openrouter"])
-async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
+async def test_a_list_output_is_wrapped_in_an_object_where_needed(
     connect: Connect, preset: str
 ) -> None:
     model, server = connect(preset, {"content": '{"value": [1, 2]}'})
@@ -136,11 +137,11 @@ async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
             pass
     assert stream.reply.output == [1, 2]
     for seen in server.seen:
-        asked = seen.json["response_format"]
+        response_format = seen.json["response_format"]
         if preset == "openrouter":
-            schema = asked["json_schema"]["schema"]
+            schema = response_format["json_schema"]["schema"]
         else:
-            assert asked == {"type": "json_object"}
+            assert response_format == {"type": "json_object"}
             schema = json.loads(seen.json["messages"][0]["content"].partition(": ")[2])
         assert schema == {
             "type": "object",
@@ -149,17 +150,17 @@ async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
         }
 
 
-async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
+async def test_system_messages_use_the_configured_role(serve: Serve) -> None:
     server = serve(answering({"content": "ok"}))
-    model = md.OpenAICompatible(server.url, "k", preset="deepseek", system_role="developer").model(
-        "m"
-    )
+    model = md.OpenAICompatible(
+        server.url, api_key="k", preset="deepseek", system_role="developer"
+    ).model("m")
     await model.generate([md.system("be brief"), md.user("hi")])
     assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
 
 
-async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
-    pieces = [
+async def test_openrouter_gets_its_reasoning_details_back_verbatim(serve: Serve) -> None:
+    chunks = [
         [
             {
                 "type": "reasoning.text",
@@ -180,7 +181,7 @@ async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
         peer.begin()
         peer.chunk(
             b": OPENROUTER PROCESSING\n\n"
-            + b"".join(delta({"content": "", "reasoning_details": piece}) for piece in pieces)
+            + b"".join(delta({"content": "", "reasoning_details": chunk}) for chunk in chunks)
         )
         peer.chunk(delta("ok", "stop") + DONE)
         peer.end()
@@ -188,7 +189,7 @@ async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
         peer.reply(chat("fine"))
 
     server = serve(handler)
-    model = md.OpenAICompatible(server.url, "k", preset="openrouter").model("m")
+    model = md.OpenAICompatible(server.url, api_key="k", preset="openrouter").model("m")
     async with model.stream("hi", reasoning=2000) as stream:
         async for _ in stream:
             pass
@@ -208,22 +209,22 @@ async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
 
 
 async def test_vllm_gets_its_reasoning_back_under_its_own_name(connect: Connect) -> None:
-    message, reply = await replayed(
+    message, reply = await send_back(
         connect, "vllm", {"content": "ok", "reasoning": "hm", "reasoning_content": None}
     )
     assert message["reasoning"] == reply.thinking == "hm"
 
 
-async def test_the_thoughts_of_one_server_are_nothing_for_another(connect: Connect) -> None:
+async def test_thinking_of_other_servers_is_not_sent(connect: Connect) -> None:
     model, server = connect("vllm")
-    stranger = llm.assistant(
+    foreign_message = llm.assistant(
         ThinkingPart("private", "deepseek"), ThinkingPart("private", "openaicompatible"), "ok"
     )
-    await model.generate([md.user("hi"), stranger, md.user("go on")])
+    await model.generate([md.user("hi"), foreign_message, md.user("go on")])
     assert "private" not in json.dumps(server.seen[-1].json)
 
 
-async def test_groq_reports_bad_arguments_as_what_they_are(serve: Serve) -> None:
+async def test_groq_invalid_tool_arguments_are_invalid_request_errors(serve: Serve) -> None:
     body = {
         "error": {
             "message": "Failed to call a function",
@@ -237,5 +238,9 @@ async def test_groq_reports_bad_arguments_as_what_they_are(serve: Serve) -> None
             peer.reply(body, 400)
 
     with pytest.raises(md.InvalidRequestError) as caught:
-        await md.OpenAICompatible(serve(handler).url, "k", preset="groq").model("m").generate("hi")
+        await (
+            md.OpenAICompatible(serve(handler).url, api_key="k", preset="groq")
+            .model("m")
+            .generate("hi")
+        )
     assert caught.value.code == "TOOL_USE_FAILED"

@@ -1,4 +1,4 @@
-"""sd-server and llama-swap before it: whatever route is used, the same request reaches the engine as the same settings."""
+"""sd-server, directly and behind llama-swap: every route gives the engine the same settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 Api = Literal["native", "sdapi", "openai"]
 pytestmark = pytest.mark.anyio
 APIS = ["native", "sdapi", "openai"]
@@ -30,28 +30,28 @@ QUICK = md.Retries(attempts=1)
 
 @pytest.fixture
 def engine() -> Iterator[StableDiffusion]:
-    held = StableDiffusion(size=(64, 64))
-    yield held
-    held.release()
+    engine = StableDiffusion(size=(64, 64))
+    yield engine
+    engine.release()
 
 
 @pytest.fixture
 def provider(
     request: pytest.FixtureRequest, engine: StableDiffusion, serve: Serve
 ) -> Iterator[md.StableDiffusion | md.LlamaSwap]:
-    """The same engine by the route of the parameter."""
-    how = request.param
-    if how in APIS:
-        made: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(
-            serve(engine).url, api=how, retries=QUICK
+    """Return a provider that reaches the engine by the route of the parameter."""
+    route = request.param
+    if route in APIS:
+        provider: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(
+            serve(engine).url, api=route, retries=QUICK
         )
     else:
         url = serve(LlamaSwap({"tiny": engine})).url
-        made = md.LlamaSwap(
-            url, images="openai+tag" if how == "swap+tag" else "sdapi", retries=QUICK
+        provider = md.LlamaSwap(
+            url, images="openai+tag" if route == "swap+tag" else "sdapi", retries=QUICK
         )
-    yield made
-    made.close()
+    yield provider
+    provider.close()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_every_setting_reaches_the_engine(
         seed=0,
     )
     job = engine.jobs[0]
-    wanted = {
+    expected = {
         "prompt": "a red fox",
         "negative_prompt": "rain",
         "seed": 0,
@@ -90,7 +90,7 @@ async def test_every_setting_reaches_the_engine(
         "width": 96,
         "height": 64,
     }
-    assert wanted.items() <= job.items()
+    assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
     assert dot(result.image) == color(job)
     detail = result.details[0]
@@ -105,7 +105,7 @@ async def test_every_setting_reaches_the_engine(
 
 
 @every_route
-async def test_an_unset_field_is_the_engines_own(
+async def test_an_unset_field_keeps_the_engines_default(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a red fox")
@@ -115,7 +115,9 @@ async def test_an_unset_field_is_the_engines_own(
 
 
 @every_route
-async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_the_seeds_of_a_batch_count_up(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate("a", n=3, seed=5, size="64x64")
     assert [detail.seed for detail in result.details] == [5, 6, 7]
     assert [dot(image) for image in result.images] == [
@@ -125,7 +127,7 @@ async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDif
 
 
 @every_route
-async def test_more_than_a_batch_takes_several_calls(
+async def test_more_images_than_a_batch_are_several_calls(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a", n=11, seed=5, size="64x64")
@@ -135,13 +137,12 @@ async def test_more_than_a_batch_takes_several_calls(
 
 
 @every_route
-async def test_an_image_to_begin_with_in_any_form(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+async def test_image_to_image_converts_the_input(
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
-    given = image(
-        64, 48, "white", kind="WEBP", mode="L"
-    )  # a gray one is refused as undecodable when it is sent as it is
-    result = await model.generate("a", images=[given], strength=0.4, seed=1)
+    # The server cannot decode a grayscale image.
+    input_image = image(64, 48, "white", kind="WEBP", mode="L")
+    result = await model.generate("a", images=[input_image], strength=0.4, seed=1)
     job = engine.jobs[0]
     assert job["init"] == fingerprint(Image.new("RGB", (64, 48), "white"))
     assert (job["strength"], job["width"], job["height"]) == (0.4, 64, 48)
@@ -149,12 +150,11 @@ async def test_an_image_to_begin_with_in_any_form(
 
 
 @every_route
-async def test_a_mask_keeps_what_is_black(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+async def test_black_areas_of_a_mask_are_kept(
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
-    mask = md.ImagePart(
-        halves(0, 255, (32, 32))
-    )  # left kept, right repainted; of another size than the image
+    # The left half is kept, the right one repainted. Its size is not that of the image.
+    mask = md.ImagePart(halves(0, 255, (32, 32)))
     result = await model.generate(
         "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, seed=1
     )
@@ -164,7 +164,7 @@ async def test_a_mask_keeps_what_is_black(
 
 @every_route
 async def test_further_images_are_references(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
     await model.generate("a", images=[image(64, 64, "red"), image(64, 64, "blue")], seed=1)
     job = engine.jobs[0]
@@ -173,8 +173,8 @@ async def test_further_images_are_references(
 
 
 @every_route
-async def test_a_mask_that_could_mean_two_things_is_refused(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+async def test_an_ambiguous_mask_is_refused(
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
     for mask in (image(64, 64, (0, 0, 0, 0), mode="RGBA"), image(64, 32, "white")):
         with pytest.raises(md.InvalidRequestError) as caught:
@@ -199,17 +199,20 @@ async def test_an_unknown_sampler_is_refused_with_the_nearest_names(
 
 
 @every_route
-async def test_a_stranger_cannot_set_anything_by_the_prompt(
+async def test_an_untrusted_prompt_cannot_change_settings(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
-    hostile = 'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},"negative_prompt":"mine"}</sd_cpp_extra_args>'
+    hostile = (
+        'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},'
+        '"negative_prompt":"mine"}</sd_cpp_extra_args>'
+    )
     await model.generate(hostile, seed=3)
     assert (engine.jobs[0]["steps"], engine.jobs[0]["negative_prompt"]) == (20, "")
     assert engine.jobs[0]["prompt"].startswith("a cat <")
 
 
 @every_route
-async def test_sizes_are_worked_out_from_a_shape(
+async def test_aspect_and_megapixels_are_resolved_to_a_size(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a", aspect="16:9", megapixels=0.03)
@@ -218,14 +221,14 @@ async def test_sizes_are_worked_out_from_a_shape(
 
 
 @every_route
-async def test_a_size_the_engine_rounds_is_warned_of(model: imagegen.Model) -> None:
+async def test_a_size_that_the_engine_rounds_is_a_warning(model: imagegen.Model) -> None:
     result = await model.generate("a", size="65x70", seed=1)
     assert [(w.code, w.field) for w in result.warnings] == [("SIZE_DIFFERS", "size")]
     assert (result.details[0].size_asked, result.details[0].size_got) == ((65, 70), (72, 72))
 
 
 @every_route
-async def test_a_failed_drawing_is_a_backend_error(
+async def test_a_failed_generation_raises_backend_error(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     engine.failing = True
@@ -235,7 +238,7 @@ async def test_a_failed_drawing_is_a_backend_error(
 
 
 @every_route
-async def test_an_answer_without_an_image_is_an_error(
+async def test_a_reply_without_an_image_raises_no_image_error(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     engine.empty_data = True
@@ -244,7 +247,7 @@ async def test_an_answer_without_an_image_is_an_error(
 
 
 @every_route
-async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None:
+async def test_unsupported_fields_are_warnings(model: imagegen.Model) -> None:
     result = await model.generate(
         "a", seed=1, quality="high", background="transparent", previews=2, strength=0.5
     )
@@ -254,14 +257,14 @@ async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None
 
 
 @every_route
-def test_it_works_blocking(model: imagegen.Model, engine: StableDiffusion) -> None:
+def test_the_sync_api(model: imagegen.Model, engine: StableDiffusion) -> None:
     with model.stream_sync("a", seed=4, size="64x64") as stream:
         events = list(stream)
     assert [type(event).__name__ for event in events][-1] == "Done"
     assert dot(model.generate_sync("a", seed=4, size="64x64").image) == dot(stream.result.image)
 
 
-async def test_extra_reaches_the_body_of_this_provider_only(
+async def test_extra_settings_are_sent_to_this_provider_only(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     server = serve(engine)
@@ -282,36 +285,38 @@ async def test_extra_reaches_the_body_of_this_provider_only(
     assert "automatic1111" not in body
 
 
-async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve: Serve) -> None:
-    """One GPU: one image at a time for all models of a provider, the others told their place."""
+async def test_queue_positions_are_events_and_calls_run_in_order(
+    engine: StableDiffusion, serve: Serve
+) -> None:
+    """One image at a time for all models of a provider; the other calls get their position."""
     engine.hold()
-    told: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
+    events_by_model: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
     provider = md.StableDiffusion(serve(engine).url)
 
     async def draw(name: str) -> None:
         async with provider.image_model(name).stream("a") as stream:
             async for event in stream:
-                told[name].append(
+                events_by_model[name].append(
                     event.position if isinstance(event, imagegen.Queued) else type(event).__name__
                 )
 
     async with anyio.create_task_group() as group:
-        for number, name in enumerate(told):
+        for number, name in enumerate(events_by_model):
             group.start_soon(draw, name)
             if number == 0:
                 await to_thread.run_sync(engine.reached)
             else:
-                while not told[name]:
+                while not events_by_model[name]:
                     await anyio.sleep(0.005)
         assert len(engine.jobs) == 1
         engine.release()
-    assert told["one"][-1] == "Done"
-    assert told["two"] == [1, "Done"]
-    assert told["three"] == [2, 1, "Done"]
+    assert events_by_model["one"][-1] == "Done"
+    assert events_by_model["two"] == [1, "Done"]
+    assert events_by_model["three"] == [2, 1, "Done"]
     await provider.aclose()
 
 
-async def test_waiting_here_too_long_is_the_queue_limit(
+async def test_waiting_for_a_slot_is_limited_by_the_queue_timeout(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold()
@@ -327,14 +332,13 @@ async def test_waiting_here_too_long_is_the_queue_limit(
         engine.release()
 
 
-async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(
+async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_canceled(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold("queued")
     url = serve(engine).url
-    first, second = (
-        md.StableDiffusion(url).image_model("m") for _ in range(2)
-    )  # two programs, each with a line of its own
+    # Two clients, each with a queue of its own.
+    first, second = (md.StableDiffusion(url).image_model("m") for _ in range(2))
     positions: list[int | None] = []
     ids: list[str] = []
 
@@ -357,7 +361,7 @@ async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(
     assert [engine.status(job) for job in ids] == ["cancelled", "cancelled"]
 
 
-async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(
+async def test_canceling_a_running_job_sends_a_cancel_request(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold()
@@ -374,7 +378,9 @@ async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(
     assert server.seen[-1].path.endswith("/cancel")
 
 
-async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_restarted_server_raises_job_lost_error(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     engine.hold()
     async with md.StableDiffusion(serve(engine).url) as provider:
         with pytest.raises(md.JobLostError) as caught:
@@ -388,14 +394,14 @@ async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serv
                 try:
                     await provider.image_model("m").generate("a")
                 except md.MajordomoError as error:
-                    found = error
+                    caught_error = error
                 else:
                     raise AssertionError("the job was lost")
-            raise found
+            raise caught_error
     assert caught.value.retryable
 
 
-async def test_a_full_queue_is_a_refusal_that_may_be_repeated(
+async def test_a_full_server_queue_raises_rate_limit_error(
     serve: Serve, engine: StableDiffusion
 ) -> None:
     engine.hold("queued")
@@ -414,7 +420,7 @@ async def test_a_full_queue_is_a_refusal_that_may_be_repeated(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_models_and_health_draw_nothing(
+async def test_models_and_health_generate_nothing(
     engine: StableDiffusion, serve: Serve, api: Api
 ) -> None:
     async with md.StableDiffusion(serve(engine).url, api=api) as provider:
@@ -423,7 +429,7 @@ async def test_models_and_health_draw_nothing(
     assert engine.jobs == []
 
 
-async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list(
+async def test_a_sampler_is_checked_against_the_servers_list(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     server = serve(engine)
@@ -432,11 +438,13 @@ async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list
         await provider.image_model("m").generate("a", sampler="res_2s")
         assert engine.jobs[0]["sampler"] == "res_2s"
         with pytest.raises(md.InvalidRequestError):
-            await provider.image_model("m").generate("a", sampler="nobody_knows")
+            await provider.image_model("m").generate("a", sampler="unknown_sampler")
     assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.seen]
 
 
-async def test_a_model_that_loads_is_told_as_loading(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_loading_model_is_reported_by_the_stream(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     swap = LlamaSwap({"tiny": engine}, instant=False)
     events: list[Any] = []
     async with md.LlamaSwap(serve(swap).url) as provider, anyio.create_task_group() as group:
@@ -460,7 +468,7 @@ async def test_a_model_that_loads_is_told_as_loading(engine: StableDiffusion, se
 
 @pytest.mark.parametrize("generation", ["old", "middle", "current"])
 @pytest.mark.parametrize("images", ["openai+tag", "sdapi"])
-async def test_the_gateways_own_errors_in_three_generations(
+async def test_llamaswap_errors_of_three_generations_are_typed(
     engine: StableDiffusion, serve: Serve, generation: str, images: Literal["openai+tag", "sdapi"]
 ) -> None:
     swap = LlamaSwap({"tiny": engine}, generation=generation)

@@ -18,96 +18,96 @@ from majordomo.transport_types import Deadline
 pytestmark = pytest.mark.anyio
 
 
-def waiting() -> Deadline:
+def queue_deadline() -> Deadline:
     return Deadline(md.Timeout(queue=5))
 
 
-async def test_it_admits_in_order_and_tells_each_new_position() -> None:
-    gate = AdmissionControl(1)
+async def test_calls_are_admitted_in_order_and_receive_each_new_position() -> None:
+    admission_control = AdmissionControl(1)
     order: list[int] = []
-    told: dict[int, list[int]] = {number: [] for number in range(4)}
+    positions: dict[int, list[int]] = {number: [] for number in range(4)}
 
-    async def work(number: int) -> None:
-        async with gate.admitted(waiting(), told[number].append):
+    async def call(number: int) -> None:
+        async with admission_control.admitted(queue_deadline(), positions[number].append):
             order.append(number)
             await anyio.sleep(0.001)
 
-    first = await gate.acquire(waiting())
+    first = await admission_control.acquire(queue_deadline())
     async with anyio.create_task_group() as group:
         for number in range(4):
-            group.start_soon(work, number)
+            group.start_soon(call, number)
             with anyio.fail_after(1):
-                while not told[number]:
+                while not positions[number]:
                     await anyio.lowlevel.checkpoint()
         first.release()
     assert order == [0, 1, 2, 3]
-    assert told == {0: [1], 1: [2, 1], 2: [3, 2, 1], 3: [4, 3, 2, 1]}
+    assert positions == {0: [1], 1: [2, 1], 2: [3, 2, 1], 3: [4, 3, 2, 1]}
 
 
-async def test_who_leaves_the_line_loses_nobody_a_place() -> None:
-    gate = AdmissionControl(2)
-    for turns in range(12):
+async def test_cancelled_waiters_do_not_lose_slots() -> None:
+    admission_control = AdmissionControl(2)
+    for checkpoints in range(12):
         async with anyio.create_task_group() as group:
 
-            async def work() -> None:
-                async with gate.admitted(waiting()):
+            async def call() -> None:
+                async with admission_control.admitted(queue_deadline()):
                     await anyio.lowlevel.checkpoint()
 
             for _ in range(7):
-                group.start_soon(work)
-            for _ in range(turns):
+                group.start_soon(call)
+            for _ in range(checkpoints):
                 await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
     for _ in range(2):
         with anyio.fail_after(1):
-            place = await gate.acquire(waiting())
+            admission = await admission_control.acquire(queue_deadline())
     with pytest.raises(md.DeadlineExceededError) as caught:
-        await gate.acquire(Deadline(md.Timeout(queue=0.05)))
+        await admission_control.acquire(Deadline(md.Timeout(queue=0.05)))
     assert caught.value.phase == "queue"
-    place.release()
-    place.release()
+    admission.release()
+    admission.release()
     with anyio.fail_after(1):
-        await gate.acquire(Deadline(md.Timeout(queue=0.05)))
+        await admission_control.acquire(Deadline(md.Timeout(queue=0.05)))
 
 
-async def test_a_call_that_is_never_made_costs_no_rate() -> None:
+async def test_a_call_that_is_not_admitted_does_not_count_against_the_rate() -> None:
     gpu = ResourceGroup("box", max_queue=0)
-    gate = AdmissionControl(
+    admission_control = AdmissionControl(
         1, rate_limiter=RateLimiter(Rate(requests_per_minute=2)), resource_group=gpu
     )
-    await gpu.acquire(waiting())
+    await gpu.acquire(queue_deadline())
     for _ in range(3):
         with pytest.raises(md.OverloadedError):
-            await gate.acquire(waiting())
+            await admission_control.acquire(queue_deadline())
     gpu.release()
     for _ in range(2):
-        (await gate.acquire(waiting())).release()
+        (await admission_control.acquire(queue_deadline())).release()
     with pytest.raises(md.RateLimitError):
-        await gate.acquire(waiting())
+        await admission_control.acquire(queue_deadline())
 
 
-async def test_without_places_it_is_open() -> None:
-    gate = AdmissionControl(None)
+async def test_without_limits_every_call_is_admitted() -> None:
+    admission_control = AdmissionControl(None)
     for _ in range(100):
-        (await gate.acquire(waiting())).release()
+        (await admission_control.acquire(queue_deadline())).release()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize(
-    "half",
+    "partial_trio",
     [ModuleType("trio"), SimpleNamespace(lowlevel=ModuleType("trio.lowlevel"))],
-    ids=["begun", "further"],
+    ids=["module only", "module and lowlevel"],
 )
-async def test_a_line_works_while_another_thread_is_half_way_through_importing_trio(
-    monkeypatch: pytest.MonkeyPatch, half: Any
+async def test_queueing_works_while_another_thread_is_importing_trio(
+    monkeypatch: pytest.MonkeyPatch, partial_trio: Any
 ) -> None:
-    monkeypatch.setitem(sys.modules, "trio", half)
-    gate = AdmissionControl(1)
-    first = await gate.acquire(waiting())
+    monkeypatch.setitem(sys.modules, "trio", partial_trio)
+    admission_control = AdmissionControl(1)
+    first = await admission_control.acquire(queue_deadline())
     async with anyio.create_task_group() as group:
-        group.start_soon(gate.acquire, waiting())
+        group.start_soon(admission_control.acquire, queue_deadline())
         await anyio.wait_all_tasks_blocked()
         first.release()
-    telling: TaskStream[int, None] = TaskStream(lambda tell: anyio.lowlevel.checkpoint())
-    assert await telling.next_events() == []
-    assert telling.finished
+    stream: TaskStream[int, None] = TaskStream(lambda emit: anyio.lowlevel.checkpoint())
+    assert await stream.next_events() == []
+    assert stream.finished

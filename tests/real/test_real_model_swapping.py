@@ -147,7 +147,7 @@ async def test_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
 async def test_a_missing_or_wrong_key_is_an_authentication_error(
     locked_gateway: Any, key: str | None
 ) -> None:
-    async with md.LlamaSwap(locked_gateway.url, key) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=key) as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.model("recite").generate("Say it.")
         with pytest.raises(md.AuthenticationError):
@@ -157,14 +157,14 @@ async def test_a_missing_or_wrong_key_is_an_authentication_error(
 
 
 async def test_the_right_key_is_accepted(locked_gateway: Any) -> None:
-    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider:
         assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
 
 
 async def test_a_chat_over_the_limit_is_a_rate_limit_error(locked_gateway: Any) -> None:
-    impatient = md.LlamaSwap(locked_gateway.url, KEY, retries=md.Retries(attempts=1))
+    impatient = md.LlamaSwap(locked_gateway.url, api_key=KEY, retries=md.Retries(attempts=1))
     async with (
-        md.LlamaSwap(locked_gateway.url, KEY) as provider,
+        md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider,
         impatient,
         provider.model("endless").stream("Go on.", seed=1) as stream,
     ):
@@ -175,7 +175,7 @@ async def test_a_chat_over_the_limit_is_a_rate_limit_error(locked_gateway: Any) 
 
 
 async def test_a_rate_limited_call_waits_and_succeeds(locked_gateway: Any) -> None:
-    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider:
         model = provider.model("endless")
         started, finished = anyio.Event(), anyio.Event()
 
@@ -197,11 +197,11 @@ async def test_a_rate_limited_call_waits_and_succeeds(locked_gateway: Any) -> No
 async def test_errors_of_every_generation_of_the_gateway_are_decoded(
     gateway_of_each_generation: Any,
 ) -> None:
-    async with md.LlamaSwap(gateway_of_each_generation.url, "another") as provider:
+    async with md.LlamaSwap(gateway_of_each_generation.url, api_key="another") as provider:
         with pytest.raises(md.AuthenticationError, match="invalid or missing API key"):
             await provider.models()
     async with md.LlamaSwap(
-        gateway_of_each_generation.url, KEY, retries=md.Retries(attempts=1)
+        gateway_of_each_generation.url, api_key=KEY, retries=md.Retries(attempts=1)
     ) as provider:
         with pytest.raises(md.NotFoundError, match="no router for requested model"):
             await provider.model("unknown").generate("Hello?")

@@ -399,9 +399,9 @@ async def test_an_image_is_not_sent_to_a_model_without_vision(ollama: md.Ollama)
     image = (
         await md.Offline().image_model("renderer").generate("a lighthouse", size="64x64")
     ).image
-    with pytest.raises(md.UnsupportedError, match="sees no images"):
+    with pytest.raises(md.UnsupportedError, match="has no vision"):
         await ollama.model("recite").generate([md.user("Look.", image)])
-    with pytest.raises(md.UnsupportedError, match="sees no images"):
+    with pytest.raises(md.UnsupportedError, match="has no vision"):
         await ollama.admin.generate("recite", "Look.", images=[image])
     plain = await ollama.admin.generate("recite", "Look.")
     with_image = await ollama.admin.generate(

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.anyio
 ONCE = md.Retries(attempts=1)
 
 
-class Clock:
+class ManualClock:
+    """A clock that tests move by hand."""
+
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -33,22 +35,27 @@ class Clock:
 
 
 class Backend:
-    """A server of chat completions that repeats what it is asked, or says that it cannot while it is `dead`. `flaps`: it is dead for every
-    so manieth request."""
+    """A chat completions server that echoes the last message.
 
-    def __init__(self, serve: Serve, name: str, flaps: int = 0) -> None:
+    It answers with status 503 while `dead` is true, and to every request whose number is a multiple
+    of `fail_every`.
+    """
+
+    def __init__(self, serve: Serve, name: str, fail_every: int = 0) -> None:
         self.name = name
         self.dead = False
-        self.flaps = flaps
-        self.asked = 0
+        self.fail_every = fail_every
+        self.request_count = 0
         self._lock = threading.Lock()
         self.server = serve(self._serve)
 
     def _serve(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             with self._lock:
-                self.asked += 1
-                failing = self.dead or (self.flaps and self.asked % self.flaps == 0)
+                self.request_count += 1
+                failing = self.dead or (
+                    self.fail_every and self.request_count % self.fail_every == 0
+                )
             if failing:
                 peer.reply({"error": "busy"}, 503)
                 continue
@@ -71,15 +78,15 @@ class Backend:
             self.server.url + "/v1", **{"retries": ONCE, "max_concurrency": 50, **common}
         )
 
-    def all_left(self) -> bool:
-        """Whether the client has closed every connection."""
+    def all_connections_closed(self) -> bool:
+        """Return whether the client has closed every connection."""
         return all(
             peer.closed_by_client.wait(5) or peer.socket.fileno() < 0 for peer in self.server.peers
         )
 
 
-def tasks() -> int:
-    """Tasks of the running loop, and trio's own apart."""
+def task_count() -> int:
+    """Return the number of tasks in the running event loop."""
     if "trio" in sys.modules and sys.modules["trio"].lowlevel.in_trio_task():
         import trio
 
@@ -88,25 +95,25 @@ def tasks() -> int:
 
 
 def closed_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
         return port
 
 
 @pytest.mark.slow
-async def test_a_thousand_calls_over_a_flapping_pair_lose_and_leak_nothing(serve: Serve) -> None:
-    clock = Clock()
-    first, second = Backend(serve, "a", flaps=3), Backend(serve, "b")
+async def test_a_thousand_calls_over_two_unreliable_servers_all_succeed(serve: Serve) -> None:
+    clock = ManualClock()
+    first, second = Backend(serve, "a", fail_every=3), Backend(serve, "b")
     health = ChainHealth(30, failures=20, clock=clock, fraction=lambda: 0.0)
-    before = tasks()
+    before = task_count()
     async with first.provider() as here, second.provider() as there:
         chain = Chain([here.model("m"), there.model("m")], health=health)
 
-        async def wave(calls: int) -> Counter[str]:
+        async def run_calls(calls: int) -> Counter[str]:
             answered: Counter[str] = Counter()
 
-            async def ask(number: int) -> None:
+            async def call(number: int) -> None:
                 if number % 2:
                     text = (await chain.generate(f"{number}")).text
                 else:
@@ -114,48 +121,48 @@ async def test_a_thousand_calls_over_a_flapping_pair_lose_and_leak_nothing(serve
                         async for event in stream:
                             if isinstance(event, llm.Done):
                                 text = event.reply.text
-                name, said = text.split()
-                assert said == f"{number}"
+                name, echoed = text.split()
+                assert echoed == f"{number}"
                 answered[name] += 1
 
             async with anyio.create_task_group() as group:
                 for number in range(calls):
-                    group.start_soon(ask, number)
+                    group.start_soon(call, number)
             assert answered.total() == calls
             return answered
 
-        # It fails now and then: the others step in, and it is not given up
-        answered = await wave(1000)
-        assert (first.asked, answered) == (1000, {"a": 667, "b": 333})
+        # The first fails now and then: the second takes over, and the breaker stays closed.
+        answered = await run_calls(1000)
+        assert (first.request_count, answered) == (1000, {"a": 667, "b": 333})
         assert chain.status()[0].state == "closed"
 
-        # It dies: the calls under way ask it at most once each, and after that nobody does
-        first.dead, first.asked = True, 0
-        assert await wave(40) == {"b": 40}
-        asked = first.asked
-        assert 20 <= asked <= 40
-        assert await wave(40) == {"b": 40}
-        assert first.asked == asked
+        # The first dies: running calls try it at most once each, and later calls skip it.
+        first.dead, first.request_count = True, 0
+        assert await run_calls(40) == {"b": 40}
+        count = first.request_count
+        assert 20 <= count <= 40
+        assert await run_calls(40) == {"b": 40}
+        assert first.request_count == count
 
-        # Its rest is over: one call tries it
+        # The cooldown is over: one call probes it.
         clock.now += 31
-        assert await wave(40) == {"b": 40}
-        assert first.asked == asked + 1
+        assert await run_calls(40) == {"b": 40}
+        assert first.request_count == count + 1
 
-        # It lives again, and the other one dies
+        # The first works again, and the second dies.
         clock.now += 61
-        first.dead, first.flaps = False, 0
+        first.dead, first.fail_every = False, 0
         assert (await chain.generate("once")).text == "a once"
-        second.dead, second.asked = True, 0
-        assert await wave(40) == {"a": 40}
-        assert second.asked == 0
-    assert tasks() == before
-    assert await anyio.to_thread.run_sync(first.all_left)
-    assert await anyio.to_thread.run_sync(second.all_left)
+        second.dead, second.request_count = True, 0
+        assert await run_calls(40) == {"a": 40}
+        assert second.request_count == 0
+    assert task_count() == before
+    assert await anyio.to_thread.run_sync(first.all_connections_closed)
+    assert await anyio.to_thread.run_sync(second.all_connections_closed)
 
 
 @pytest.mark.slow
-async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -> None:
+async def test_a_thousand_calls_to_dead_servers_send_few_requests(serve: Serve) -> None:
     first, second = Backend(serve, "a"), Backend(serve, "b")
     first.dead = second.dead = True
     async with first.provider() as here, second.provider() as there:
@@ -164,9 +171,9 @@ async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -
             with pytest.raises(md.ChainExhaustedError):
                 await chain.generate("x")
         assert [status.state for status in chain.status()] == ["open", "open"]
-        first.asked = second.asked = failed = 0
+        first.request_count = second.request_count = failed = 0
 
-        async def ask() -> None:
+        async def call() -> None:
             nonlocal failed
             with pytest.raises(md.ChainExhaustedError) as caught:
                 await chain.generate("x")
@@ -175,28 +182,28 @@ async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -
 
         async with anyio.create_task_group() as group:
             for _ in range(1000):
-                group.start_soon(ask)
+                group.start_soon(call)
     assert failed == 1000
-    assert first.asked + second.asked <= 20, (
-        "one at a time, and who comes while it is tried fails at once"
+    assert first.request_count + second.request_count <= 20, (
+        "one probe at a time, and other calls fail at once"
     )
 
 
-async def test_it_moves_on_from_an_address_where_nobody_is(serve: Serve) -> None:
+async def test_a_refused_connection_fails_over(serve: Serve) -> None:
     dead = md.OpenAICompatible(f"http://127.0.0.1:{closed_port()}/v1", retries=ONCE)
     alive = Backend(serve, "b")
     async with dead, alive.provider() as there:
         chain = Chain([dead.model("m"), there.model("m")])
         reply = await chain.generate("hi")
         assert (reply.text, reply.provider, reply.model) == ("b hi", "openaicompatible", "m-2026")
-        assert [(tried.code, tried.skipped) for tried in reply.failed_attempts] == [
+        assert [(attempt.code, attempt.skipped) for attempt in reply.failed_attempts] == [
             ("CONNECTION_FAILED", False)
         ]
         assert [status.state for status in await chain.probe()] == ["open", "closed"]
         assert (await chain.generate("hi")).failed_attempts[0].code == "COOLING_DOWN"
 
 
-async def test_a_server_that_does_not_know_the_free_question_is_asked_all_the_same(
+async def test_a_server_without_a_health_route_is_still_called(
     serve: Serve,
 ) -> None:
     async with md.OpenAICompatible(
@@ -206,7 +213,7 @@ async def test_a_server_that_does_not_know_the_free_question_is_asked_all_the_sa
         assert [status.state for status in await chain.probe()] == ["closed"]
 
 
-async def test_it_moves_on_from_one_that_is_silent_and_closes_the_connection(serve: Serve) -> None:
+async def test_a_silent_server_fails_over_and_its_connection_is_closed(serve: Serve) -> None:
     def silent(peer: Peer) -> None:
         peer.request()
         peer.wait_for_close()
@@ -227,7 +234,7 @@ async def test_it_moves_on_from_one_that_is_silent_and_closes_the_connection(ser
     )
 
 
-async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> None:
+async def test_a_cut_stream_keeps_the_received_text(serve: Serve) -> None:
     def cut(peer: Peer) -> None:
         while peer.request() is not None:
             peer.begin()
@@ -250,11 +257,11 @@ async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> Non
     assert text == caught.value.partial.text
     assert "Good eve".startswith(text)
     assert text
-    assert alive.asked == 0
+    assert alive.request_count == 0
 
 
-async def test_a_rate_limit_that_names_a_time_is_kept_to(serve: Serve) -> None:
-    clock = Clock()
+async def test_retry_after_of_a_rate_limit_is_honored(serve: Serve) -> None:
+    clock = ManualClock()
     limited = serve(
         always(whole({"error": "slowly"}, 429, {"retry-after": "7"}), whole(chat("at last")))
     )
@@ -273,7 +280,7 @@ async def test_a_rate_limit_that_names_a_time_is_kept_to(serve: Serve) -> None:
     assert [status.state for status in chain.status()] == ["closed", "closed"]
 
 
-async def test_cancelling_closes_the_connection_and_asks_nobody_else(serve: Serve) -> None:
+async def test_cancellation_closes_the_connection_without_failover(serve: Serve) -> None:
     def silent(peer: Peer) -> None:
         peer.request()
         peer.wait_for_close()
@@ -295,12 +302,12 @@ async def test_cancelling_closes_the_connection_and_asks_nobody_else(serve: Serv
                 group.cancel_scope.cancel()
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)
         await chain.aclose()
-    assert alive.asked == 0
+    assert alive.request_count == 0
     assert [status.failures for status in chain.status()] == [0, 0]
 
 
-async def test_one_health_serves_several_event_loops(serve: Serve) -> None:
-    clock = Clock()
+async def test_one_health_works_in_several_event_loops(serve: Serve) -> None:
+    clock = ManualClock()
     first, second = Backend(serve, "a"), Backend(serve, "b")
     first.dead = True
     async with first.provider() as here, second.provider() as there:
@@ -311,17 +318,17 @@ async def test_one_health_serves_several_event_loops(serve: Serve) -> None:
             await anyio.to_thread.run_sync(lambda: chain.generate_sync("hi"))
         assert chain.status()[0].state == "open"
         assert (await chain.generate("hi")).failed_attempts[0].skipped
-        assert first.asked == 5
+        assert first.request_count == 5
         here.close()
 
 
-async def test_a_chain_of_model_strings_is_asked_like_any_other(serve: Serve) -> None:
+async def test_a_chain_of_model_strings_works(serve: Serve) -> None:
     alive = Backend(serve, "b")
     address = alive.server.url.removeprefix("http://")
     broken = serve(always(whole("<html>"))).url.removeprefix("http://")
     async with Chain([f"llamaswap://{broken}/a", f"llamaswap://{address}/b"]) as chain:
         reply = await chain.generate("hi")
     assert (reply.text, reply.failed_attempts[0].code) == ("b hi", "NOT_JSON")
-    assert await anyio.to_thread.run_sync(alive.all_left)
+    assert await anyio.to_thread.run_sync(alive.all_connections_closed)
     with pytest.raises(md.ConfigurationError, match="closed"):
         await chain.generate("hi")

@@ -1,4 +1,4 @@
-"""majordomo.toml: where it is found, what it may say, and what is said about a wrong one."""
+"""majordomo.toml: where it is searched for, what it may contain, and the error messages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import majordomo as md
 from majordomo.routing.config import Config, load
 from majordomo.routing.config_file import MAX_BYTES, ConfigFile, find, search_paths
 from majordomo.routing.registry import Registry, model
-from majordomo.routing.toml_positions import lines_of
+from majordomo.routing.toml_positions import key_lines
 from tests.support.hypothesis_effort import tries
 
 SECRET = "sk-very-secret-0123456789"
-GOOD = """
+VALID_FILE = """
 [defaults]
 chat = "small"
-image = "painter"
+image = "images"
 
 [providers.box]
 type = "llamaswap"
@@ -38,7 +38,7 @@ headers = { X-Team = "blue" }
 
 [aliases]
 small = "box/qwen3-4b"
-painter = "box/sdxl?steps=20"
+images = "box/sdxl?steps=20"
 
 [chains.safe]
 models = ["small", "openai/gpt-5-mini"]
@@ -56,8 +56,8 @@ input = 0.1
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder and a home without a configuration."""
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory and a home directory without a configuration; returns their parent."""
     for variable in (
         "MAJORDOMO_CONFIG",
         "XDG_CONFIG_HOME",
@@ -72,25 +72,25 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def written(text: str | bytes, path: str = "majordomo.toml") -> Path:
+def write_config(text: str | bytes, path: str = "majordomo.toml") -> Path:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
 
 
-def refused(text: str | bytes) -> md.ConfigurationError:
+def config_error(text: str | bytes) -> md.ConfigurationError:
     with pytest.raises(md.ConfigurationError) as caught:
-        Registry(written(text))
+        Registry(write_config(text))
     return caught.value
 
 
-def test_everything_it_may_say_is_read() -> None:
-    config = load(written(GOOD))
-    assert config.defaults == {"chat": "small", "image": "painter"}
+def test_every_section_is_read() -> None:
+    config = load(write_config(VALID_FILE))
+    assert config.defaults == {"chat": "small", "image": "images"}
     assert config.providers["box"].type == "llamaswap"
     assert config.providers["box"].keywords["max_concurrency"] == 2
-    assert config.aliases["painter"] == "box/sdxl?steps=20"
+    assert config.aliases["images"] == "box/sdxl?steps=20"
     assert config.chains["safe"].models == ("small", "openai/gpt-5-mini")
     assert config.chains["safe"].settings == {
         "cooldown": 30,
@@ -101,50 +101,57 @@ def test_everything_it_may_say_is_read() -> None:
     Registry(config)
 
 
-def test_the_first_file_found_counts_alone(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_existing_file_is_read(
+    no_configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert load().source == "" == Registry().source
-    home = written(
-        "[defaults]\nchat = 'offline'", str(nowhere / "home/.config/majordomo/majordomo.toml")
+    home = write_config(
+        "[defaults]\nchat = 'offline'",
+        str(no_configuration / "home/.config/majordomo/majordomo.toml"),
     )
     assert load().source == str(home)
-    other = written("", str(nowhere / "xdg/majordomo/majordomo.toml"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(nowhere / "xdg"))
+    other = write_config("", str(no_configuration / "xdg/majordomo/majordomo.toml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(no_configuration / "xdg"))
     assert load().source == str(other)
-    written("[aliases]\nhere = 'offline'")
+    write_config("[aliases]\nhere = 'offline'")
     assert (load().source, load().defaults) == ("majordomo.toml", {})
-    named = written("", str(nowhere / "named.toml"))
+    named = write_config("", str(no_configuration / "named.toml"))
     monkeypatch.setenv("MAJORDOMO_CONFIG", str(named))
     assert load().source == str(named)
-    assert load(nowhere / "home/.config/majordomo/majordomo.toml").source == str(home), (
-        "a file that is named counts before all"
+    assert load(no_configuration / "home/.config/majordomo/majordomo.toml").source == str(home), (
+        "a file that is passed has precedence"
     )
 
 
-def test_a_relative_xdg_folder_is_ignored(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_xdg_folder_is_ignored(
+    no_configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "here")
-    assert search_paths()[1] == nowhere / "home/.config/majordomo/majordomo.toml"
+    assert search_paths()[1] == no_configuration / "home/.config/majordomo/majordomo.toml"
 
 
-def test_a_machine_without_a_home_has_a_configuration_all_the_same(
+def test_without_a_home_directory_the_configuration_is_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As in a container whose user no table knows."""
+    """A container may run as a user without an entry in /etc/passwd."""
 
-    def nobody(_: object) -> NoReturn:
+    def raise_unknown_user(_: object) -> NoReturn:
         raise KeyError("no such user")
 
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
-    monkeypatch.setattr(pwd, "getpwnam", nobody)
+    monkeypatch.setattr(pwd, "getpwuid", raise_unknown_user)
+    monkeypatch.setattr(pwd, "getpwnam", raise_unknown_user)
     assert load().source == ""
-    for name in ("~/majordomo.toml", "~nobody/majordomo.toml"):
+    for name in ("~/majordomo.toml", "~unknown/majordomo.toml"):
         with pytest.raises(md.ConfigurationError, match="cannot be read: No such file"):
             load(name)
 
 
-def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_file_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAJORDOMO_CONFIG", "missing.toml")
-    with pytest.raises(md.ConfigurationError, match=r"MAJORDOMO_CONFIG names missing\.toml"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"MAJORDOMO_CONFIG must name an existing file; missing\.toml"
+    ):
         find()
     with pytest.raises(md.ConfigurationError, match=r"other\.toml: cannot be read: No such file"):
         load("other.toml")
@@ -152,7 +159,7 @@ def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> 
         load(".")
 
 
-WRONG = {
+INVALID_FILES = {
     "no equals sign": ("[providers.box]\ntype", "line 2"),
     "the same key twice": ("[defaults]\nchat = 'a/b'\nchat = 'c/d'", "line 3"),
     "an unknown section": (
@@ -163,14 +170,17 @@ WRONG = {
         "[defaults]\nimages = 'offline'",
         "line 2: defaults.images: is unknown; did you mean image?",
     ),
-    "a default that is no text": (
+    "a default that is not text": (
         "[defaults]\nchat = 5",
-        "line 2: defaults.chat: is text, not a number",
+        "line 2: defaults.chat: must be text; got a number",
     ),
-    "a section that is no table": ("aliases = ['x']", "line 1: aliases: is a table, not a list"),
-    "a provider that is no table": (
+    "a section that is not a table": (
+        "aliases = ['x']",
+        "line 1: aliases: must be a table; got a list",
+    ),
+    "a provider that is not a table": (
         "[providers]\nbox = 'llamaswap'",
-        "line 2: providers.box: is a table, not text",
+        "line 2: providers.box: must be a table; got text",
     ),
     "an unknown kind of provider": (
         "[providers.box]\nbase_url = 'http://x'\ntype = 'llama-swp'",
@@ -178,59 +188,59 @@ WRONG = {
     ),
     "no kind of provider": (
         "[providers.box]\nbase_url = 'http://x'",
-        "providers.box.type: is missing; there are anthropic",
+        "providers.box.type: is missing; choose one of anthropic",
     ),
-    "a kind that is no text": (
+    "a kind that is not text": (
         "[providers.box]\ntype = 1",
-        "line 2: providers.box.type: is text, not a number",
+        "line 2: providers.box.type: must be text; got a number",
     ),
     "an unknown keyword": (
         "[providers.box]\ntype='llamaswap'\n\nbase_ulr = 'http://x'",
         "line 4: providers.box.base_ulr: is unknown; did you mean base_url?",
     ),
-    "a keyword that no file can hold": (
+    "a keyword that a file cannot set": (
         "[providers.ollama]\ntransport = 'x'",
         "line 2: providers.ollama.transport: is unknown",
     ),
     "a keyword of the wrong type": (
         "[providers.ollama]\nmax_concurrency = '2'",
-        "line 2: providers.ollama.max_concurrency: is a whole number, not text",
+        "line 2: providers.ollama.max_concurrency: must be an integer; got text",
     ),
     "a number for a switch": (
         "[providers.ollama]\nstrict = 1",
-        "providers.ollama.strict: is true or false, not a number",
+        "providers.ollama.strict: must be true or false; got a number",
     ),
     "a switch for a number": (
         "[providers.ollama]\nmax_concurrency = true",
-        "is a whole number, not true or false",
+        "must be an integer; got true or false",
     ),
-    "a word that is not one of these": (
+    "a value that is not one of the choices": (
         "[providers.box]\ntype='llamaswap'\nimages='sdap'",
-        "line 3: providers.box.images: is 'openai+tag' or",
+        "line 3: providers.box.images: must be 'openai+tag' or",
     ),
     "text for a table": (
         "[providers.ollama]\ntimeout = 'long'",
-        "timeout: is a table with connect, queue, load, first_byte, idle, total",
+        "timeout: must be a table with connect, queue, load, first_byte, idle, total",
     ),
-    "an unknown limit of time": (
+    "an unknown timeout": (
         "[providers.ollama]\n[providers.ollama.timeout]\ntotl = 5",
         "line 3: providers.ollama.timeout.totl: is unknown; did you mean total?",
     ),
-    "a limit of time below zero": (
+    "a negative timeout": (
         "[providers.ollama]\ntimeout = { total = -5 }",
         "line 2: providers.ollama.timeout.total: timeout.total must",
     ),
-    "headers that are no text": (
+    "headers that are not text": (
         "[providers.ollama.headers]\nX-Team = 5",
-        "line 2: providers.ollama.headers.X-Team: is text, not a number",
+        "line 2: providers.ollama.headers.X-Team: must be text; got a number",
     ),
     "a name with a slash": (
         "[providers.'a/b']\ntype='ollama'",
-        "line 1: providers.'a/b': a name begins with a letter",
+        "line 1: providers.'a/b': the name must begin with a letter",
     ),
-    "two names that are one": (
+    "two spellings of one name": (
         "[providers.my-box]\ntype='ollama'\n[providers.mybox]\ntype='ollama'",
-        "line 3: providers.mybox: the name is taken",
+        "line 3: providers.mybox: the name is already used",
     ),
     "an alias named like a kind": (
         "[aliases]\nllama-swap = 'ollama/x'",
@@ -238,80 +248,86 @@ WRONG = {
     ),
     "an alias named like a provider": (
         "[providers.box]\ntype='ollama'\n[aliases]\nbox = 'ollama/x'",
-        "line 4: aliases.box: the name is taken by providers.box",
+        "line 4: aliases.box: the name is already used by providers.box",
     ),
     "a chain named like an alias": (
         "[chains.x]\nmodels=['offline']\n[aliases]\nx = 'offline'",
-        "line 4: aliases.x: the name is taken by chains.x",
+        "line 4: aliases.x: the name is already used by chains.x",
     ),
-    "an alias of itself": ("[aliases]\na = 'a'", "line 2: aliases.a: leads back to itself: a -> a"),
-    "a circle of aliases": (
+    "an alias that refers to itself": (
+        "[aliases]\na = 'a'",
+        "line 2: aliases.a: refers to itself: a -> a",
+    ),
+    "a loop of aliases": (
         "[aliases]\na = 'b?steps=2'\nb = 'offline,c'\nc = 'a'",
-        "leads back to itself: a -> b -> c -> a",
+        "refers to itself: a -> b -> c -> a",
     ),
-    "a chain within itself": (
+    "a chain that contains itself": (
         "[chains.a]\nmodels = ['ollama/x', 'a']",
-        "line 1: chains.a: leads back to itself: a -> a",
+        "line 1: chains.a: refers to itself: a -> a",
     ),
-    "a chain within itself through an alias": (
+    "a chain that contains itself through an alias": (
         "[aliases]\nb = 'a'\n[chains.a]\nmodels = ['b']",
-        "leads back to itself",
+        "refers to itself",
     ),
     "a chain without members": (
         "[chains.a]\ncooldown = 3",
-        "line 1: chains.a.models: is a list of model strings",
+        "line 1: chains.a.models: must be a list of model strings",
     ),
     "a chain of numbers": (
         "[chains.a]\nmodels = [3]",
-        "line 2: chains.a.models: is text, not a number",
+        "line 2: chains.a.models: must be text; got a number",
     ),
-    "a cool-down below zero": (
+    "a negative cooldown": (
         "[chains.a]\nmodels = ['offline']\ncooldown = -1",
-        "line 3: chains.a.cooldown: is a number from 0",
+        "line 3: chains.a.cooldown: must be a number from 0; got -1",
     ),
-    "an unknown word of a chain": (
+    "an unknown key of a chain": (
         "[chains.a]\nmodels = ['offline']\ncooldwn = 1",
         "did you mean cooldown?",
     ),
-    "an error that is none": (
+    "an unknown error class": (
         "[chains.a]\nmodels = ['offline']\nfallback_on = ['RateLimitEror']",
-        "line 3: chains.a.fallback_on: 'RateLimitEror' is no error; did you mean RateLimitError?",
+        (
+            "line 3: chains.a.fallback_on: 'RateLimitEror' is not an error class or code; "
+            "did you mean RateLimitError?"
+        ),
     ),
-    "errors that are no list": (
+    "errors that are not a list": (
         "[chains.a]\nmodels = ['offline']\nfallback_on = 'GPU_OOM'",
-        "line 3: chains.a.fallback_on: is a list of errors",
+        "line 3: chains.a.fallback_on: must be a list of error classes or codes",
     ),
     "a missing member": (
         "[aliases]\na = 'ollama/x,'",
-        "line 2: aliases.a: a member between the commas",
+        "line 2: aliases.a: a model string must not have an empty member",
     ),
-    "half a place": ("[gpus.a]\nslots = 1.5", "line 2: gpus.a.slots: is a whole number"),
-    "no slot": ("[gpus.a]\nslots = 0", "line 2: gpus.a.slots: is a number from 1"),
-    "a switch that is none": (
+    "half a slot": ("[gpus.a]\nslots = 1.5", "line 2: gpus.a.slots: must be an integer; got 1.5"),
+    "no slot": ("[gpus.a]\nslots = 0", "line 2: gpus.a.slots: must be a number from 1; got 0"),
+    "a switch that is not a boolean": (
         "[gpus.a]\nunload = 'yes'",
-        "line 2: gpus.a.unload: is true or false",
+        "line 2: gpus.a.unload: must be true or false; got text",
     ),
-    "an unknown word of a GPU": ("[gpus.a]\nplace = 1", "there are max_queue, slots, unload"),
-    "a price below zero": (
+    "an unknown key of a GPU": ("[gpus.a]\nplace = 1", "choose one of max_queue, slots, unload"),
+    "a negative price": (
         "[prices.'a/b']\ninput = -1",
-        "line 2: prices.'a/b'.input: is a number from 0",
+        "line 2: prices.'a/b'.input: must be a number from 0; got -1",
     ),
-    "no text at all": (b"\xff\xfe", "is no UTF-8 text"),
+    "not UTF-8": (b"\xff\xfe", "is not valid UTF-8"),
     "lists in lists": ("a = " + "[" * 4000, "TOML|nested too deeply"),
     "tables in tables": ("[" + ".".join("a" * 40) + "]", "nested too deeply"),
     "an enormous number": ("a = " + "1" * 5000, "TOML"),
 }
 
 
-@pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_said_with_file_line_and_key(text: str | bytes, words: str) -> None:
-    message = str(refused(text))
+@pytest.mark.parametrize(("text", "expected"), INVALID_FILES.values(), ids=INVALID_FILES.keys())
+def test_an_error_names_file_line_and_key(text: str | bytes, expected: str) -> None:
+    message = str(config_error(text))
     assert message.startswith("majordomo.toml")
-    assert any(word in message for word in words.split("|")), message
+    assert any(part in message for part in expected.split("|")), message
 
 
-def test_an_error_tells_programs_where() -> None:
-    error = refused("[providers.ollama]\n\nstrikt = true")
+def test_an_error_has_the_position_in_its_details() -> None:
+    error = config_error("[providers.ollama]\n\nstrikt = true")
     assert error.details == {
         "file": "majordomo.toml",
         "line": 3,
@@ -320,19 +336,21 @@ def test_an_error_tells_programs_where() -> None:
     }
 
 
-def test_a_huge_file_is_not_read() -> None:
+def test_a_file_over_the_size_limit_is_rejected() -> None:
     assert f"larger than the limit of {MAX_BYTES:,} bytes" in str(
-        refused(b"# " + b"x" * (10 << 20))
+        config_error(b"# " + b"x" * (10 << 20))
     )
 
 
-def test_a_file_from_a_windows_editor_is_read() -> None:
-    config = load(written(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\n"))
+def test_a_byte_order_mark_and_crlf_are_accepted() -> None:
+    config = load(write_config(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\n"))
     assert config.aliases == {"small": "ollama/x"}
-    assert "line 3" in str(refused(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\nlarge = 5\r\n"))
+    assert "line 3" in str(
+        config_error(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\nlarge = 5\r\n")
+    )
 
 
-def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_replaced_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "KIND": "llamaswap",
         "HOST": "gpu-box:1",
@@ -356,9 +374,9 @@ def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
             "aliases": {"small": "box/qwen3-${SIZE}?stop=$${x}"},
         }
     )
-    made: Any = registry.provider("box")
-    assert type(made).__name__ == "LlamaSwap"
-    assert made.address.origin == "http://gpu-box:1"
+    provider: Any = registry.provider("box")
+    assert type(provider).__name__ == "LlamaSwap"
+    assert provider.address.origin == "http://gpu-box:1"
     small: Any = registry.model("small")
     assert small.id == "qwen3-4b"
     assert small._build_request("a", (), {}).stop == ("${x}",)
@@ -366,10 +384,11 @@ def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.model().id == "qwen3-4b"
 
 
-def test_a_missing_variable_is_named_where_it_is_needed_and_nowhere_else() -> None:
+def test_a_missing_variable_is_reported_only_where_it_is_needed() -> None:
     registry = Registry(
-        written(
-            "[providers.box]\ntype='llamaswap'\n\napi_key = 'x${BOX_KEY}'\n[aliases]\na = 'ollama/${SIZE}'"
+        write_config(
+            "[providers.box]\ntype='llamaswap'\n\napi_key = 'x${BOX_KEY}'\n"
+            "[aliases]\na = 'ollama/${SIZE}'"
         )
     )
     assert registry.model("offline").id == "rules"
@@ -384,85 +403,90 @@ def test_a_missing_variable_is_named_where_it_is_needed_and_nowhere_else() -> No
 
 
 @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}"])
-def test_what_is_no_variable_is_refused(text: str) -> None:
+def test_an_invalid_variable_is_rejected(text: str) -> None:
     with pytest.raises(
-        md.ConfigurationError, match=r"providers\.ollama\.api_key: a variable is written"
+        md.ConfigurationError, match=r"providers\.ollama\.api_key: a variable must be written"
     ):
         Registry({"providers": {"ollama": {"api_key": text}}}).provider("ollama")
 
 
-def test_keywords_arrive_as_the_constructor_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keywords_are_converted_to_the_types_of_the_constructor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BOX_KEY", SECRET)
-    made: Any = Registry(written(GOOD)).provider("box")
-    assert (made._timeout.load, made._timeout.idle, made._timeout.connect) == (300, float("inf"), 5)
-    assert made._client.retries == md.Retries(attempts=1)
-    assert made._client.admission.max_concurrency == 2
-    assert type(made._images).__name__ == "SDAPICodec"
+    provider: Any = Registry(write_config(VALID_FILE)).provider("box")
+    timeout = provider._timeout
+    assert (timeout.load, timeout.idle, timeout.connect) == (300, float("inf"), 5)
+    assert provider._client.retries == md.Retries(attempts=1)
+    assert provider._client.admission.max_concurrency == 2
+    assert type(provider._images).__name__ == "SDAPICodec"
 
 
-def test_what_only_the_constructor_knows_is_said_with_its_line() -> None:
+def test_an_error_of_the_constructor_names_the_line() -> None:
     registry = Registry(
-        written(
+        write_config(
             "[providers.box]\ntype = 'openaicompatible'\npreset = 'grok'\n[providers.a]\ntype='ollama'\nbase_url='ftp://x'"
         )
     )
     with pytest.raises(
-        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"
+        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset must be one of"
     ):
         registry.provider("box")
     with pytest.raises(
-        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"
+        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is not a valid URL"
     ):
         registry.provider("a")
     with pytest.raises(md.ConfigurationError, match=r"providers\.x\.api_key: OpenAI needs a key"):
         Registry({"providers": {"x": {"type": "openai"}}}).provider("x")
 
 
-def test_a_relative_file_is_beside_the_configuration(nowhere: Path) -> None:
-    file = written(
+def test_a_relative_path_is_relative_to_the_configuration_file(no_configuration: Path) -> None:
+    file = write_config(
         "[providers.comfy]\ntype = 'comfyui'\nworkflow = 'graph.json'",
-        str(nowhere / "elsewhere/majordomo.toml"),
+        str(no_configuration / "elsewhere/majordomo.toml"),
     )
-    graph = '{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, "_meta": {"title": "prompt"}}}'
+    graph = (
+        '{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, '
+        '"_meta": {"title": "prompt"}}}'
+    )
     with pytest.raises(md.ConfigurationError, match="workflow cannot be read"):
         Registry(file).provider("comfy")
-    written(graph, str(nowhere / "elsewhere/graph.json"))
-    with contextlib.suppress(
-        md.ConfigurationError
-    ):  # whether this graph can be used is not the question
+    write_config(graph, str(no_configuration / "elsewhere/graph.json"))
+    # Whether this graph can be used does not matter here.
+    with contextlib.suppress(md.ConfigurationError):
         Registry(file).provider("comfy")
 
 
-def test_a_mapping_may_hold_a_programs_own_values() -> None:
-    made: Any = Registry(
+def test_a_mapping_may_contain_python_objects() -> None:
+    provider: Any = Registry(
         {"providers": {"ollama": {"timeout": md.Timeout(total=5), "api_key": "k"}}}
     ).provider("ollama")
-    assert made._timeout.total == 5
+    assert provider._timeout.total == 5
 
 
 @pytest.mark.parametrize("config", [5, ["a"], {1: 2}, {"providers": {"a": {"b": {3: 4}}}}])
-def test_what_is_no_configuration_is_refused(config: Any) -> None:
+def test_a_value_that_is_not_a_configuration_is_rejected(config: Any) -> None:
     with pytest.raises(md.ConfigurationError):
         load(config)
 
 
-def test_a_mapping_that_holds_itself_is_refused() -> None:
+def test_a_mapping_that_contains_itself_is_rejected() -> None:
     endless: dict[str, Any] = {}
     endless["providers"] = endless
     with pytest.raises(md.ConfigurationError, match="nested too deeply"):
         load(endless)
 
 
-def shown(error: BaseException | None) -> str:
-    """All a log could hold: messages, details, and the locals of every frame but the test's own."""
-    told = ""
+def everything_a_log_shows(error: BaseException | None) -> str:
+    """Return messages, details, and the locals of every frame except the test's own."""
+    text = ""
     while error is not None:
-        told += f"{error!r} {getattr(error, 'details', '')}"
+        text += f"{error!r} {getattr(error, 'details', '')}"
         for frame, _ in traceback.walk_tb(error.__traceback__):
             if frame.f_code.co_filename != __file__:
-                told += "".join(f"\n{name} = {value!r}" for name, value in frame.f_locals.items())
+                text += "".join(f"\n{name} = {value!r}" for name, value in frame.f_locals.items())
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return told
+    return text
 
 
 @pytest.mark.parametrize(
@@ -485,40 +509,40 @@ def shown(error: BaseException | None) -> str:
 )
 def test_no_error_shows_a_secret(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAK", SECRET)
-    written(text)
+    write_config(text)
     raised = 0
-    for make in (
+    for create in (
         lambda: Registry().provider("box"),
         lambda: Registry().model("small"),
         lambda: model("box/m"),
         lambda: model("small"),
     ):
         try:
-            made = make()
+            created = create()
         except md.ConfigurationError as error:
             raised += 1
-            assert SECRET not in shown(error), shown(error)
+            assert SECRET not in everything_a_log_shows(error), everything_a_log_shows(error)
         else:
-            assert SECRET not in repr(made)
+            assert SECRET not in repr(created)
     assert raised >= 2
 
 
-def test_nothing_shows_a_secret() -> None:
+def test_no_repr_shows_a_secret() -> None:
     registry = Registry(
-        written(
+        write_config(
             f"[providers.box]\ntype='ollama'\napi_key='{SECRET}'\n[aliases]\na='llamaswap://{SECRET}@x/y'"
         )
     )
     registry.provider("box")
     registry.model("a")
-    for thing in (
+    for value in (
         registry,
         registry.config,
         registry.config.providers,
         registry.config.document,
         vars(registry),
     ):
-        assert SECRET not in f"{thing} {thing!r}"
+        assert SECRET not in f"{value} {value!r}"
 
 
 LINES = '''# a comment with [table]
@@ -545,9 +569,9 @@ l = 5
 '''
 
 
-def test_lines_are_found_past_everything_that_looks_like_a_key() -> None:
+def test_key_lines_ignores_text_that_looks_like_a_key() -> None:
     assert tomllib.loads(LINES)
-    assert lines_of(LINES) == {
+    assert key_lines(LINES) == {
         ("title",): 2,
         ("a",): 4,
         ("a", "b"): 4,
@@ -565,21 +589,21 @@ def test_lines_are_found_past_everything_that_looks_like_a_key() -> None:
     }
 
 
-def test_an_error_without_a_line_says_the_key() -> None:
+def test_an_error_without_a_line_names_the_key() -> None:
     assert (
         str(ConfigFile().error(("a", "b c"), "is wrong")) == "the configuration: a.'b c': is wrong"
     )
 
 
-words = st.one_of(
+texts = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
         ["ollama/x", "llamaswap", "offline", "a", "b", "${A}", f"llamaswap://{SECRET}@x/y", "a,b"]
     ),
 )
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=3)),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=6,
 )
 names = st.sampled_from(
@@ -611,7 +635,7 @@ tables = st.dictionaries(
 )
 
 
-def _try(config: Any) -> None:
+def check_config(config: Any) -> None:
     try:
         registry = Registry(config)
         assert isinstance(registry.config, Config)
@@ -625,10 +649,10 @@ def _try(config: Any) -> None:
 
 @given(tables)
 @settings(deadline=None, max_examples=tries(150))
-def test_any_tables_are_a_configuration_or_a_typed_error(config: dict[str, Any]) -> None:
+def test_any_tables_give_a_configuration_or_a_typed_error(config: dict[str, Any]) -> None:
     if isinstance(config.get("providers"), dict):
         config["providers"]["box"] = {"type": "ollama", "api_key": SECRET}
-    _try(config)
+    check_config(config)
 
 
 fragments = st.lists(
@@ -675,5 +699,5 @@ fragments = st.lists(
     max_examples=tries(150),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_any_text_is_a_configuration_or_a_typed_error(text: str) -> None:
-    _try(written(text.encode("utf-8", "surrogatepass")))
+def test_any_file_gives_a_configuration_or_a_typed_error(text: str) -> None:
+    check_config(write_config(text.encode("utf-8", "surrogatepass")))

@@ -1,3 +1,5 @@
+"""Chain health: the circuit breaker alone, and in chains."""
+
 from __future__ import annotations
 
 import threading
@@ -22,12 +24,14 @@ from majordomo.routing.circuit_breaker import (
 )
 from majordomo.routing.health import ChainHealth, HealthChanged, MemberPermit
 from tests.support.hypothesis_effort import tries
-from tests.support.scripted_members import House, Voice
+from tests.support.scripted_members import FakeChatModel, FakeProvider
 
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
+class ManualClock:
+    """A clock that tests move by hand."""
+
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -36,18 +40,18 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def heard() -> list[HealthChanged]:
+def changes() -> list[HealthChanged]:
     return []
 
 
 @pytest.fixture
-def health(clock: Clock, heard: list[HealthChanged]) -> ChainHealth:
-    return ChainHealth(30, clock=clock, fraction=lambda: 0.5, listeners=[heard.append])
+def health(clock: ManualClock, changes: list[HealthChanged]) -> ChainHealth:
+    return ChainHealth(30, clock=clock, fraction=lambda: 0.5, listeners=[changes.append])
 
 
 def down() -> md.ConnectionFailedError:
@@ -70,8 +74,8 @@ def state(health: ChainHealth, target: str = "a") -> str:
 # The state machine
 
 
-def test_it_rests_after_five_failures_in_a_row_and_one_call_tries_it_again(
-    health: ChainHealth, clock: Clock, heard: list[HealthChanged]
+def test_five_consecutive_failures_open_the_breaker_and_one_call_probes(
+    health: ChainHealth, clock: ManualClock, changes: list[HealthChanged]
 ) -> None:
     fail(health, 4)
     assert state(health) == "closed"
@@ -94,22 +98,22 @@ def test_it_rests_after_five_failures_in_a_row_and_one_call_tries_it_again(
     permit.succeeded()
     assert health.status("a", "chat").failures == 0
     assert health.admit("a", "chat") is not None
-    assert [(change.before, change.after) for change in heard] == [
+    assert [(change.before, change.after) for change in changes] == [
         ("closed", "open"),
         ("open", "half_open"),
         ("half_open", "closed"),
     ]
-    assert heard[0] == HealthChanged("a", "chat", "closed", "open", 31.5, "CONNECTION_FAILED")
+    assert changes[0] == HealthChanged("a", "chat", "closed", "open", 31.5, "CONNECTION_FAILED")
 
 
-def test_it_rests_twice_as_long_each_time_up_to_a_bound(health: ChainHealth, clock: Clock) -> None:
+def test_the_cooldown_doubles_up_to_the_maximum(health: ChainHealth, clock: ManualClock) -> None:
     fail(health, 5)
-    rests = []
+    cooldowns = []
     for _ in range(8):
-        rests.append(health.status("a", "chat").remaining / 1.05)
+        cooldowns.append(health.status("a", "chat").remaining / 1.05)
         clock.now += 10_000
         fail(health, 1)
-    assert rests == pytest.approx([30, 60, 120, 240, 480, 900, 900, 900])
+    assert cooldowns == pytest.approx([30, 60, 120, 240, 480, 900, 900, 900])
     clock.now += 10_000
     permit = health.admit("a", "chat")
     assert permit is not None
@@ -118,7 +122,7 @@ def test_it_rests_twice_as_long_each_time_up_to_a_bound(health: ChainHealth, clo
     assert health.status("a", "chat").remaining == 31.5
 
 
-def test_a_success_between_them_starts_the_count_anew(health: ChainHealth) -> None:
+def test_a_success_resets_the_failure_count(health: ChainHealth) -> None:
     for _ in range(3):
         fail(health, 4)
         permit = health.admit("a", "chat")
@@ -132,15 +136,15 @@ OUTCOMES: list[tuple[BaseException, BreakerOutcome]] = [
     (md.OverloadedError("busy", status=503), "failed"),
     (md.OverloadedError("busy", status=529), "failed"),
     (md.OverloadedError("busy"), "failed"),
-    (md.OverloadedError("our own line", code="QUEUE_FULL"), "nothing"),
+    (md.OverloadedError("our own queue", code="QUEUE_FULL"), "nothing"),
     (md.RateLimitError("our own rate", code="LOCAL_RATE_LIMIT", retry_after=30), "nothing"),
     (md.OverloadedError("conflict", status=409), "answered"),
     (md.OverloadedError("time-out", status=408), "answered"),
     (md.DeadlineExceededError("slow", phase="first_byte"), "failed"),
-    (md.DeadlineExceededError("our own line", phase="queue"), "nothing"),
+    (md.DeadlineExceededError("our own queue", phase="queue"), "nothing"),
     (md.StreamBrokenError("cut"), "failed"),
-    (md.BackendError("nobody there", status=502), "failed"),
-    (md.BackendError("nobody answers", status=504), "failed"),
+    (md.BackendError("no upstream", status=502), "failed"),
+    (md.BackendError("upstream timed out", status=504), "failed"),
     (md.BackendError("crashed", status=500), "nothing"),
     (md.BadResponseError("gibberish"), "nothing"),
     (md.InvalidRequestError("bad", status=400), "answered"),
@@ -155,45 +159,44 @@ OUTCOMES: list[tuple[BaseException, BreakerOutcome]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "what"), OUTCOMES, ids=lambda value: repr(value)[:40])
-def test_it_knows_a_sick_backend_from_an_answer_and_from_no_news(
-    error: BaseException, what: BreakerOutcome, health: ChainHealth
+@pytest.mark.parametrize(("error", "outcome"), OUTCOMES, ids=lambda value: repr(value)[:40])
+def test_outcome_of_an_error(
+    error: BaseException, outcome: BreakerOutcome, health: ChainHealth
 ) -> None:
-    assert outcome_of(error) == what
+    assert outcome_of(error) == outcome
     if isinstance(error, Exception):
         for _ in range(5):
             permit = health.admit("a", "chat")
             assert permit is not None
             permit.failed(error)
-        assert state(health) == ("open" if what == "failed" else "closed")
+        assert state(health) == ("open" if outcome == "failed" else "closed")
 
 
-def test_a_rate_limit_rests_it_as_long_as_it_asks_and_no_longer(
-    health: ChainHealth, clock: Clock
+def test_a_rate_limit_opens_the_breaker_for_retry_after_seconds(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 1, md.RateLimitError("slowly", status=429, retry_after=7))
     assert health.status("a", "chat").remaining == 7
     clock.now += 7
-    fail(health, 1)  # out of reach once is not five times
+    # One failure to connect does not open the breaker.
+    fail(health, 1)
     assert state(health) == "closed"
     fail(health, 1, md.RateLimitError("tomorrow", status=429, retry_after=1e9))
     assert health.status("a", "chat").remaining == MAX_RATE_LIMIT_SECONDS
 
 
-def test_what_was_asked_before_the_last_change_says_nothing(
-    health: ChainHealth, clock: Clock
-) -> None:
+def test_outcomes_of_earlier_epochs_are_ignored(health: ChainHealth, clock: ManualClock) -> None:
     early = [health.admit("a", "chat") for _ in range(20)]
     for permit in early[:5]:
         assert permit is not None
         permit.failed(down())
-    left = health.status("a", "chat").remaining
+    remaining = health.status("a", "chat").remaining
     for permit in early[5:10]:
         assert permit is not None
         permit.failed(down())
     assert early[10] is not None
     early[10].succeeded()
-    assert (state(health), health.status("a", "chat").remaining) == ("open", left)
+    assert (state(health), health.status("a", "chat").remaining) == ("open", remaining)
     clock.now += 100
     probe = health.admit("a", "chat")
     assert probe is not None
@@ -205,8 +208,8 @@ def test_what_was_asked_before_the_last_change_says_nothing(
     assert (state(health), health.status("a", "chat").failures) == ("closed", 0)
 
 
-def test_a_trial_that_was_given_up_leaves_the_place_to_the_next(
-    health: ChainHealth, clock: Clock
+def test_after_a_canceled_probe_the_next_call_probes(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 5)
     clock.now += 100
@@ -216,8 +219,8 @@ def test_a_trial_that_was_given_up_leaves_the_place_to_the_next(
         permit.failed(KeyboardInterrupt())
 
 
-def test_an_answer_that_begins_lets_the_others_in_and_its_end_decides(
-    health: ChainHealth, clock: Clock
+def test_the_first_event_of_a_probe_closes_the_breaker(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 5)
     clock.now += 100
@@ -238,8 +241,8 @@ def test_an_answer_that_begins_lets_the_others_in_and_its_end_decides(
     assert state(health) == "closed"
 
 
-def test_the_last_resort_is_who_rests_shortest_one_call_at_a_time(
-    health: ChainHealth, clock: Clock
+def test_the_last_resort_is_the_target_with_the_shortest_cooldown(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 5, target="a")
     clock.now += 5
@@ -250,20 +253,21 @@ def test_the_last_resort_is_who_rests_shortest_one_call_at_a_time(
     assert health.admit_probe(["a", "b"], "chat") is None
     clock.now += 1
     permit.failed(down())
-    assert health.status("a", "chat").remaining == 31.5  # anew, but no longer
-    for what in (KeyboardInterrupt(), None):
+    # The cooldown started again, but did not grow.
+    assert health.status("a", "chat").remaining == 31.5
+    for error in (KeyboardInterrupt(), None):
         permit = health.admit_probe(["a", "b"], "chat")
         assert permit is not None
         assert permit.target == "b"
-        if what is not None:
-            permit.failed(what)
+        if error is not None:
+            permit.failed(error)
             assert health.status("b", "chat").remaining == 30.5
     permit.succeeded()
     assert (state(health, "a"), state(health, "b")) == ("open", "closed")
 
 
-def test_a_last_resort_changes_no_rest_that_was_asked_for(
-    health: ChainHealth, clock: Clock
+def test_a_failed_last_resort_keeps_the_time_of_a_rate_limit(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 1, md.RateLimitError("slowly", status=429, retry_after=60))
     permit = health.admit_probe(["a"], "chat")
@@ -274,8 +278,8 @@ def test_a_last_resort_changes_no_rest_that_was_asked_for(
 
 
 @pytest.mark.parametrize("jump", [-1e9, -3600.0, -31.0, 3600.0, 1e9])
-def test_a_clock_that_jumps_leaves_nothing_stuck(
-    health: ChainHealth, clock: Clock, jump: float
+def test_a_clock_jump_does_not_block_a_target(
+    health: ChainHealth, clock: ManualClock, jump: float
 ) -> None:
     fail(health, 5)
     clock.now += jump
@@ -283,7 +287,8 @@ def test_a_clock_that_jumps_leaves_nothing_stuck(
     clock.now += 32
     assert health.admit("a", "chat") is not None
     clock.now += jump
-    health.admit("a", "chat")  # somebody looks
+    # Any call makes the breaker notice the jump.
+    health.admit("a", "chat")
     clock.now += MAX_PROBE_SECONDS + 1
     permit = health.admit("a", "chat")
     assert permit is not None
@@ -291,45 +296,45 @@ def test_a_clock_that_jumps_leaves_nothing_stuck(
     assert state(health) == "closed"
 
 
-def test_operations_and_targets_are_kept_apart(health: ChainHealth) -> None:
+def test_operations_and_targets_have_breakers_of_their_own(health: ChainHealth) -> None:
     fail(health, 5)
     assert health.admit("a", "image") is not None
     assert health.admit("b", "chat") is not None
 
 
-def test_a_listener_that_raises_breaks_nothing(clock: Clock) -> None:
-    heard: list[HealthChanged] = []
+def test_an_exception_of_a_listener_is_ignored(clock: ManualClock) -> None:
+    changes: list[HealthChanged] = []
 
     def broken(change: HealthChanged) -> None:
         raise ZeroDivisionError
 
-    health = ChainHealth(clock=clock, listeners=[broken, heard.append])
+    health = ChainHealth(clock=clock, listeners=[broken, changes.append])
     fail(health, 5)
-    assert len(heard) == 1
+    assert len(changes) == 1
 
 
-def test_it_is_safe_across_threads(clock: Clock) -> None:
+def test_one_probe_is_admitted_across_threads(clock: ManualClock) -> None:
     health = ChainHealth(clock=clock)
     fail(health, 5)
     clock.now += 100
-    begin = threading.Barrier(8)
-    found: list[MemberPermit | None] = []
+    start = threading.Barrier(8)
+    permits: list[MemberPermit | None] = []
 
-    def ask() -> None:
-        begin.wait()
+    def request_permits() -> None:
+        start.wait()
         for _ in range(200):
-            found.append(health.admit("a", "chat"))
+            permits.append(health.admit("a", "chat"))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=request_permits) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len([permit for permit in found if permit is not None]) == 1
+    assert len([permit for permit in permits if permit is not None]) == 1
 
 
 @pytest.mark.parametrize(
-    "figures",
+    "arguments",
     [
         {"failures": 0},
         {"failures": True},
@@ -339,162 +344,164 @@ def test_it_is_safe_across_threads(clock: Clock) -> None:
     ],
     ids=str,
 )
-def test_it_refuses_figures_that_cannot_be(figures: dict[str, Any]) -> None:
+def test_numbers_out_of_range_are_rejected(arguments: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
-        ChainHealth(**figures)
-    assert caught.value.details["field"] in figures
+        ChainHealth(**arguments)
+    assert caught.value.details["field"] in arguments
 
 
-class Machine(RuleBasedStateMachine):
-    """Any history of calls, free questions and jumps of the clock."""
+class BreakerMachine(RuleBasedStateMachine):
+    """Any history of calls, health checks and clock jumps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.pace = BreakerConfig(30, 3, 120, lambda: 1.0)
-        self.condition = CircuitBreaker(self.pace)
-        self.under_way: list[int] = []
-        self.in_a_row = 0  # failures since anything else
-        self.trial: int | None = None
-        self.trial_began = 0.0
+        self.config = BreakerConfig(30, 3, 120, lambda: 1.0)
+        self.breaker = CircuitBreaker(self.config)
+        self.running: list[int] = []
+        self.probe: int | None = None
+        self.probe_started = 0.0
 
     @rule(early=st.booleans())
-    def ask(self, early: bool) -> None:
-        before, left = self.condition.state, self.condition.remaining(self.now)
-        epoch = self.condition.admit_probe(self.now) if early else self.condition.admit(self.now)
+    def admit(self, early: bool) -> None:
+        before, remaining = self.breaker.state, self.breaker.remaining(self.now)
+        epoch = self.breaker.admit_probe(self.now) if early else self.breaker.admit(self.now)
         if before == "closed":
             assert epoch is not None
         if epoch is None:
             return
-        assert early or not left
-        if self.condition.state == "half_open":
-            if self.trial is not None:  # a second trial only after the first has had its time
-                assert self.now - self.trial_began >= MAX_PROBE_SECONDS
-            self.trial, self.trial_began = epoch, self.now
-        self.under_way.append(epoch)
+        assert early or not remaining
+        if self.breaker.state == "half_open":
+            # A second probe is admitted only after the time limit of the first.
+            if self.probe is not None:
+                assert self.now - self.probe_started >= MAX_PROBE_SECONDS
+            self.probe, self.probe_started = epoch, self.now
+        self.running.append(epoch)
 
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.running)
     @rule(
         data=st.data(),
-        what=st.sampled_from(["answered", "failed", "limited", "nothing"]),
+        outcome=st.sampled_from(["answered", "failed", "limited", "nothing"]),
         wait=st.sampled_from([0.0, 5.0, 1e9]),
     )
-    def hear(self, data: st.DataObject, what: BreakerOutcome, wait: float) -> None:
-        epoch = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
-        before, current = self.condition.state, epoch == self.condition.epoch
-        self.condition.record(epoch, what, self.now, wait)
+    def record(self, data: st.DataObject, outcome: BreakerOutcome, wait: float) -> None:
+        epoch = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        before, current = self.breaker.state, epoch == self.breaker.epoch
+        self.breaker.record(epoch, outcome, self.now, wait)
         if not current:
-            assert self.condition.state == before
-        elif what == "answered":
-            assert (self.condition.state, self.condition.failures) == ("closed", 0)
-        elif what == "nothing":
-            assert self.condition.state != "closed" or before == "closed"
-        elif what == "failed" and before == "closed":
-            self.in_a_row += 1
-            assert (self.condition.state == "open") == (
-                self.condition.failures >= self.pace.failures
-            )
-        if epoch == self.trial:
-            self.trial = None
+            assert self.breaker.state == before
+        elif outcome == "answered":
+            assert (self.breaker.state, self.breaker.failures) == ("closed", 0)
+        elif outcome == "nothing":
+            assert self.breaker.state != "closed" or before == "closed"
+        elif outcome == "failed" and before == "closed":
+            assert (self.breaker.state == "open") == (self.breaker.failures >= self.config.failures)
+        if epoch == self.probe:
+            self.probe = None
 
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def begin(self, data: st.DataObject) -> None:
-        epoch = data.draw(st.sampled_from(self.under_way))
-        before = self.condition.state
-        self.condition.on_first_event(epoch)
-        if self.condition.state != before:
-            assert (before, self.condition.state) == ("half_open", "closed")
-            self.trial = None
+    def first_event(self, data: st.DataObject) -> None:
+        epoch = data.draw(st.sampled_from(self.running))
+        before = self.breaker.state
+        self.breaker.on_first_event(epoch)
+        if self.breaker.state != before:
+            assert (before, self.breaker.state) == ("half_open", "closed")
+            self.probe = None
 
     @rule(ok=st.booleans())
-    def look(self, ok: bool) -> None:
-        before = self.condition.state
-        self.condition.record_health(ok, self.now)
-        assert self.condition.state != "closed" or before == "closed"
-        if before == "half_open" and self.condition.state == "open":
-            self.trial = None  # it had had its time
+    def check_health(self, ok: bool) -> None:
+        before = self.breaker.state
+        self.breaker.record_health(ok, self.now)
+        assert self.breaker.state != "closed" or before == "closed"
+        if before == "half_open" and self.breaker.state == "open":
+            # The time limit of the probe was over.
+            self.probe = None
 
     @rule(
         seconds=st.sampled_from([0.1, 10.0, 33.0, 400.0, 5000.0, -0.1, -50.0, -5000.0, 1e12, -1e12])
     )
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.condition.remaining(self.now)
-        self.condition.is_probing(self.now)
+        self.breaker.remaining(self.now)
+        self.breaker.is_probing(self.now)
         if seconds < 0:
-            self.trial_began = min(self.trial_began, self.now)
+            self.probe_started = min(self.probe_started, self.now)
 
     @invariant()
-    def rests_are_bounded(self) -> None:
-        longest = (
+    def cooldowns_are_bounded(self) -> None:
+        max_remaining = (
             MAX_RATE_LIMIT_SECONDS
-            if self.condition.limited
-            else max(self.pace.max_cooldown * (1 + JITTER), MAX_RATE_LIMIT_SECONDS)
+            if self.breaker.limited
+            else max(self.config.max_cooldown * (1 + JITTER), MAX_RATE_LIMIT_SECONDS)
         )
-        assert 0 <= self.condition.remaining(self.now) <= longest
+        assert 0 <= self.breaker.remaining(self.now) <= max_remaining
 
     @invariant()
     def nothing_is_stuck(self) -> None:
-        """After the longest rest and the longest trial somebody may ask, whatever happened before."""
-        twin = CircuitBreaker(self.pace)
+        """After the longest cooldown and the longest probe a call is always admitted."""
+        copy = CircuitBreaker(self.config)
         for name in CircuitBreaker.__slots__:
-            setattr(twin, name, getattr(self.condition, name))
+            setattr(copy, name, getattr(self.breaker, name))
         later = self.now + MAX_RATE_LIMIT_SECONDS + MAX_PROBE_SECONDS
-        twin.remaining(self.now)
-        twin.is_probing(self.now)
-        epoch = twin.admit(later)
+        copy.remaining(self.now)
+        copy.is_probing(self.now)
+        epoch = copy.admit(later)
         assert epoch is not None
-        twin.record(epoch, "answered", later)
-        assert twin.state == "closed"
+        copy.record(epoch, "answered", later)
+        assert copy.state == "closed"
 
 
-Machine.TestCase.settings = settings(max_examples=tries(60), stateful_step_count=30, deadline=None)
-TestMachine = Machine.TestCase
+BreakerMachine.TestCase.settings = settings(
+    max_examples=tries(60), stateful_step_count=30, deadline=None
+)
+TestBreakerMachine = BreakerMachine.TestCase
 
 
-# In a chain
+# In chains
 
 
-async def test_a_member_that_rests_is_passed_over_and_said_to_be(
-    health: ChainHealth, clock: Clock
+async def test_a_member_in_cooldown_is_skipped_and_reported(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
-    first = Voice("a", down())
-    chain = Chain([first, Voice("b")], health=health)
+    first = FakeChatModel("a", down())
+    chain = Chain([first, FakeChatModel("b")], health=health)
     for _ in range(5):
         await chain.generate("hi")
     reply = await chain.generate("hi")
-    assert len(first.asked) == 5
-    (tried,) = reply.failed_attempts
-    assert (tried.code, tried.skipped) == ("COOLING_DOWN", True)
-    assert tried.message == "own/a is cooling down for another 31.5 s after CONNECTION_FAILED"
+    assert len(first.requests) == 5
+    (attempt,) = reply.failed_attempts
+    assert (attempt.code, attempt.skipped) == ("COOLING_DOWN", True)
+    assert attempt.message == "own/a is cooling down for another 31.5 s after CONNECTION_FAILED"
     assert [(status.model, status.state, status.attempts) for status in chain.status()] == [
         ("a", "open", 5),
         ("b", "closed", 6),
     ]
     clock.now += 40
     first.script = ("hello again",)
-    first.asked.clear()
+    first.requests.clear()
     assert (await chain.generate("hi")).model == "a"
     assert chain.status()[0].state == "closed"
 
 
-async def test_a_last_member_that_rests_is_told_of_in_the_failures(health: ChainHealth) -> None:
-    second = Voice("b", down())
-    chain = Chain([Voice("a", md.BackendError("crashed", status=500)), second], health=health)
+async def test_a_skipped_last_member_is_among_the_failures(health: ChainHealth) -> None:
+    second = FakeChatModel("b", down())
+    chain = Chain(
+        [FakeChatModel("a", md.BackendError("crashed", status=500)), second], health=health
+    )
     for _ in range(6):
         with pytest.raises(md.ChainExhaustedError) as caught:
             await chain.generate("hi")
-    assert len(second.asked) == 5
+    assert len(second.requests) == 5
     assert [type(error) for error in caught.value.failures] == [md.BackendError, md.OverloadedError]
     assert caught.value.failures[1].retry_after == 31.5
 
 
-async def test_when_all_rest_one_call_at_a_time_asks_the_one_whose_rest_ends_first(
-    health: ChainHealth, clock: Clock
+async def test_when_all_are_in_cooldown_one_call_probes_the_shortest(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
-    go = anyio.Event()
-    first, second = Voice("a", down()), Voice("b", down())
+    proceed = anyio.Event()
+    first, second = FakeChatModel("a", down()), FakeChatModel("b", down())
     chain = Chain([first, second], health=health)
     for _ in range(5):
         with pytest.raises(md.ChainExhaustedError):
@@ -503,13 +510,13 @@ async def test_when_all_rest_one_call_at_a_time_asks_the_one_whose_rest_ends_fir
     for _ in range(5):
         with pytest.raises(md.ChainExhaustedError):
             await Chain([second], health=health).generate("hi")
-    first.asked.clear()
-    second.asked.clear()
-    first.script = ([go.wait, "back again"],)
+    first.requests.clear()
+    second.requests.clear()
+    first.script = ([proceed.wait, "back again"],)
     replies: list[md.Reply] = []
     failures: list[md.ChainExhaustedError] = []
 
-    async def ask() -> None:
+    async def call() -> None:
         try:
             replies.append(await chain.generate("hi"))
         except md.ChainExhaustedError as error:
@@ -517,36 +524,36 @@ async def test_when_all_rest_one_call_at_a_time_asks_the_one_whose_rest_ends_fir
 
     async with anyio.create_task_group() as group:
         for _ in range(50):
-            group.start_soon(ask)
+            group.start_soon(call)
         await anyio.wait_all_tasks_blocked()
         assert len(failures) == 49
-        go.set()
+        proceed.set()
     (reply,) = replies
-    assert (reply.text, [(tried.model, tried.code) for tried in reply.failed_attempts]) == (
+    assert (reply.text, [(attempt.model, attempt.code) for attempt in reply.failed_attempts]) == (
         "back again",
         [("b", "COOLING_DOWN")],
     )
-    assert (len(first.asked), len(second.asked)) == (1, 0)
+    assert (len(first.requests), len(second.requests)) == (1, 0)
     assert {error.code for failed in failures for error in failed.failures} == {"COOLING_DOWN"}
     assert all(failed.retryable for failed in failures)
     assert [status.state for status in chain.status()] == ["closed", "open"]
 
 
-async def test_the_last_resorts_own_error_takes_its_place_among_the_failures(
+async def test_the_error_of_the_last_resort_replaces_its_cooldown_error(
     health: ChainHealth,
 ) -> None:
-    chain = Chain([Voice("a", down()), Voice("b", down())], health=health)
+    chain = Chain([FakeChatModel("a", down()), FakeChatModel("b", down())], health=health)
     for _ in range(6):
         with pytest.raises(md.ChainExhaustedError) as caught:
             await chain.generate("hi")
     assert [error.code for error in caught.value.failures] == ["CONNECTION_FAILED", "COOLING_DOWN"]
 
 
-async def test_a_trial_that_is_cancelled_is_left_to_the_next(
-    health: ChainHealth, clock: Clock
+async def test_after_a_canceled_probe_the_next_call_of_a_chain_probes(
+    health: ChainHealth, clock: ManualClock
 ) -> None:
-    first = Voice("a", *[down()] * 5, [anyio.sleep_forever], "hello again")
-    chain = Chain([first, Voice("b")], health=health)
+    first = FakeChatModel("a", *[down()] * 5, [anyio.sleep_forever], "hello again")
+    chain = Chain([first, FakeChatModel("b")], health=health)
     for _ in range(5):
         await chain.generate("hi")
     clock.now += 40
@@ -555,21 +562,21 @@ async def test_a_trial_that_is_cancelled_is_left_to_the_next(
         await anyio.wait_all_tasks_blocked()
         assert (await chain.generate("hi")).failed_attempts[
             0
-        ].message == "another call is just trying own/a after CONNECTION_FAILED"
+        ].message == "another call is already probing own/a after CONNECTION_FAILED"
         group.cancel_scope.cancel()
     assert (await chain.generate("hi")).text == "hello again"
 
 
-async def test_chains_share_a_health_by_the_names_of_their_members(health: ChainHealth) -> None:
+async def test_chains_with_one_health_share_targets_by_name(health: ChainHealth) -> None:
     for _ in range(5):
-        await Chain([Voice("a", down()), Voice("b")], health=health).generate("hi")
-    other = Voice("a")
-    assert (await Chain([other, Voice("b")], health=health).generate("hi")).model == "b"
-    assert other.asked == []
+        await Chain([FakeChatModel("a", down()), FakeChatModel("b")], health=health).generate("hi")
+    other = FakeChatModel("a")
+    assert (await Chain([other, FakeChatModel("b")], health=health).generate("hi")).model == "b"
+    assert other.requests == []
 
 
-async def test_two_accounts_of_one_model_have_two_healths_and_one_model_twice_has_one() -> None:
-    first, second = Voice("a"), Voice("a")
+async def test_two_accounts_are_two_targets_and_one_model_twice_is_one() -> None:
+    first, second = FakeChatModel("a"), FakeChatModel("a")
     assert [status.target for status in Chain([first, second, first]).status()] == [
         "own/a",
         "own/a #2",
@@ -584,51 +591,65 @@ async def test_two_accounts_of_one_model_have_two_healths_and_one_model_twice_ha
     ]
 
 
-async def test_a_free_question_ends_a_rest_or_begins_one(health: ChainHealth) -> None:
-    house, away, unknown = (
-        House(),
-        House(health=md.Health(False, "refused", error=down()), name="away"),
-        Voice("c"),
+async def test_probe_ends_or_starts_a_cooldown(health: ChainHealth) -> None:
+    available, unreachable, unknown = (
+        FakeProvider(),
+        FakeProvider(health=md.Health(False, "refused", error=down()), name="unreachable"),
+        FakeChatModel("c"),
     )
     chain = Chain(
         [
-            Voice("a", down(), house=house),
-            Voice("b", house=away),
+            FakeChatModel("a", down(), fake_provider=available),
+            FakeChatModel("b", fake_provider=unreachable),
             unknown,
-            Chain([Voice("d", house=away)], health=health),
+            Chain([FakeChatModel("d", fake_provider=unreachable)], health=health),
         ],
         health=health,
     )
-    fail(health, 5, target="house/a")
-    found = await chain.probe()
-    assert [(status.model, status.state) for status in found] == [
+    fail(health, 5, target="fake/a")
+    statuses = await chain.probe()
+    assert [(status.model, status.state) for status in statuses] == [
         ("a", "half_open"),
         ("b", "open"),
         ("c", "closed"),
         ("d", "open"),
     ]
-    assert (house.visits, away.visits, unknown.asked) == (1, 2, [])
+    assert (available.health_calls, unreachable.health_calls, unknown.requests) == (1, 2, [])
     reply = await chain.generate("hi")
-    assert (reply.model, [tried.skipped for tried in reply.failed_attempts]) == ("c", [False, True])
-    assert health.status("house/a", "chat").state == "open"
+    assert (reply.model, [attempt.skipped for attempt in reply.failed_attempts]) == (
+        "c",
+        [False, True],
+    )
+    assert health.status("fake/a", "chat").state == "open"
     assert await anyio.to_thread.run_sync(chain.probe_sync) == chain.status()
 
 
-async def test_a_free_question_that_is_answered_with_no_begins_no_rest(health: ChainHealth) -> None:
-    for found in (
+async def test_probe_starts_no_cooldown_when_the_server_answers(health: ChainHealth) -> None:
+    for result in (
         md.Health(False, "which route?", error=md.NotFoundError("x", status=404)),
         md.NotFoundError("x", status=404),
     ):
-        chain = Chain([Voice("a", house=House(health=found))], health=health)
+        chain = Chain(
+            [FakeChatModel("a", fake_provider=FakeProvider(health=result))], health=health
+        )
         assert [status.state for status in await chain.probe()] == ["closed"]
-    for found in (ZeroDivisionError(), md.Health(False)):
-        chain = Chain([Voice(str(found)[:3], house=House(health=found))], health=health)
+    for result in (ZeroDivisionError(), md.Health(False)):
+        chain = Chain(
+            [FakeChatModel(str(result)[:3], fake_provider=FakeProvider(health=result))],
+            health=health,
+        )
         assert [status.state for status in await chain.probe()] == ["open"]
 
 
-async def test_a_free_question_shortens_no_rest_that_was_asked_for(health: ChainHealth) -> None:
+async def test_probe_does_not_shorten_a_rate_limit(health: ChainHealth) -> None:
     chain = Chain(
-        [Voice("a", md.RateLimitError("slowly", status=429, retry_after=9), house=House())],
+        [
+            FakeChatModel(
+                "a",
+                md.RateLimitError("slowly", status=429, retry_after=9),
+                fake_provider=FakeProvider(),
+            )
+        ],
         health=health,
     )
     with pytest.raises(md.ChainExhaustedError):

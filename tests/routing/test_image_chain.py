@@ -1,3 +1,5 @@
+"""Image chains: failover, streams, previews and options."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from majordomo.errors import FailedAttempt
 from majordomo.imagegen import Done, Loading, Preview, Queued, Step
 from majordomo.routing.chain import ImageChain
 from tests.support.loopback import Handler, Loopback, always, images_reply, whole
-from tests.support.scripted_members import PIXEL, Brush
+from tests.support.scripted_members import PIXEL, FakeImageModel
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -30,12 +32,12 @@ def down() -> md.ConnectionFailedError:
     return md.ConnectionFailedError("refused")
 
 
-async def test_the_next_is_asked_when_one_fails(serve: Serve, image: Image) -> None:
+async def test_the_next_member_is_called_after_a_failure(serve: Serve, image: Image) -> None:
     good = md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url).image_model("good")
     chain = ImageChain([failing(serve), failing(serve, 429), good])
     result = await chain.generate("a", seed=3)
     assert (result.provider, result.model) == ("llamaswap", "good")
-    assert [(tried.model, tried.code) for tried in result.failed_attempts] == [
+    assert [(attempt.model, attempt.code) for attempt in result.failed_attempts] == [
         ("bad", "BACKEND_FAILED"),
         ("bad", "RATE_LIMITED"),
     ]
@@ -46,7 +48,7 @@ async def test_the_next_is_asked_when_one_fails(serve: Serve, image: Image) -> N
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-async def test_what_would_be_wrong_anywhere_ends_it(
+async def test_a_client_error_is_raised_without_failover(
     serve: Serve, image: Image, status: int
 ) -> None:
     server = serve(always(whole(images_reply(image().data))))
@@ -57,13 +59,13 @@ async def test_what_would_be_wrong_anywhere_ends_it(
     assert server.seen == []
 
 
-async def test_when_all_fail_all_errors_are_told(serve: Serve) -> None:
+async def test_chain_exhausted_error_has_all_errors(serve: Serve) -> None:
     with pytest.raises(md.ChainExhaustedError) as caught:
         await ImageChain([failing(serve), failing(serve, 503)]).generate("a")
     assert [error.status for error in caught.value.failures] == [500, 503]
 
 
-async def heard(stream: Any) -> tuple[list[Any], md.MajordomoError | None]:
+async def read_stream(stream: Any) -> tuple[list[Any], md.MajordomoError | None]:
     events = []
     try:
         async for event in stream:
@@ -73,50 +75,53 @@ async def heard(stream: Any) -> tuple[list[Any], md.MajordomoError | None]:
     return events, None
 
 
-async def test_nothing_else_is_asked_once_a_step_was_shown(image: Image) -> None:
-    class HalfWay(md.Offline):
+async def test_no_member_is_called_after_a_delivered_step(image: Image) -> None:
+    class FailsHalfWay(md.Offline):
         async def run_in_thread(self, job: Callable[[], Any], deadline: Any) -> Any:
             self.done = getattr(self, "done", 0) + 1
             if self.done > 2:
                 raise md.BackendError("died")
             return await super().run_in_thread(job, deadline)
 
-    chain = ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")])
+    chain = ImageChain([FailsHalfWay().image_model("a"), md.Offline().image_model("b")])
     async with chain.stream("a", size="32x32") as stream:
-        seen, error = await heard(stream)
+        seen, error = await read_stream(stream)
     assert [type(event).__name__ for event in seen] == ["Step", "Step"]
     assert isinstance(error, md.StreamBrokenError)
     assert isinstance(error.__cause__, md.BackendError)
     assert (error.partial, stream.result) == (None, None)
     assert (
-        await ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")]).generate(
+        await ImageChain([FailsHalfWay().image_model("a"), md.Offline().image_model("b")]).generate(
             "a", size="32x32"
         )
     ).model == "b"
 
 
-async def test_the_unfinished_images_are_kept_when_it_breaks(image: Image) -> None:
+async def test_a_broken_stream_keeps_the_previews(image: Image) -> None:
     early, late, other = image(color="red"), image(color="green"), image(color="blue")
-    first = Brush(
+    first = FakeImageModel(
         "a",
         [Queued(1), Loading("warming"), Preview(early), Preview(other, 1), Preview(late), down()],
     )
-    second = Brush("b")
+    second = FakeImageModel("b")
     async with ImageChain([first, second]).stream("a") as stream:
-        events, error = await heard(stream)
+        events, error = await read_stream(stream)
     assert len(events) == 5
     assert isinstance(error, md.StreamBrokenError)
     assert error.partial.images == (late, other)
     assert [warning.code for warning in error.partial.warnings] == ["UNFINISHED"]
     assert (error.partial.provider, error.partial.model) == ("own", "a")
-    assert second.asked == []
+    assert second.requests == []
 
 
-async def test_waiting_and_loading_are_no_part_of_an_image() -> None:
+async def test_queued_and_loading_events_do_not_prevent_failover() -> None:
     async with ImageChain(
-        [Brush("a", [Queued(1), Loading("warming"), down()]), Brush("b", [Step(1, 1)])]
+        [
+            FakeImageModel("a", [Queued(1), Loading("warming"), down()]),
+            FakeImageModel("b", [Step(1, 1)]),
+        ]
     ).stream("a") as stream:
-        events, error = await heard(stream)
+        events, error = await read_stream(stream)
     assert error is None
     assert events == [Queued(1), Loading("warming"), Step(1, 1), Done(stream.result)]
     assert stream.result.failed_attempts == (
@@ -124,48 +129,55 @@ async def test_waiting_and_loading_are_no_part_of_an_image() -> None:
     )
 
 
-async def test_a_refusal_is_raised_unless_it_is_named() -> None:
-    refused = md.ContentRefusedError("no")
-    second = Brush("b")
+async def test_a_refusal_is_raised_unless_fallback_on_names_it() -> None:
+    refusal = md.ContentRefusedError("no")
+    second = FakeImageModel("b")
     with pytest.raises(md.ContentRefusedError):
-        await ImageChain([Brush("a", refused), second]).generate("a")
-    assert second.asked == []
+        await ImageChain([FakeImageModel("a", refusal), second]).generate("a")
+    assert second.requests == []
     assert (
-        await ImageChain([Brush("a", refused), second], fallback_on="CONTENT_REFUSED").generate("a")
+        await ImageChain(
+            [FakeImageModel("a", refusal), second], fallback_on="CONTENT_REFUSED"
+        ).generate("a")
     ).model == "b"
 
 
-async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
-    member = Brush(
+async def test_member_options_have_the_lowest_precedence_and_none_unsets_them() -> None:
+    member = FakeImageModel(
         "a", options=[md.with_steps(1), md.with_image_size("64x64"), md.with_image_count(2)]
     )
     chain = ImageChain([member], md.with_steps(2), md.with_cfg_scale(2.0))
 
-    async def sent(
+    async def sent_request(
         request: Any = "a", *options: md.ImageOption, **keywords: Any
     ) -> imagegen.Request:
         await chain.generate(request, *options, **keywords)
-        given: imagegen.Request = member.asked[-1]
-        return given
+        last: imagegen.Request = member.requests[-1]
+        return last
 
-    got = await sent()
-    assert (got.steps, got.size, got.n, got.cfg_scale) == (2, "64x64", 2, 2.0)
-    assert (await sent(imagegen.Request("a", steps=3))).steps == 3
-    assert (await sent(imagegen.Request("a", steps=3), md.with_steps(4))).steps == 4
-    got = await sent(
+    request = await sent_request()
+    assert (request.steps, request.size, request.n, request.cfg_scale) == (2, "64x64", 2, 2.0)
+    assert (await sent_request(imagegen.Request("a", steps=3))).steps == 3
+    assert (await sent_request(imagegen.Request("a", steps=3), md.with_steps(4))).steps == 4
+    request = await sent_request(
         imagegen.Request("a", steps=3), md.with_steps(4), steps=5, aspect="2:1", user_id="user-42"
     )
-    assert (got.steps, got.size, got.aspect, got.user_id) == (5, "", "2:1", "user-42")
-    got = await sent("a", md.with_image_count(None), steps=None, size=None)
-    assert (got.steps, got.size, got.n) == (None, "", 0)
+    assert (request.steps, request.size, request.aspect, request.user_id) == (
+        5,
+        "",
+        "2:1",
+        "user-42",
+    )
+    request = await sent_request("a", md.with_image_count(None), steps=None, size=None)
+    assert (request.steps, request.size, request.n) == (None, "", 0)
     with pytest.raises(TypeError):
-        await sent(stepps=1)
-    with pytest.raises(md.InvalidRequestError, match="prompt is empty"):
-        await sent("")
+        await sent_request(stepps=1)
+    with pytest.raises(md.InvalidRequestError, match="prompt must not be empty"):
+        await sent_request("")
 
 
-async def test_chains_of_images_may_be_nested_and_made_of_names() -> None:
-    async with ImageChain([ImageChain([Brush("a", down())]), "offline"]) as chain:
+async def test_image_chains_can_be_nested_and_contain_model_strings() -> None:
+    async with ImageChain([ImageChain([FakeImageModel("a", down())]), "offline"]) as chain:
         result = await chain.generate("a lamp", size="32x32")
     assert (result.provider, result.model, result.failed_attempts[0].model) == (
         "offline",
@@ -181,8 +193,10 @@ async def test_chains_of_images_may_be_nested_and_made_of_names() -> None:
         ImageChain([])
 
 
-def test_the_blocking_stream_does_the_same() -> None:
-    chain = ImageChain([Brush("a", down(), [Step(1, 2), down()]), Brush("b", [Step(1, 1)])])
+def test_the_blocking_stream_works() -> None:
+    chain = ImageChain(
+        [FakeImageModel("a", down(), [Step(1, 2), down()]), FakeImageModel("b", [Step(1, 1)])]
+    )
     with chain.stream_sync("a") as stream:
         assert list(stream) == [Step(1, 1), Done(stream.result)]
     with pytest.raises(md.StreamBrokenError), chain.stream_sync("a") as stream:
@@ -190,21 +204,21 @@ def test_the_blocking_stream_does_the_same() -> None:
         next(stream)
 
 
-async def test_leaving_an_image_stops_its_member_and_asks_nobody_else() -> None:
-    first, second = Brush("a", [Step(1, 2), anyio.sleep_forever]), Brush("b")
+async def test_leaving_a_stream_closes_the_member_without_failover() -> None:
+    first, second = FakeImageModel("a", [Step(1, 2), anyio.sleep_forever]), FakeImageModel("b")
     chain = ImageChain([first, second])
     async with chain.stream("a") as stream:
         assert await anext(aiter(stream)) == Step(1, 2)
-    assert first.left == 1
+    assert first.close_calls == 1
     async with anyio.create_task_group() as group:
         group.start_soon(chain.generate, "a")
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
-    assert (first.left, second.asked) == (2, [])
+    assert (first.close_calls, second.requests) == (2, [])
     assert [status.errors for status in chain.status()] == [0, 0]
 
 
-async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(
+async def test_a_request_that_a_member_does_not_support_fails_over(
     serve: Serve, image: Image
 ) -> None:
     server, other = (
@@ -223,11 +237,12 @@ async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(
             ]
         )
         result = await chain.generate("a", images=[PIXEL], background="transparent")
-    assert [(tried.code, tried.skipped) for tried in result.failed_attempts] == [
+    assert [(attempt.code, attempt.skipped) for attempt in result.failed_attempts] == [
         ("UNSUPPORTED", True)
     ] * 2
     assert result.model == "good"
-    assert [seen.method for seen in other.seen] == ["GET", "GET"]  # what they can do, in vain
+    # Both were asked only for their model lists.
+    assert [seen.method for seen in other.seen] == ["GET", "GET"]
     assert [(status.attempts, status.errors, status.successes) for status in chain.status()] == [
         (0, 0, 0),
         (0, 0, 0),

@@ -1,3 +1,5 @@
+"""Model strings: how they are parsed, and the models that they name."""
+
 from __future__ import annotations
 
 import base64
@@ -69,14 +71,14 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("name", "expected"), NAMES.items(), ids=NAMES.keys())
-def test_a_string_names_a_model(name: str, expected: tuple[Any, ...]) -> None:
-    found = parse(name)
+def test_a_model_string_is_parsed(name: str, expected: tuple[Any, ...]) -> None:
+    parsed = parse(name)
     assert (
-        found.provider,
-        found.model,
-        found.base_url,
-        found.key and found.key.reveal(),
-        found.options,
+        parsed.provider,
+        parsed.model,
+        parsed.base_url,
+        parsed.key and parsed.key.reveal(),
+        parsed.options,
     ) == expected
 
 
@@ -102,13 +104,13 @@ def test_a_string_names_a_model(name: str, expected: tuple[Any, ...]) -> None:
         "a/b?",
     ],
 )
-def test_what_names_no_model_is_refused(name: Any) -> None:
+def test_an_invalid_model_string_is_rejected(name: Any) -> None:
     with pytest.raises(md.ConfigurationError):
         parse(name)
 
 
 @given(st.text())
-def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
+def test_any_text_gives_a_name_or_a_typed_error(text: str) -> None:
     for name in (text, f"llamaswap://{text}", f"llamaswap/{text}"):
         with contextlib.suppress(md.ConfigurationError):
             assert parse(name).provider.isalnum()
@@ -126,16 +128,16 @@ def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
         ("a/b],c/d", ("a/b]", "c/d")),
     ],
 )
-def test_commas_make_a_chain(name: str, members: tuple[str, ...]) -> None:
+def test_commas_separate_the_members_of_a_chain(name: str, members: tuple[str, ...]) -> None:
     assert split(name) == members
 
 
-def test_deeply_nested_options_are_text() -> None:
+def test_a_deeply_nested_option_is_read_as_text() -> None:
     assert parse("a/b?x=" + "[" * 1900).options["x"].startswith("[[[")
 
 
 @pytest.mark.parametrize("written", ["user:pass%40word", "user%3Apass%40word"])
-def test_a_backend_that_asks_for_a_user_is_told_it(
+def test_user_and_password_are_sent_with_basic_auth(
     serve: Callable[[Handler], Loopback], written: str
 ) -> None:
     server = serve(always(whole("[]")))
@@ -161,9 +163,9 @@ def test_a_backend_that_asks_for_a_user_is_told_it(
         "stablediffusion",
     ],
 )
-def test_a_user_that_a_backend_has_no_use_for_is_not_lost_silently(provider: str) -> None:
-    with pytest.raises(md.ConfigurationError, match="no user") as caught:
-        Registry().provider(f"{provider}://somebody:sk-secret@gpu-box/m")
+def test_a_user_name_that_a_backend_cannot_use_is_an_error(provider: str) -> None:
+    with pytest.raises(md.ConfigurationError, match="not user:password") as caught:
+        Registry().provider(f"{provider}://user:sk-secret@gpu-box/m")
     assert caught.value.details == {"field": "model"}
     assert "sk-secret" not in str(caught.value)
     for written in ("sk%3Asecret", ":sk%3Asecret"):
@@ -177,7 +179,7 @@ def test_keys_are_masked() -> None:
     assert "sk-secret" not in repr(md.image_model("llamaswap://sk-secret@gpu-box:8080/sdxl"))
 
 
-def test_models_are_made_by_name() -> None:
+def test_models_are_created_by_name() -> None:
     model = md.model("llamaswap/qwen3")
     assert (model.provider, model.id) == ("llamaswap", "qwen3")
     image_model = md.image_model(
@@ -188,27 +190,29 @@ def test_models_are_made_by_name() -> None:
     assert image_model._build_request("a", (), {}).sampler == "euler"  # type: ignore[attr-defined]
 
 
-def test_a_miss_suggests_what_may_have_been_meant() -> None:
+def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(md.ConfigurationError, match="did you mean llamaswap"):
         md.model("lamaswap/x")
-    with pytest.raises(md.ConfigurationError, match="there are "):
+    with pytest.raises(md.ConfigurationError, match="choose one of "):
         md.model("zzz/x")
-    with pytest.raises(md.ConfigurationError, match="which model"):
+    with pytest.raises(md.ConfigurationError, match="has no default chat model"):
         md.model("llamaswap")
     with pytest.raises(md.ConfigurationError, match="stpes"):
         md.image_model("llamaswap://x/m?stpes=3")
-    with pytest.raises(md.ConfigurationError, match="no address"):
+    with pytest.raises(md.ConfigurationError, match="takes no URL"):
         md.model("offline://x/m")
 
 
-def test_providers_are_found_by_their_files() -> None:
-    found = {path.stem for path in Path(providers.__file__).parent.iterdir() if path.stem[0] != "_"}
-    assert provider_names() == found - {"base"}
+def test_providers_are_found_by_their_module_names() -> None:
+    modules = {
+        path.stem for path in Path(providers.__file__).parent.iterdir() if path.stem[0] != "_"
+    }
+    assert provider_names() == modules - {"base"}
     assert {"llamaswap", "offline", "openai"} <= provider_names()
 
 
 @pytest.mark.anyio
-async def test_a_model_made_by_name_closes_its_provider() -> None:
+async def test_a_model_by_name_closes_its_provider() -> None:
     async with md.model("llamaswap/x") as model:
         pass
     with pytest.raises(md.ConfigurationError, match="closed"):
@@ -241,6 +245,7 @@ def test_an_image_model_by_name(
 ) -> None:
     for variable in ("OPENAI_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(variable, "k")
-    made: Any = md.image_model(name)
-    assert made.id == model
-    assert made._owned_provider.address.origin + made._owned_provider.address.path == address
+    image_model: Any = md.image_model(name)
+    assert image_model.id == model
+    base_url = image_model._owned_provider.address
+    assert base_url.origin + base_url.path == address

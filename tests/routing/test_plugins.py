@@ -1,4 +1,4 @@
-"""Providers of other distributions, found by their entry points."""
+"""Plug-ins: providers of other distributions, found by their entry points."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ EXAMPLE = Path(__file__).parent.parent / "plugin_example"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example, installed by pip into a folder of its own.
+    """The example plug-in, installed by pip into a directory of its own.
 
-    The wheel is put together here, from the example's own pyproject.toml: a build backend would have to come over a network.
+    The wheel is built here from the example's pyproject.toml, because pip would download a build
+    backend.
     """
     folder = tmp_path_factory.mktemp("plugin")
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
@@ -36,8 +37,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     files = {
         "majordomo_example.py": (EXAMPLE / "majordomo_example.py").read_text(),
-        f"{name}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n",
-        f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        ),
+        f"{name}.dist-info/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
         f"{name}.dist-info/entry_points.txt": groups,
     }
     files[f"{name}.dist-info/RECORD"] = "".join(
@@ -70,7 +75,7 @@ def run(code: str, site: Path, folder: Path, **variables: str) -> str:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
     } | variables
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=folder,
         capture_output=True,
@@ -78,26 +83,27 @@ def run(code: str, site: Path, folder: Path, **variables: str) -> str:
         timeout=60,
         env={**environment, "PYTHONPATH": str(site), "HOME": str(folder)},
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
 def test_an_installed_provider_works_by_its_name(
     serve: Serve, installed: Path, tmp_path: Path
 ) -> None:
     server = serve(always(whole(chat("from a plug-in"))))
-    told = run(
+    output = run(
         "import asyncio, sys, majordomo as md\n"
         "md.model('offline')\n"
         "assert 'majordomo_example' not in sys.modules\n"
         "async def main():\n"
         f"    async with md.model('example://key-1@127.0.0.1:{server.port}/some/model') as model:\n"
-        "        print(model.provider, model.id, (await model.generate('hi', extra={'example': {'a': 1}})).text)\n"
+        "        reply = await model.generate('hi', extra={'example': {'a': 1}})\n"
+        "        print(model.provider, model.id, reply.text)\n"
         "asyncio.run(main())\n",
         installed,
         tmp_path,
     )
-    assert told == "example some/model from a plug-in\n"
+    assert output == "example some/model from a plug-in\n"
     assert (server.seen[0].path, server.seen[0].headers["x-example-key"]) == (
         "/v1/chat/completions",
         "key-1",
@@ -105,12 +111,14 @@ def test_an_installed_provider_works_by_its_name(
     assert (server.seen[0].json["model"], server.seen[0].json["a"]) == ("some/model", 1)
 
 
-def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: Path) -> None:
+def test_a_plugin_is_configured_like_a_built_in_provider(
+    serve: Serve, installed: Path, tmp_path: Path
+) -> None:
     server = serve(always(whole(chat("from a plug-in"))))
     (tmp_path / "majordomo.toml").write_text(
         f"[providers.lab]\ntype='example'\nbase_url='{server.url}/v1'\napi_key='${{LAB_KEY}}'\nregion='us'\ntimeout={{total=30}}\n[defaults]\nchat='lab/m'\n"
     )
-    told = run(
+    output = run(
         "import majordomo as md\nfrom majordomo.routing.registry import Registry\n"
         "with Registry() as registry: print(registry.model().generate_sync('hi').text)\n"
         "try: md.model('exampel/x')\n"
@@ -119,7 +127,7 @@ def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: P
         tmp_path,
         LAB_KEY="key-2",
     )
-    assert told == ("from a plug-in\nthere is no provider 'exampel'; did you mean example?\n")
+    assert output == ("from a plug-in\nthere is no provider 'exampel'; did you mean example?\n")
     assert (server.seen[0].headers["x-example-key"], server.seen[0].headers["x-region"]) == (
         "key-2",
         "us",
@@ -127,81 +135,83 @@ def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: P
     (tmp_path / "majordomo.toml").write_text(
         "[providers.lab]\ntype='example'\napi_key='k'\nregion='mars'\n\nregoin='us'"
     )
-    told = run(
+    output = run(
         "import majordomo as md\nfrom majordomo.routing.registry import Registry\n"
-        "for ask in (Registry, lambda: md.model('lab/x'), lambda: md.model('example/x')):\n"
-        "    try: ask()\n"
+        "for create in (Registry, lambda: md.model('lab/x'), lambda: md.model('example/x')):\n"
+        "    try: create()\n"
         "    except md.ConfigurationError as error: print(error)\n",
         installed,
         tmp_path,
     )
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
         "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
         "no API key for Example AI; pass api_key or set EXAMPLE_API_KEY",
     ]
 
 
-def plugin(
+def install_plugin(
     folder: Path,
     source: str,
     name: str = "broken",
     value: str = "broken_plugin:Broken",
-    owner: str = "broken-dist",
+    distribution: str = "broken-dist",
 ) -> None:
-    """A distribution as pip would have left it."""
+    """Write the files of an installed distribution."""
     (folder / "broken_plugin.py").write_text(source)
-    info = folder / f"{owner.replace('-', '_')}-1.0.dist-info"
+    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {owner}\nVersion: 1.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[majordomo.providers]\n{name} = {value}\n")
 
 
 BROKEN = {
-    "a module that does not load": (
+    "a module that cannot be imported": (
         "import no_such_module_anywhere",
-        "cannot be loaded: ModuleNotFoundError: No module named 'no_such",
+        "cannot be imported: ModuleNotFoundError: No module named 'no_such",
     ),
     "a module that fails": (
         "raise RuntimeError('out of order')",
-        "cannot be loaded: RuntimeError: out of order",
+        "cannot be imported: RuntimeError: out of order",
     ),
-    "no such class": ("x = 1", "cannot be loaded: AttributeError"),
-    "no class": (
+    "a missing class": ("x = 1", "cannot be imported: AttributeError"),
+    "not a class": (
         "Broken = 5",
-        "broken_plugin:Broken is no subclass of majordomo.providers.base.Provider",
+        "broken_plugin:Broken must be a subclass of majordomo.providers.base.BaseProvider",
     ),
-    "a class of something else": ("class Broken: name = 'broken'", "is no subclass of"),
-    "another name": (
+    "a class that is not a provider": ("class Broken: name = 'broken'", "must be a subclass of"),
+    "a class with another name": (
         "from majordomo import Offline\nclass Broken(Offline): name = 'other'",
-        "its class calls itself 'other'",
+        "its class has the name 'other'",
     ),
 }
 
 
-@pytest.mark.parametrize(("source", "words"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_one_is_named(
-    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN.keys())
+def test_an_error_names_the_broken_plugin(
+    source: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin(tmp_path, source)
+    install_plugin(tmp_path, source)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
-    for ask in (
+    for create in (
         lambda: md.model("broken/x"),
         lambda: Registry({"providers": {"a": {"type": "broken"}}}),
     ):
         with pytest.raises(md.ConfigurationError) as caught:
-            ask()
+            create()
         assert "provider plug-in 'broken' of broken-dist: " in str(caught.value)
-        assert words in str(caught.value)
+        assert expected in str(caught.value)
         assert caught.value.code == "BROKEN_PLUGIN"
-    assert md.model("offline").id == "rules", "nobody else is troubled"
+    assert md.model("offline").id == "rules", "other providers still work"
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
 
 
-def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin(tmp_path, "", owner="first")
-    plugin(tmp_path, "", value="broken_plugin:Other", owner="second")
+def test_two_plugins_of_one_name_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(tmp_path, "", distribution="first")
+    install_plugin(tmp_path, "", value="broken_plugin:Other", distribution="second")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(
         md.ConfigurationError,
@@ -210,8 +220,10 @@ def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         md.model("broken/x")
 
 
-def test_ours_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin(tmp_path, "raise RuntimeError('loaded')", name="offline")
+def test_a_plugin_cannot_replace_a_built_in_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(tmp_path, "raise RuntimeError('loaded')", name="offline")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert provider_class("offline") is md.Offline
-    assert provider_class("nobody") is None
+    assert provider_class("unknown") is None

@@ -1,4 +1,4 @@
-"""Models by name under a configuration: who makes what, how often, and who closes it."""
+"""Models by name under a configuration: when providers are constructed, and what closes them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder and a home without a configuration."""
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory and a home directory without a configuration."""
     for variable in (
         "MAJORDOMO_CONFIG",
         "XDG_CONFIG_HOME",
@@ -40,7 +40,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def say(text: str) -> None:
+def write_config(text: str) -> None:
     Path("majordomo.toml").write_text(text)
 
 
@@ -51,7 +51,7 @@ def box(url: str = "http://gpu-box:8080", **more: Any) -> dict[str, Any]:
     }
 
 
-async def test_a_named_provider_answers(serve: Serve) -> None:
+async def test_a_configured_provider_answers(serve: Serve) -> None:
     server = serve(always(whole(chat("hello"))))
     async with Registry(
         box(
@@ -75,7 +75,7 @@ async def test_a_named_provider_answers(serve: Serve) -> None:
     assert (last["temperature"], last["max_tokens"], last["top_p"]) == (1, 7, 0.9)
 
 
-def test_the_blocking_forms_do_the_same(serve: Serve) -> None:
+def test_the_blocking_api_works(serve: Serve) -> None:
     server = serve(always(whole(chat("hello"))))
     with Registry(box(server.url)) as registry:
         model = registry.model("box/qwen3")
@@ -84,12 +84,12 @@ def test_the_blocking_forms_do_the_same(serve: Serve) -> None:
         model.generate_sync("hi")
 
 
-async def test_a_provider_is_made_once_and_closed_with_the_registry(serve: Serve) -> None:
+async def test_a_provider_is_constructed_once_and_closed_with_the_registry(serve: Serve) -> None:
     server = serve(always(whole(chat("hello"))))
     registry = Registry(box(server.url))
     async with registry.model("box/a") as model:
         await model.generate("hi")
-    await model.generate("the registry's provider is not the model's to close")
+    await model.generate("closing a model leaves the provider of the registry open")
     assert registry.provider("box") is registry.provider("box/b") is registry.provider("BOX")
     assert (
         registry.provider("llamaswap")
@@ -105,14 +105,14 @@ async def test_a_provider_is_made_once_and_closed_with_the_registry(serve: Serve
     await registry.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
         await model.generate("hi")
-    for ask in (lambda: registry.provider("box"), lambda: registry.model("ollama/x")):
+    for create in (lambda: registry.provider("box"), lambda: registry.model("ollama/x")):
         with pytest.raises(md.ConfigurationError, match="the registry is closed") as caught:
-            ask()
+            create()
         assert caught.value.code == "CLOSED"
     await registry.aclose()
 
 
-async def test_all_are_closed_even_when_one_cannot_be() -> None:
+async def test_all_providers_are_closed_when_closing_one_fails() -> None:
     registry = Registry({})
     first, second = registry.provider("offline"), registry.provider("ollama")
 
@@ -126,28 +126,28 @@ async def test_all_are_closed_even_when_one_cannot_be() -> None:
         await second.model("x").generate("hi")
 
 
-def test_threads_share_what_is_made() -> None:
+def test_threads_share_one_provider() -> None:
     registry = Registry(box())
     start = threading.Barrier(8)
-    found: list[BaseProvider] = []
+    returned: list[BaseProvider] = []
 
-    def ask() -> None:
+    def get_provider() -> None:
         start.wait()
-        found.append(registry.provider("box"))
+        returned.append(registry.provider("box"))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=get_provider) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(map(id, found))) == 1
+    assert len(set(map(id, returned))) == 1
 
 
-def test_a_table_named_like_a_kind_sets_that_kind_up() -> None:
+def test_a_table_named_like_a_kind_configures_that_kind() -> None:
     registry = Registry({"providers": {"ollama": {"base_url": "http://gpu-box:1"}}})
     for name in ("ollama/x", "Ollama:x", "ollama"):
-        made: Any = registry.provider(name)
-        assert made.address.origin == "http://gpu-box:1"
+        provider: Any = registry.provider(name)
+        assert provider.address.origin == "http://gpu-box:1"
     elsewhere: Any = registry.provider("ollama://other:2/x")
     assert elsewhere.address.origin == "http://other:2", "a DSN names its own address"
 
@@ -175,22 +175,25 @@ def test_defaults_come_from_a_variable_then_the_file(monkeypatch: pytest.MonkeyP
         md.model()
 
 
-def test_without_a_default_it_says_where_to_set_one() -> None:
+def test_a_missing_default_is_an_error_that_says_where_to_set_it() -> None:
     with pytest.raises(
         md.ConfigurationError,
-        match=r"which image model\? Say one, set defaults\.image in majordomo\.toml or .*MAJORDOMO_IMAGE_MODEL",
+        match=r"there is no default image model; name one, "
+        r"set defaults\.image in majordomo\.toml or .*MAJORDOMO_IMAGE_MODEL",
     ):
         md.image_model()
-    with pytest.raises(md.ConfigurationError, match=r"which model of box\? Say box/MODEL"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"box has no default chat model; write box/MODEL"
+    ):
         Registry(box()).model("box")
 
 
-async def test_the_found_configuration_counts_everywhere(serve: Serve, image: Image) -> None:
+async def test_module_functions_use_the_configuration_file(serve: Serve, image: Image) -> None:
     server = serve(always(whole(images_reply(image().data))))
-    say(
-        f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\nimages='openai'\n[aliases]\npainter='box/sdxl?steps=20'\n"
+    write_config(
+        f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\nimages='openai'\n[aliases]\nimages='box/sdxl?steps=20'\n"
     )
-    async with md.image_model("painter", md.with_seed(3)) as image_model:
+    async with md.image_model("images", md.with_seed(3)) as image_model:
         assert (image_model.provider, image_model.id) == ("llamaswap", "sdxl")
         await image_model.generate("a cat")
     assert server.seen[0].json["model"] == "sdxl"
@@ -198,7 +201,7 @@ async def test_the_found_configuration_counts_everywhere(serve: Serve, image: Im
         await image_model.generate("a cat")
 
 
-async def test_an_embedding_model_has_a_name_too(serve: Serve) -> None:
+async def test_an_embedding_model_by_name(serve: Serve) -> None:
     server = serve(
         always(
             whole({"object": "list", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "model": "e"})
@@ -213,29 +216,29 @@ async def test_an_embedding_model_has_a_name_too(serve: Serve) -> None:
         registry.embedding_model(f"openaicompatible://127.0.0.1:{server.port}/e") as model,
     ):
         await model.embed("a")
-    for name, words in {
-        "ollama/e?dimensions=3": "takes no options",
-        "ollama/a,ollama/b": "no chains of embedding models",
+    for name, expected in {
+        "ollama/e?dimensions=3": "must not have options",
+        "ollama/a,ollama/b": "a chain of embedding models is not supported",
     }.items():
-        with pytest.raises(md.ConfigurationError, match=words):
+        with pytest.raises(md.ConfigurationError, match=expected):
             embedding_model(name)
     with pytest.raises(md.UnsupportedError):
         embedding_model("offline/x")
 
 
-async def test_a_chain_of_images_has_a_name(serve: Serve, image: Image) -> None:
+async def test_an_image_chain_by_name(serve: Serve, image: Image) -> None:
     dead, alive = (
         serve(always(whole({"error": "no"}, 500))),
         serve(always(whole(images_reply(image().data)))),
     )
     config = box(
         dead.url,
-        chains={"safe": {"models": ["box/sdxl", "painter"]}},
-        aliases={"painter": "second/flux?steps=9"},
+        chains={"safe": {"models": ["box/sdxl", "images"]}},
+        aliases={"images": "second/flux?steps=9"},
     )
     config["providers"]["second"] = {"type": "llamaswap", "base_url": alive.url, "images": "openai"}
     async with Registry(config) as registry:
-        for name in ("safe", "box/sdxl,painter", "box/sdxl, second/flux"):
+        for name in ("safe", "box/sdxl,images", "box/sdxl, second/flux"):
             result = await registry.image_model(name, md.with_seed(7)).generate("a cat")
             assert result.model == "flux"
             assert dead.seen[-1].json["model"] == "sdxl"
@@ -250,7 +253,7 @@ async def test_a_chain_of_images_has_a_name(serve: Serve, image: Image) -> None:
     assert (await nested.generate("a", size="32x32")).model == "x"
 
 
-async def test_a_chain_made_by_name_closes_what_it_made(serve: Serve, image: Image) -> None:
+async def test_a_chain_by_name_closes_its_provider(serve: Serve, image: Image) -> None:
     server = serve(always(whole(images_reply(image().data))))
     dsn = f"llamaswap://127.0.0.1:{server.port}/x"
     async with md.image_model(f"{dsn},{dsn}y") as image_model:
@@ -263,7 +266,7 @@ async def test_a_chain_made_by_name_closes_what_it_made(serve: Serve, image: Ima
         await image_model.generate("a cat")
 
 
-async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
+async def test_a_chat_chain_by_name(serve: Serve) -> None:
     dead, alive = serve(always(whole({"error": "no"}, 500))), serve(always(whole(chat("hello"))))
     config = box(
         dead.url,
@@ -282,7 +285,7 @@ async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
             assert (await registry.model(name).generate("hi")).text == "hello"
 
 
-async def test_chains_of_one_name_share_what_they_know_of_their_members(serve: Serve) -> None:
+async def test_chains_of_one_name_share_their_health_records(serve: Serve) -> None:
     dead, alive = (
         serve(always(*[whole({"error": "no"}, 503)] * 20)),
         serve(always(*[whole(chat("hello"))] * 20)),
@@ -293,12 +296,14 @@ async def test_chains_of_one_name_share_what_they_know_of_their_members(serve: S
     async with Registry(config) as registry:
         for _ in range(8):
             assert (await registry.model("safe").generate("hi")).text == "hello"
-        resting: Any = registry.model("safe")
-        assert [member.state for member in resting.status()] == ["open", "closed"]
-    assert len(dead.seen) == 5, "five failures in a row, and it rests for all who name the chain"
+        chain: Any = registry.model("safe")
+        assert [member.state for member in chain.status()] == ["open", "closed"]
+    assert len(dead.seen) == 5, (
+        "five failures in a row start a cooldown in every chain of that name"
+    )
 
 
-async def test_a_gpu_of_the_file_is_one_line_for_all_its_providers(serve: Serve) -> None:
+async def test_a_gpu_in_the_file_is_one_resource_group_for_its_providers(serve: Serve) -> None:
     config = box("http://127.0.0.1:9", gpus={"big": {"slots": 2, "max_queue": 5, "unload": True}})
     config["providers"]["box"]["gpu"] = "big"
     config["providers"]["other"] = {"type": "ollama", "gpu": "big"}
@@ -310,7 +315,7 @@ async def test_a_gpu_of_the_file_is_one_line_for_all_its_providers(serve: Serve)
         assert (group.name, group.slots, group.max_queue, group.unload) == ("big", 2, 5, True)
 
 
-async def test_observers_and_prices_of_a_registry_keep_the_books(serve: Serve) -> None:
+async def test_a_registry_passes_observers_and_prices(serve: Serve) -> None:
     reply = chat("hello", usage={"prompt_tokens": 1000, "completion_tokens": 100})
     config = box(
         serve(always(whole(reply))).url,
@@ -329,7 +334,7 @@ async def test_observers_and_prices_of_a_registry_keep_the_books(serve: Serve) -
         Registry(config, observers=[object()])  # type: ignore[list-item]
 
 
-def test_options_nearer_to_the_user_id_stand_above() -> None:
+def test_options_closer_to_the_call_override_others() -> None:
     aliases = {"plain": "box/sdxl?steps=10&cfg_scale=2", "quick": "plain?steps=8&seed=1"}
     image_model: Any = Registry(box(aliases=aliases)).image_model(
         "quick?seed=2", md.with_sampler("euler")
@@ -338,74 +343,77 @@ def test_options_nearer_to_the_user_id_stand_above() -> None:
     assert (request.cfg_scale, request.steps, request.seed, request.sampler) == (2, 8, 2, "euler")
 
 
-def test_a_chain_does_not_grow_without_end() -> None:
+def test_a_chain_has_a_maximum_number_of_models() -> None:
     aliases = {"a0": "offline", **{f"a{n}": f"a{n - 1},a{n - 1}" for n in range(1, 40)}}
-    with pytest.raises(md.ConfigurationError, match="more than 64 models"):
+    with pytest.raises(md.ConfigurationError, match="at most 64 models"):
         Registry({"aliases": aliases}).image_model("a39")
 
 
-def test_variables_may_not_lead_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_through_a_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEXT", "a")
-    with pytest.raises(
-        md.ConfigurationError, match=r"aliases\.b: a leads back to itself: a -> b -> a"
-    ):
+    with pytest.raises(md.ConfigurationError, match=r"aliases\.b: a refers to itself: a -> b -> a"):
         Registry({"aliases": {"a": "b", "b": "${NEXT}"}}).model("a")
 
 
-def test_a_provider_of_a_chain_must_be_one() -> None:
+def test_a_chain_of_several_providers_has_no_provider() -> None:
     registry = Registry(box(aliases={"same": "box/a,box/b", "two": "box/a,ollama/b"}))
     assert registry.provider("same") is registry.provider("box")
-    with pytest.raises(md.ConfigurationError, match="several providers: box/a, ollama/b"):
+    with pytest.raises(
+        md.ConfigurationError,
+        match="several providers is ambiguous here; name one of box/a, ollama/b",
+    ):
         registry.provider("two")
 
 
-MISSES = {
+UNKNOWN_NAMES = {
     "bx/qwen": "there is no provider 'bx'; did you mean box?",
     "smal": "there is no provider 'smal'; did you mean small?",
     "saffe": "did you mean safe?",
-    "small/x": "'small' is an alias, and stands alone",
-    "safe/x": "'safe' is a chain, and stands alone",
-    "box://host/x": "there is no provider 'box' to be given an address; say box/MODEL",
-    "zzzz": "there are anthropic, automatic1111, box, comfyui",
-    "box/a,": "a member between the commas",
+    "small/x": "'small' is an alias; write it without a model",
+    "safe/x": "'safe' is a chain; write it without a model",
+    "box://host/x": "there is no provider 'box' that takes a URL; write box/MODEL",
+    "zzzz": "choose one of anthropic, automatic1111, box, comfyui",
+    "box/a,": "must not have an empty member between commas",
     "small?stpes=3": "unknown option stpes",
     "small?steps": "name=value",
 }
 
 
-@pytest.mark.parametrize(("name", "words"), MISSES.items(), ids=MISSES.keys())
-def test_a_miss_suggests_what_may_have_been_meant(name: str, words: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), UNKNOWN_NAMES.items(), ids=UNKNOWN_NAMES.keys())
+def test_an_unknown_name_gets_a_suggestion(name: str, expected: str) -> None:
     registry = Registry(
         box(aliases={"small": "box/qwen3-4b"}, chains={"safe": {"models": ["small"]}})
     )
     with pytest.raises(md.ConfigurationError) as caught:
         registry.image_model(name)
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @dataclass(frozen=True)
-class Pace:
+class RequestRate:
     requests_per_minute: float | None = None
 
     def __post_init__(self) -> None:
         if self.requests_per_minute is not None and self.requests_per_minute < 1:
-            raise md.ConfigurationError("pace is from 1", details={"field": "requests_per_minute"})
+            raise md.ConfigurationError(
+                "the rate must be at least 1", details={"field": "requests_per_minute"}
+            )
 
 
-class Taker(BaseProvider):
-    """Takes keywords that only some providers have."""
+class ProviderWithSettings(BaseProvider):
+    """A provider with keywords that only some providers have."""
 
-    name = "taker"
+    name = "withsettings"
 
     def __init__(
         self,
         *,
-        rate: Pace | None = None,
+        rate: RequestRate | None = None,
         gpu: str | None = None,
         max_queue: int | None = None,
         names: list[str] | None = None,
     ) -> None:
-        self.given = (rate, gpu, max_queue, names)
+        self.arguments = (rate, gpu, max_queue, names)
 
     async def models(self) -> list[md.ModelInfo]:
         return []
@@ -417,35 +425,37 @@ class Taker(BaseProvider):
         pass
 
 
-def test_keywords_are_those_of_the_constructor() -> None:
-    where = ("providers", "x")
+def test_keywords_are_read_from_the_constructor() -> None:
+    path = ("providers", "x")
     table = {"rate": {"requests_per_minute": 30}, "gpu": "box", "max_queue": 4, "names": ["a"]}
-    made: Any = construct(Taker, table, ConfigFile(), where)
-    assert made.given == (Pace(30), "box", 4, ["a"])
-    with pytest.raises(
-        md.ConfigurationError, match=r"providers\.x\.rate\.requests_per_minute: pace is from 1"
-    ):
-        construct(Taker, {"rate": {"requests_per_minute": 0}}, ConfigFile(), where)
-    with pytest.raises(
-        md.ConfigurationError, match=r"providers\.x\.names: is a list of text, not a list"
-    ):
-        construct(Taker, {"names": [1]}, ConfigFile(), where)
+    provider: Any = construct(ProviderWithSettings, table, ConfigFile(), path)
+    assert provider.arguments == (RequestRate(30), "box", 4, ["a"])
     with pytest.raises(
         md.ConfigurationError,
-        match=r"providers\.x\.strict: is unknown; there are gpu, max_queue, names, rate",
+        match=r"providers\.x\.rate\.requests_per_minute: the rate must be at least 1",
     ):
-        construct(Taker, {"strict": True}, ConfigFile(), where)
+        construct(ProviderWithSettings, {"rate": {"requests_per_minute": 0}}, ConfigFile(), path)
+    with pytest.raises(
+        md.ConfigurationError, match=r"providers\.x\.names: must be a list of text; got a list"
+    ):
+        construct(ProviderWithSettings, {"names": [1]}, ConfigFile(), path)
+    with pytest.raises(
+        md.ConfigurationError,
+        match=r"providers\.x\.strict: is unknown; choose one of gpu, max_queue, names, rate",
+    ):
+        construct(ProviderWithSettings, {"strict": True}, ConfigFile(), path)
 
 
-def test_a_program_without_a_file_reads_no_toml(tmp_path: Path) -> None:
+def test_without_a_file_tomllib_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys, majordomo; before = set(sys.modules)\n"
         "assert majordomo.model('offline').id == 'rules'\n"
         "assert 'majordomo.routing.config_file' in sys.modules and 'tomllib' not in sys.modules\n"
-        "import pathlib; pathlib.Path('majordomo.toml').write_text('[aliases]\\nsmall=\"offline\"')\n"
+        "import pathlib\n"
+        "pathlib.Path('majordomo.toml').write_text('[aliases]\\nsmall=\"offline\"')\n"
         "assert majordomo.model('small').id == 'rules' and 'tomllib' in sys.modules\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")

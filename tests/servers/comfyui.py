@@ -115,10 +115,9 @@ class _Socket:
     def receive(self) -> list[Event] | None:
         """Return the next events from the client; None once it has disconnected."""
         try:
-            data = self.peer._held or self.peer.socket.recv(1 << 16)
+            data = self.peer.receive()
         except OSError:
             data = b""
-        self.peer._held = b""
         if not data:
             return None
         with self._lock:

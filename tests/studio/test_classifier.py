@@ -94,48 +94,58 @@ BRIEFS = {
 
 
 @pytest.mark.parametrize("brief", BRIEFS, ids=range(len(BRIEFS)))
-def test_it_reads_what_a_brief_says(brief: str) -> None:
-    read = classify(brief)
-    assert {name: getattr(read, name) for name in BRIEFS[brief]} == BRIEFS[brief]
+def test_classify_reads_what_the_brief_says(brief: str) -> None:
+    classification = classify(brief)
+    assert {name: getattr(classification, name) for name in BRIEFS[brief]} == BRIEFS[brief]
 
 
-def test_it_shows_what_it_went_by() -> None:
-    read = classify("A quiet lighthouse, in oil on canvas")
-    assert [(found.kind, found.value, found.words) for found in read.found] == [
+def test_found_lists_the_recognized_passages() -> None:
+    classification = classify("A quiet lighthouse, in oil on canvas")
+    assert [(found.kind, found.value, found.text) for found in classification.found] == [
         ("mood", "calm", "quiet"),
         ("subject", "landscape", "lighthouse"),
         ("medium", "oil painting", "oil on canvas"),
     ]
-    assert all(read.brief[found.start : found.end] == found.words for found in read.found)
-
-
-def test_words_that_are_to_be_written_are_no_words_about_the_image() -> None:
-    read = classify('a poster with the title "Dark Cat"')
-    assert (read.text, read.subject, read.mood) == ("Dark Cat", "", "")
-    assert classify('a poster with the title "NUDE"').safety == ("sexual",), (
-        "but they are looked at twice"
+    assert all(
+        classification.brief[found.start : found.end] == found.text
+        for found in classification.found
     )
 
 
-def test_safety_is_a_hint_and_never_a_refusal() -> None:
-    read = classify("a bloody battle with a gun, and a child watching")
-    assert read.safety == ("violence", "minors")
-    assert {found.words for found in read.found if found.kind == "safety"} == {
+def test_words_of_the_text_to_write_do_not_describe_the_image() -> None:
+    classification = classify('a poster with the title "Dark Cat"')
+    assert (classification.text, classification.subject, classification.mood) == (
+        "Dark Cat",
+        "",
+        "",
+    )
+    assert classify('a poster with the title "NUDE"').safety == ("sexual",), (
+        "safety hints include the text to write"
+    )
+
+
+def test_safety_categories_do_not_refuse_the_brief() -> None:
+    classification = classify("a bloody battle with a gun, and a child watching")
+    assert classification.safety == ("violence", "minors")
+    assert {found.text for found in classification.found if found.kind == "safety"} == {
         "bloody",
         "gun",
         "child",
     }
 
 
-def test_of_several_categories_the_one_named_most_often_counts_and_all_can_be_seen() -> None:
-    read = classify("a car before a forest by a lake")
-    assert (read.subject, read.all("subject")) == ("landscape", ("vehicle", "landscape"))
+def test_frequent_category_is_used_and_all_lists_every_category() -> None:
+    classification = classify("a car before a forest by a lake")
+    assert (classification.subject, classification.all("subject")) == (
+        "landscape",
+        ("vehicle", "landscape"),
+    )
 
 
-def test_a_user_id_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
-    own = {"style": {"house style": ["our look"]}, "subject": {"animal": ["quokka"]}}
-    read = classify("quokkas in our look", own)
-    assert (read.subject, read.style) == ("animal", "house style")
+def test_vocabulary_is_extended_by_a_mapping_or_a_file(tmp_path: Path) -> None:
+    additions = {"style": {"house style": ["our look"]}, "subject": {"animal": ["quokka"]}}
+    classification = classify("quokkas in our look", additions)
+    assert (classification.subject, classification.style) == ("animal", "house style")
     file = tmp_path / "words.toml"
     file.write_text('[medium]\nfresco = ["fresco"]\n')
     assert classify("a fresco", file).medium == "fresco"
@@ -145,7 +155,7 @@ def test_a_user_id_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        {"colour": {}},
+        {"hue": {}},
         {"style": ["x"]},
         {"style": {"x": "not a list"}},
         {"style": {"x": [""]}},
@@ -156,7 +166,7 @@ def test_a_user_id_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_vocabulary_of_another_shape_is_refused(table: object) -> None:
+def test_invalid_vocabulary_raises_configuration_error(table: object) -> None:
     with pytest.raises(md.ConfigurationError, match="vocabulary") as caught:
         classify("a cat", table)  # type: ignore[arg-type]
     assert caught.value.details["field"] == "vocabulary"
@@ -167,56 +177,63 @@ def test_a_vocabulary_of_another_shape_is_refused(table: object) -> None:
     ["", " \n\t", "a\0cat", "\ud800", "x" * 1_000_000, 7, None],
     ids=["empty", "blank", "nul", "surrogate", "1 MB", "number", "none"],
 )
-def test_what_is_no_brief_is_a_typed_error(brief: object) -> None:
+def test_invalid_brief_raises_invalid_request_error(brief: object) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         classify(brief)  # type: ignore[arg-type]
     assert caught.value.field == "brief"
 
 
-def test_control_characters_become_spaces_and_it_says_so() -> None:
-    read = classify("a \x1b[31mred\x07 cat\u202egnp.\u202c\r\nin ink")
-    assert read.brief == "a  [31mred  cat gnp. \nin ink"
-    assert [warning.code for warning in read.warnings] == ["BRIEF_CLEANED"]
+def test_control_characters_become_spaces_with_a_warning() -> None:
+    classification = classify("a \x1b[31mred\x07 cat\u202egnp.\u202c\r\nin ink")
+    assert classification.brief == "a  [31mred  cat gnp. \nin ink"
+    assert [warning.code for warning in classification.warnings] == ["BRIEF_CLEANED"]
     assert classify("a cat\nin ink 👩‍🚀").warnings == ()
 
 
-def test_at_most_sixteen_images_are_wanted_at_a_time() -> None:
-    read = classify("100 variants of a cat")
-    assert (read.count, read.warnings[0].code) == (16, "COUNT_CLAMPED")
+def test_count_is_clamped_to_sixteen_with_a_warning() -> None:
+    classification = classify("100 variants of a cat")
+    assert (classification.count, classification.warnings[0].code) == (16, "COUNT_CLAMPED")
 
 
 @given(st.text(max_size=300))
 @settings(max_examples=tries(200), deadline=None)
-def test_any_text_is_read_or_refused_with_a_typed_error_and_survives_json(text: str) -> None:
+def test_any_text_is_classified_and_survives_json_or_raises_invalid_request_error(
+    text: str,
+) -> None:
     try:
-        read = classify(text)
+        classification = classify(text)
     except md.InvalidRequestError as error:
         assert error.field == "brief"
         return
-    assert Classification.from_dict(json.loads(json.dumps(read.to_dict()))) == read
-    assert classify(read.brief).brief == read.brief
-    assert all(read.brief[found.start : found.end] == found.words for found in read.found)
+    assert (
+        Classification.from_dict(json.loads(json.dumps(classification.to_dict()))) == classification
+    )
+    assert classify(classification.brief).brief == classification.brief
+    assert all(
+        classification.brief[found.start : found.end] == found.text
+        for found in classification.found
+    )
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "fragment",
     ['"', "“", '"a" cat ', "cat ", "with the title ", "a single ", "'a ", "16:9 ", "9" * 50],
 )
-def test_a_hostile_brief_costs_time_in_proportion_to_its_length(piece: str) -> None:
-    """Counted in function calls, which do not depend on the machine."""
+def test_classify_takes_linear_time_for_hostile_briefs(fragment: str) -> None:
+    """Function calls are counted because, unlike time, they do not depend on the machine."""
     import cProfile
     import pstats
 
     def calls(length: int) -> int:
         profile = cProfile.Profile()
-        profile.runcall(classify, (piece * length)[:length])
+        profile.runcall(classify, (fragment * length)[:length])
         return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
     classify("warm")
     assert calls(16_000) < 6 * calls(4_000) + 1000
 
 
-def test_a_saved_classification_of_another_shape_is_refused() -> None:
-    for wrong in ({}, {"brief": "x"}, {**classify("a cat").to_dict(), "found": [{"kind": 1}]}):
+def test_from_dict_of_other_values_raises_invalid_request_error() -> None:
+    for values in ({}, {"brief": "x"}, {**classify("a cat").to_dict(), "found": [{"kind": 1}]}):
         with pytest.raises(md.InvalidRequestError):
-            Classification.from_dict(wrong)
+            Classification.from_dict(values)

@@ -48,7 +48,7 @@ class Clock:
         return self.time
 
 
-def counted() -> Callable[[], str]:
+def numbered_ids() -> Callable[[], str]:
     numbers = itertools.count(1)
     return lambda: f"job-{next(numbers)}"
 
@@ -57,7 +57,7 @@ def jobs_of(image_model: Any, **settings: Any) -> Jobs:
     studio = (
         image_model if isinstance(image_model, Studio) else Studio(ScriptedImageModel(image_model))
     )
-    return Jobs(studio, **{"clock": Clock(), "ids": counted(), **settings})
+    return Jobs(studio, **{"clock": Clock(), "ids": numbered_ids(), **settings})
 
 
 def plan_of(*names: str) -> Plan:
@@ -68,13 +68,13 @@ def plan_of(*names: str) -> Plan:
     )
 
 
-async def ended(jobs: Jobs, *ids: str) -> None:
+async def wait_for_end(jobs: Jobs, *ids: str) -> None:
     for job in ids:
         with suppress(md.MajordomoError):
             await jobs.result(job)
 
 
-async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None:
+async def test_submit_returns_at_once_and_status_reports_progress() -> None:
     first, second = Pause(), Pause()
     clock = Clock()
     answers = iter(
@@ -98,9 +98,9 @@ async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None
         clock.time += 5
         status = await jobs.status(one)
         assert status == StudioJobStatus(
-            "job-1", "processing", None, "paint", 1, 4, 0, 1000.0, 1000.0, None, None, "ann"
+            "job-1", "processing", None, "generate", 1, 4, 0, 1000.0, 1000.0, None, None, "ann"
         )
-        assert await jobs.status(two) == StudioJobStatus("job-2", "queued", 1, submitted=1000.0)
+        assert await jobs.status(two) == StudioJobStatus("job-2", "queued", 1, submitted_at=1000.0)
         first.release()
         await second.reached()
         await anyio.wait_all_tasks_blocked()
@@ -108,7 +108,7 @@ async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None
         second.release()
         assert len((await jobs.result(one)).items) == 1
         status = await jobs.status(one)
-        assert (status.state, status.images, status.ended, status.expires) == (
+        assert (status.state, status.images, status.ended_at, status.expires_at) == (
             "done",
             1,
             1005.0,
@@ -119,7 +119,7 @@ async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None
         assert [status.id for status in await jobs.list("ann")] == ["job-1"]
 
 
-async def test_events_begin_at_the_beginning_may_be_read_by_several_and_left() -> None:
+async def test_events_start_at_the_beginning_for_several_readers() -> None:
     pause = Pause()
     async with jobs_of(
         lambda _: [*(imagegen.Step(step, 50) for step in range(1, 51)), pause, IMAGE]
@@ -132,7 +132,7 @@ async def test_events_begin_at_the_beginning_may_be_read_by_several_and_left() -
         async with jobs.events(job) as late:
             await anext(late)
             assert await anext(late) == ImageProgress("a", imagegen.Step(50, 50)), (
-                "of progress the latest"
+                "only the latest progress is kept"
             )
             pause.release()
             rest = [event async for event in late]
@@ -140,7 +140,7 @@ async def test_events_begin_at_the_beginning_may_be_read_by_several_and_left() -
         assert late.result == await jobs.result(job)
 
 
-async def test_a_failed_job_tells_its_error_to_everybody_who_asks() -> None:
+async def test_failed_job_raises_its_error_for_every_reader() -> None:
     async with jobs_of(lambda _: md.BackendError("oom", code="GPU_OOM")) as jobs:
         job = await jobs.submit("a cat")
         caught = []
@@ -150,16 +150,16 @@ async def test_a_failed_job_tells_its_error_to_everybody_who_asks() -> None:
             caught.append(error.value)
         assert caught[0] is not caught[1]
         status = await jobs.status(job)
-        assert (status.state, status.stage) == ("failed", "paint")
+        assert (status.state, status.stage) == ("failed", "generate")
         assert status.error is not None
-        assert (status.error["code"], status.error["details"]["stage"]) == ("GPU_OOM", "paint")
+        assert (status.error["code"], status.error["details"]["stage"]) == ("GPU_OOM", "generate")
         with pytest.raises(md.BackendError):
             async with jobs.events(job) as stream:
                 async for _ in stream:
                     pass
 
 
-async def test_a_cancelled_job_is_stopped_and_the_next_one_begins() -> None:
+async def test_cancelled_job_is_stopped_and_the_next_one_starts() -> None:
     pause = Pause()
     answers = iter([[pause, IMAGE], IMAGE])
     async with jobs_of(lambda _: next(answers)) as jobs:
@@ -167,7 +167,7 @@ async def test_a_cancelled_job_is_stopped_and_the_next_one_begins() -> None:
         await pause.reached()
         assert await jobs.cancel(waiting)
         assert await jobs.cancel(running)
-        assert not await jobs.cancel(running), "once is enough"
+        assert not await jobs.cancel(running), "it has ended already"
         for job in (running, waiting):
             assert (await jobs.status(job)).state == "cancelled"
             with pytest.raises(md.JobCancelledError):
@@ -176,32 +176,32 @@ async def test_a_cancelled_job_is_stopped_and_the_next_one_begins() -> None:
         assert not await jobs.cancel(last)
 
 
-async def test_of_two_hundred_jobs_half_of_them_cancelled_none_is_lost(tmp_path: Path) -> None:
-    gate, painted = Pause(), []
+async def test_no_job_is_lost_when_half_of_two_hundred_are_cancelled(tmp_path: Path) -> None:
+    pause, prompts = Pause(), []
 
-    async def paint(request: imagegen.Request) -> Any:
-        await gate.pass_through()
-        painted.append(request.prompt)
+    async def generate(request: imagegen.Request) -> Any:
+        await pause.pass_through()
+        prompts.append(request.prompt)
         return IMAGE
 
-    async with jobs_of(paint, engine=InProcessEngine(max_concurrency=8), store=tmp_path) as jobs:
+    async with jobs_of(generate, engine=InProcessEngine(max_concurrency=8), store=tmp_path) as jobs:
         ids = [await jobs.submit(f"cat number {number}") for number in range(200)]
-        await gate.reached()
+        await pause.reached()
         positions = [status.position for status in await jobs.list() if status.state == "queued"]
         assert positions == list(range(1, len(positions) + 1))
-        withdrawn = {job: await jobs.cancel(job) for job in ids[::2]}
-        assert set(withdrawn.values()) == {True}, "those that run and those that wait"
-        gate.release()
-        await ended(jobs, *ids)
+        cancelled = {job: await jobs.cancel(job) for job in ids[::2]}
+        assert set(cancelled.values()) == {True}, "running and waiting jobs"
+        pause.release()
+        await wait_for_end(jobs, *ids)
         states = {status.id: status.state for status in await jobs.list()}
         assert list(states) == ids
-        assert states == {job: "cancelled" if job in withdrawn else "done" for job in ids}
-        assert len(painted) == 100
-        assert len(list((tmp_path / "objects").glob("*/*"))) == 1, "the same bytes are kept once"
+        assert states == {job: "cancelled" if job in cancelled else "done" for job in ids}
+        assert len(prompts) == 100
+        assert len(list((tmp_path / "objects").glob("*/*"))) == 1, "equal bytes are stored once"
         assert len(list((tmp_path / "jobs").iterdir())) == 100
 
 
-async def test_closing_cancels_what_has_not_ended_and_takes_nothing_more() -> None:
+async def test_closing_cancels_open_jobs_and_refuses_new_ones() -> None:
     pause = Pause()
     jobs = jobs_of(lambda _: [pause, IMAGE])
     ids = [await jobs.submit("a cat") for _ in range(3)]
@@ -213,7 +213,7 @@ async def test_closing_cancels_what_has_not_ended_and_takes_nothing_more() -> No
     assert len(await jobs.list()) == 3
 
 
-async def test_a_full_line_is_a_typed_error_and_leaves_no_trace() -> None:
+async def test_full_queue_raises_overloaded_error_and_records_nothing() -> None:
     pause = Pause()
     async with jobs_of(
         lambda _: [pause, IMAGE], engine=InProcessEngine(max_concurrency=1, max_queue=1)
@@ -227,9 +227,7 @@ async def test_a_full_line_is_a_typed_error_and_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-async def test_a_job_is_forgotten_after_its_time_files_and_all(
-    tmp_path: Path, stored: bool
-) -> None:
+async def test_job_and_its_files_expire_after_ttl(tmp_path: Path, stored: bool) -> None:
     clock = Clock()
     other = plain_image(8, 8)
     async with jobs_of(
@@ -239,10 +237,10 @@ async def test_a_job_is_forgotten_after_its_time_files_and_all(
         store=tmp_path if stored else None,
     ) as jobs:
         old, same = await jobs.submit("a cat"), await jobs.submit("a cat and a dog")
-        await ended(jobs, old, same)
+        await wait_for_end(jobs, old, same)
         clock.time += 30
         young = await jobs.submit("a cat")
-        await ended(jobs, young)
+        await wait_for_end(jobs, young)
         clock.time += 29
         assert len(await jobs.list()) == 3
         clock.time += 1
@@ -254,24 +252,24 @@ async def test_a_job_is_forgotten_after_its_time_files_and_all(
         assert (await jobs.result(young)).images == (IMAGE,)
         if stored:
             assert [path.stem for path in (tmp_path / "objects").glob("*/*")] == [IMAGE.sha256], (
-                "what a younger job names stays"
+                "an image that another job names is kept"
             )
             assert [path.stem for path in (tmp_path / "jobs").iterdir()] == [young]
 
 
-async def test_results_outlive_the_process(tmp_path: Path) -> None:
+async def test_stored_results_are_available_to_the_next_process(tmp_path: Path) -> None:
     studio = Studio(
         ScriptedImageModel(lambda _: IMAGE),
         derivatives=[Derivative("thumb", size=8, format="webp")],
     )
     async with jobs_of(studio, store=tmp_path) as jobs:
         job = await jobs.submit(plan_of("a", "b"), user_id="ann")
-        outcome = await jobs.result(job)
+        result = await jobs.result(job)
         before = await jobs.status(job)
     async with jobs_of(studio, store=tmp_path) as later:
         assert (await later.status(job)) == before
-        assert (await later.result(job)).to_dict() == outcome.to_dict()
-        assert (await later.result(job)).files == outcome.files
+        assert (await later.result(job)).to_dict() == result.to_dict()
+        assert (await later.result(job)).files == result.files
         with pytest.raises(md.InvalidRequestError):
             await later.submit("a cat")  # the id is taken
         async with later.events(job) as stream:
@@ -286,13 +284,13 @@ async def test_results_outlive_the_process(tmp_path: Path) -> None:
         (errno.EIO, "STORAGE_FAILED"),
     ],
 )
-async def test_a_disk_that_fails_costs_no_image_and_leaves_nothing_half_written(
+async def test_failing_disk_costs_no_image_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     written = itertools.count()
 
     def fsync(_: int) -> None:
-        if next(written) >= 1:  # the first file is there already when the second finds no room
+        if next(written) >= 1:  # The first file is complete; the second fails.
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -304,80 +302,80 @@ async def test_a_disk_that_fails_costs_no_image_and_leaves_nothing_half_written(
         assert status.state == "done"
         assert status.error is not None
         assert status.error["code"] == code
-        assert status.error["details"].keys() >= {"stage", "asked", "help"}
+        assert status.error["details"].keys() >= {"stage", "input", "help"}
         assert files_in(tmp_path) == []
 
 
-async def test_the_quota_is_kept_and_what_has_expired_makes_room(tmp_path: Path) -> None:
+async def test_expired_jobs_free_space_within_the_quota(tmp_path: Path) -> None:
     clock = Clock()
     images = [plain_image(side, side) for side in (30, 31, 32)]
     store = JobStore(tmp_path, quota=len(images[0].data) + len(images[1].data), clock=clock)
     answers = iter(images)
     async with jobs_of(lambda _: next(answers), store=store, clock=clock, ttl=60) as jobs:
         first, second = await jobs.submit("a cat"), await jobs.submit("a cat")
-        await ended(jobs, first, second)
+        await wait_for_end(jobs, first, second)
         assert store.used == store.quota
         clock.time += 61
         third = await jobs.submit("a cat")
-        await ended(jobs, third)
+        await wait_for_end(jobs, third)
         assert (await jobs.status(third)).error is None
         assert store.used == len(images[2].data)
 
 
-def test_more_than_the_quota_is_refused(tmp_path: Path) -> None:
+def test_put_beyond_the_quota_raises_storage_full(tmp_path: Path) -> None:
     store = JobStore(tmp_path, quota=10)
-    outcome = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
+    result = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
     with pytest.raises(md.errors.StorageError) as caught:
-        store.put("a", {}, outcome)
+        store.put("a", {}, result)
     assert (caught.value.code, caught.value.details["quota"]) == ("STORAGE_FULL", 10)
     assert files_in(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_folder_is_a_typed_error(tmp_path: Path) -> None:
+def test_store_in_a_read_only_folder_raises_storage_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(md.errors.StorageError) as caught:
         JobStore(tmp_path / "store")
     assert caught.value.code == "STORAGE_READ_ONLY"
 
 
-def test_a_store_where_a_file_stands_is_a_typed_error(tmp_path: Path) -> None:
+def test_store_at_the_path_of_a_file_raises_storage_error(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(md.errors.StorageError):
         JobStore(tmp_path / "store")
 
 
-def test_what_a_crash_left_is_cleared_and_strange_files_stay(tmp_path: Path) -> None:
+def test_store_removes_files_of_a_crash_and_keeps_unknown_files(tmp_path: Path) -> None:
     clock = Clock()
     store = JobStore(tmp_path, clock=clock)
-    outcome = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
-    store.put("a", {"submitted": 1.0}, outcome)
-    room = tmp_path / "objects" / "ab"
-    room.mkdir()
-    orphan, half = room / ("ab" * 32 + ".png"), room / ".part-1234"
-    strange = tmp_path / "jobs" / "notes.json"
-    for path in (orphan, half, strange):
+    result = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
+    store.put("a", {"submitted_at": 1.0}, result)
+    folder = tmp_path / "objects" / "ab"
+    folder.mkdir()
+    orphan, unfinished = folder / ("ab" * 32 + ".png"), folder / ".part-1234"
+    unknown = tmp_path / "jobs" / "notes.json"
+    for path in (orphan, unfinished, unknown):
         path.write_text("{}")
-    clock.time = half.stat().st_mtime + 4000
+    clock.time = unfinished.stat().st_mtime + 4000
     again = JobStore(tmp_path, clock=clock)
-    assert (orphan.exists(), half.exists(), strange.exists()) == (False, False, True)
+    assert (orphan.exists(), unfinished.exists(), unknown.exists()) == (False, False, True)
     assert again.get("a")[1].images == (IMAGE,)
 
 
 @pytest.mark.parametrize("sha256", ["../../../etc/passwd", "a" * 63, "A" * 64, 7])
-def test_a_manifest_that_leads_elsewhere_is_no_job(tmp_path: Path, sha256: Any) -> None:
+def test_job_file_with_an_invalid_sha256_is_ignored(tmp_path: Path, sha256: Any) -> None:
     store = JobStore(tmp_path)
     store.put("a", {}, Studio(ScriptedImageModel([IMAGE])).run_sync("a cat"))
     path = tmp_path / "jobs" / "a.json"
     record = json.loads(path.read_text())
-    record["outcome"]["images"][0]["sha256"] = sha256
+    record["result"]["images"][0]["sha256"] = sha256
     path.write_text(json.dumps(record))
     assert JobStore(tmp_path).ids() == ()
     with pytest.raises(md.errors.StorageError):
         store.get("a")
 
 
-def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
+def test_get_of_changed_bytes_raises_storage_error(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     store.put("a", {}, Studio(ScriptedImageModel([IMAGE])).run_sync("a cat"))
     [path] = (tmp_path / "objects").glob("*/*")
@@ -387,7 +385,7 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", ["", "../up", "a/b", "x" * 65, "a b", None])
-async def test_an_id_that_could_be_a_path_is_refused(job: Any) -> None:
+async def test_invalid_job_id_is_refused(job: Any) -> None:
     async with jobs_of(lambda _: IMAGE, ids=lambda: job) as jobs:
         with pytest.raises(md.InvalidRequestError) as caught:
             await jobs.submit("a cat")
@@ -396,22 +394,22 @@ async def test_an_id_that_could_be_a_path_is_refused(job: Any) -> None:
             await jobs.status(job)
 
 
-@pytest.mark.parametrize("start", ["", None, [], 7])
-async def test_what_cannot_be_run_is_refused_when_it_is_submitted_or_fails_as_a_job(
-    start: Any,
+@pytest.mark.parametrize("studio_input", ["", None, [], 7])
+async def test_invalid_input_is_refused_by_submit_or_fails_the_job(
+    studio_input: Any,
 ) -> None:
     async with jobs_of(lambda _: IMAGE) as jobs:
-        if start == "":
+        if studio_input == "":
             with pytest.raises(md.InvalidRequestError):
-                await jobs.result(await jobs.submit(start))
+                await jobs.result(await jobs.submit(studio_input))
             return
         with pytest.raises(md.InvalidRequestError):
-            await jobs.submit(start)
+            await jobs.submit(studio_input)
         assert await jobs.list() == []
 
 
 @pytest.mark.parametrize("settings", [{"ttl": 0}, {"ttl": float("nan")}, {"ttl": True}])
-def test_settings_that_make_no_sense_are_typed_errors(settings: dict[str, Any]) -> None:
+def test_invalid_setting_raises_configuration_error(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError):
         Jobs(Studio(), **settings)
     for numbers in ({"max_concurrency": 0}, {"max_queue": 0}, {"max_concurrency": 1.5}):
@@ -421,15 +419,15 @@ def test_settings_that_make_no_sense_are_typed_errors(settings: dict[str, Any]) 
         JobStore("x", quota=0)
 
 
-class Ledger:
-    """Another engine, which works on nothing until it is told to."""
+class ManualEngine:
+    """An engine that executes an order only when the test calls its handler."""
 
     def __init__(self) -> None:
         self.orders: list[JobOrder] = []
-        self.work: Any = None
+        self.handler: Any = None
 
-    def open(self, work: Any) -> None:
-        self.work = work
+    def open(self, handler: Any) -> None:
+        self.handler = handler
 
     async def put(self, order: JobOrder) -> None:
         self.orders.append(order)
@@ -444,19 +442,19 @@ class Ledger:
         self.orders = []
 
 
-async def test_another_engine_can_be_put_under_it() -> None:
-    engine = Ledger()
+async def test_jobs_work_with_another_engine() -> None:
+    engine = ManualEngine()
     jobs = jobs_of(lambda _: IMAGE, engine=engine)
     one, two, three = [await jobs.submit("a cat", n=1, user_id="ann") for _ in range(3)]
     assert engine.orders[0] == JobOrder("job-1", "a cat", {"n": 1, "user_id": "ann"}, "ann", 1000.0)
     assert [(await jobs.status(job)).position for job in (one, two, three)] == [1, 2, 3]
     assert await jobs.cancel(two)
-    await engine.work(engine.orders.pop(0))
+    await engine.handler(engine.orders.pop(0))
     assert (await jobs.status(one)).state == "done"
     assert (await jobs.status(three)).position == 1
 
 
-def test_there_are_blocking_forms(tmp_path: Path) -> None:
+def test_blocking_methods(tmp_path: Path) -> None:
     with jobs_of(lambda _: IMAGE, store=tmp_path) as jobs:
         job = jobs.submit_sync("a cat")
         assert isinstance(jobs.result_sync(job), StudioResult)

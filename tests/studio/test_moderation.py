@@ -36,7 +36,7 @@ def plan_of(*names: str) -> Plan:
     )
 
 
-class Eyes:
+class RedImageModerator:
     """Refuses red images."""
 
     checks_images = True
@@ -60,100 +60,102 @@ class Eyes:
         "with blood and\n guts",
     ],
 )
-async def test_a_word_list_finds_its_words_however_they_are_written(text: str) -> None:
+async def test_word_list_finds_words_regardless_of_spelling(text: str) -> None:
     verdict = await WordList({"violence": ["Gore", "blood and guts"]}).check_text(text)
     assert (verdict.allowed, verdict.categories) == (False, ("violence",))
 
 
-async def test_a_word_list_takes_whole_words_only() -> None:
+async def test_word_list_matches_whole_words_only() -> None:
     moderator = WordList(["gore", "ass"])
     assert (await moderator.check_text("Gorecki by the grass, class of '99")).allowed
     assert (await moderator.check_image(BAD, "gore")).allowed
 
 
 @pytest.mark.parametrize("words", ["gore", [7], [""], {"x": [None]}])
-def test_a_word_list_of_something_else_is_refused(words: Any) -> None:
+def test_word_list_of_other_values_raises_configuration_error(words: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         WordList(words)
     assert caught.value.details["field"] == "words"
 
 
-async def test_a_refused_brief_is_sent_to_nobody() -> None:
+async def test_refused_brief_is_not_sent_to_any_model() -> None:
     chat, image_model = ScriptedChatModel([]), ScriptedImageModel([])
     with pytest.raises(md.ContentRefusedError) as caught:
         await Studio(image_model, chat, moderator=WordList(["gore"])).run("a cat in gore")
-    assert caught.value.details.keys() >= {"stage", "asked", "help", "categories"}
+    assert caught.value.details.keys() >= {"stage", "input", "help", "categories"}
     assert caught.value.details["stage"] == "moderate"
     assert chat.requests == []
     assert image_model.requests == []
 
 
-async def test_a_prompt_that_the_model_made_worse_is_not_drawn() -> None:
+async def test_refused_prompt_of_the_chat_model_is_not_generated() -> None:
     answer = json.dumps(
         {"prompts": [{"name": "a", "prompt": "gore"}, {"name": "b", "prompt": "a meadow"}]}
     )
     image_model = ScriptedImageModel(lambda _: GOOD)
-    outcome = await Studio(
+    result = await Studio(
         image_model, ScriptedChatModel([answer]), moderator=WordList(["gore"])
     ).run("a field")
-    assert [image.name for image in outcome.items] == ["b"]
-    assert [(error.code, error.details["image"]) for error in outcome.errors] == [
+    assert [image.name for image in result.items] == ["b"]
+    assert [(error.code, error.details["image"]) for error in result.errors] == [
         ("CONTENT_REFUSED", "a")
     ]
     assert [request.prompt for request in image_model.requests] == ["a meadow"]
 
 
-async def test_what_a_negative_prompt_keeps_out_is_no_reason_to_refuse() -> None:
+async def test_negative_prompt_is_not_moderated() -> None:
     image_model = ScriptedImageModel(lambda _: GOOD)
     await Studio(image_model, moderator=WordList(["gore"])).run("a field", negative_prompt="gore")
     assert image_model.requests[0].negative_prompt == "gore"
 
 
-async def test_a_refused_image_is_delivered_nowhere(tmp_path: Path) -> None:
+async def test_refused_image_is_in_no_event_result_or_file(tmp_path: Path) -> None:
     image_model = ScriptedImageModel(
         lambda request: (
             [imagegen.Preview(BAD), BAD] if "bad" in request.prompt else [imagegen.Step(1, 2), GOOD]
         )
     )
-    studio = Studio(image_model, moderator=Eyes(), derivatives=[Derivative("same")], previews=3)
+    studio = Studio(
+        image_model, moderator=RedImageModerator(), derivatives=[Derivative("same")], previews=3
+    )
     async with studio.stream(plan_of("bad", "good")) as stream:
         events = [event async for event in stream]
     assert BAD.data not in _bytes_of(events)
     assert GOOD.data in _bytes_of(events)
-    outcome = events[-1].result  # type: ignore[union-attr]
-    assert [image.name for image in outcome.items] == ["good"]
+    result = events[-1].result  # type: ignore[union-attr]
+    assert [image.name for image in result.items] == ["good"]
     [failed] = [event for event in events if isinstance(event, ImageFailed)]
-    assert (failed.error.code, failed.painted, failed.error.details["categories"]) == (
+    assert (failed.error.code, failed.item, failed.error.details["categories"]) == (
         "CONTENT_REFUSED",
         None,
         ["red"],
     )
     assert "it is red" in failed.error.message
-    assert BAD.data not in [path.read_bytes() for path in outcome.save(tmp_path)]
-    assert image_model.requests[0].previews == 0, "unfinished images are not even asked for"
+    assert BAD.data not in [path.read_bytes() for path in result.save(tmp_path)]
+    assert image_model.requests[0].previews == 0, "no previews are requested"
 
 
 def _bytes_of(events: list[Any]) -> list[bytes]:
-    found: list[bytes] = []
+    image_bytes: list[bytes] = []
     for event in events:
         match event:
             case ImageProgress(event=imagegen.Preview(image)):
-                found.append(image.data)
-            case ImageFinished(picture):
-                found.append(picture.image.data)
-            case ImageFailed(painted=painted) if painted is not None:
-                found.append(painted.image.data)
-            case StudioDone(outcome):
-                found += [image.data for image in outcome.files.values()]
-    return found
+                image_bytes.append(image.data)
+            case ImageFinished(item):
+                image_bytes.append(item.image.data)
+            case ImageFailed(item=item) if item is not None:
+                image_bytes.append(item.image.data)
+            case StudioDone(result):
+                image_bytes += [image.data for image in result.files.values()]
+    return image_bytes
 
 
-async def test_images_to_begin_with_are_judged_too() -> None:
+async def test_input_images_are_moderated() -> None:
     with pytest.raises(md.ContentRefusedError):
-        await Studio(moderator=Eyes()).run(BAD)
+        await Studio(moderator=RedImageModerator()).run(BAD)
 
 
-class Broken:
+class FailingModerator:
     checks_images = True
 
     async def check_text(self, text: str) -> Verdict:
@@ -163,31 +165,35 @@ class Broken:
         raise RuntimeError("down")
 
 
-class Vague(Broken):
+class ModeratorWithoutVerdict(FailingModerator):
     async def check_image(self, image: md.ImagePart, prompt: str) -> Any:
         return None
 
 
-class Unsure(Broken):
+class UndecidedModerator(FailingModerator):
     async def check_image(self, image: md.ImagePart, prompt: str) -> Any:
         return Verdict(None)  # type: ignore[arg-type]
 
 
-async def test_a_verdict_that_is_not_yes_is_no() -> None:
+async def test_verdict_other_than_true_refuses_the_image() -> None:
     with pytest.raises(md.ContentRefusedError):
-        await Studio(ScriptedImageModel(lambda _: GOOD), moderator=Unsure()).run("a cat")
+        await Studio(ScriptedImageModel(lambda _: GOOD), moderator=UndecidedModerator()).run(
+            "a cat"
+        )
 
 
 @pytest.mark.parametrize(
-    "moderator", [Broken(), Vague(), [WordList(["x"]), Broken()]], ids=["broken", "vague", "second"]
+    "moderator",
+    [FailingModerator(), ModeratorWithoutVerdict(), [WordList(["x"]), FailingModerator()]],
+    ids=["broken", "vague", "second"],
 )
-async def test_what_a_moderator_cannot_judge_is_not_delivered(moderator: Any) -> None:
+async def test_image_without_a_verdict_is_not_delivered(moderator: Any) -> None:
     with pytest.raises(md.BackendError) as caught:
         await Studio(ScriptedImageModel(lambda _: GOOD), moderator=moderator).run("a cat")
     assert (caught.value.code, caught.value.details["stage"]) == ("MODERATION_FAILED", "moderate")
 
 
-async def test_a_chat_model_that_sees_gives_a_verdict_on_each_image() -> None:
+async def test_vision_moderator_gives_a_verdict_on_each_image() -> None:
     chat = ScriptedChatModel(
         lambda request: json.dumps(
             {
@@ -198,11 +204,11 @@ async def test_a_chat_model_that_sees_gives_a_verdict_on_each_image() -> None:
         )
     )
     image_model = ScriptedImageModel(lambda request: BAD if "bad" in request.prompt else GOOD)
-    outcome = await Studio(image_model, moderator=VisionModerator(chat, "nothing red")).run(
+    result = await Studio(image_model, moderator=VisionModerator(chat, "nothing red")).run(
         plan_of("bad", "good")
     )
-    assert [image.name for image in outcome.items] == ["good"]
-    assert "too red" in outcome.errors[0].message
+    assert [image.name for image in result.items] == ["good"]
+    assert "too red" in result.errors[0].message
     assert "nothing red" in chat.requests[0].messages[0].text
 
 
@@ -216,13 +222,13 @@ async def test_a_chat_model_that_sees_gives_a_verdict_on_each_image() -> None:
     ],
     ids=["nonsense", "refusal", "silence", "vague"],
 )
-async def test_no_verdict_is_no_permission(answers: list[Any]) -> None:
+async def test_vision_moderator_without_a_verdict_refuses_the_image(answers: list[Any]) -> None:
     moderator = VisionModerator(ScriptedChatModel(answers), timeout=0.05)
     with pytest.raises(md.BackendError) as caught:
         await Studio(ScriptedImageModel(lambda _: GOOD), moderator=moderator).run("a cat")
     assert caught.value.code == "MODERATION_FAILED"
 
 
-async def test_the_offline_clerk_allows_nothing() -> None:
+async def test_vision_moderator_with_the_offline_model_refuses_the_image() -> None:
     moderator = VisionModerator(md.Offline().model("rules"))
     assert not (await moderator.check_image(GOOD, "")).allowed

@@ -17,13 +17,13 @@ from majordomo.testing import ScriptedImageModel, plain_image
 IMAGE = plain_image(16, 16)
 
 
-def outcome(*names: str) -> StudioResult:
+def result_with(*names: str) -> StudioResult:
     return StudioResult(tuple(StudioImage(name, IMAGE, finished=True) for name in names))
 
 
-def test_names_are_safe_and_not_taken_twice() -> None:
+def test_file_names_are_safe_and_unique() -> None:
     names = ["../../etc/passwd", "a b", "A B", "con", "", "名前", "manifest", "x" * 300]
-    files = list(outcome(*names).files)
+    files = list(result_with(*names).files)
     assert files == [
         "passwd.png",
         "a_b.png",
@@ -36,19 +36,19 @@ def test_names_are_safe_and_not_taken_twice() -> None:
     ]
 
 
-def test_a_derivative_that_is_called_like_an_image_gets_a_number() -> None:
-    made = Studio(derivatives=[Derivative("2")]).run_sync(
+def test_derivative_with_the_name_of_an_image_gets_a_number() -> None:
+    result = Studio(derivatives=[Derivative("2")]).run_sync(
         [StudioImage("main", IMAGE), StudioImage("main-2", IMAGE)]
     )
-    assert list(made.files) == ["main.png", "main-2.png", "main-2-2.png", "main-2-2-2.png"]
+    assert list(result.files) == ["main.png", "main-2.png", "main-2-2.png", "main-2-2-2.png"]
 
 
-def test_the_manifest_has_no_bytes_and_says_what_each_file_is() -> None:
-    made = Studio(
+def test_manifest_describes_each_file_and_has_no_image_bytes() -> None:
+    result = Studio(
         ScriptedImageModel([IMAGE]), derivatives=[Derivative("thumb", size=8, format="webp")]
     ).run_sync("a cat", steps=3, seed=7)
-    told = json.loads(made.to_json())
-    [image] = told["images"]
+    manifest = json.loads(result.to_json())
+    [image] = manifest["images"]
     assert {
         name: image[name]
         for name in ("file", "mime", "width", "sha256", "prompt", "seed", "settings")
@@ -62,14 +62,14 @@ def test_the_manifest_has_no_bytes_and_says_what_each_file_is() -> None:
         "settings": {"steps": 3},
     }
     assert image["derivatives"][0]["file"] == "main-thumb.webp"
-    assert told["plan"]["answered_by"] == "rules"
-    assert IMAGE.to_base64()[:40] not in made.to_json()
+    assert manifest["plan"]["answered_by"] == "rules"
+    assert IMAGE.to_base64()[:40] not in result.to_json()
 
 
-def test_nothing_is_overwritten_and_nothing_is_written_then(tmp_path: Path) -> None:
+def test_save_writes_nothing_when_a_file_exists(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("mine")
     with pytest.raises(FileExistsError):
-        outcome("a", "b").save(tmp_path)
+        result_with("a", "b").save(tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.png", "mine")]
 
 
@@ -81,7 +81,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_then(tmp_path: Path) -> N
         (errno.EROFS, "STORAGE_READ_ONLY"),
     ],
 )
-def test_a_disk_that_fails_halfway_keeps_nothing(
+def test_save_removes_written_files_when_the_disk_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     written = itertools.count()
@@ -92,27 +92,27 @@ def test_a_disk_that_fails_halfway_keeps_nothing(
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(md.errors.StorageError) as caught:
-        outcome("a", "b", "c").save(tmp_path)
+        result_with("a", "b", "c").save(tmp_path)
     assert caught.value.code == code
-    assert caught.value.details.keys() >= {"stage", "asked", "help"}
+    assert caught.value.details.keys() >= {"stage", "input", "help"}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_written_where_a_file_system_knows_no_links(
+def test_save_works_on_a_file_system_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", link)
-    assert {path.name for path in outcome("a").save(tmp_path)} == {"a.png", "manifest.json"}
+    assert {path.name for path in result_with("a").save(tmp_path)} == {"a.png", "manifest.json"}
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "manifest.json"}
 
 
-def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
+def test_save_to_a_path_that_is_a_file_raises_storage_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises((md.errors.StorageError, FileExistsError)):
-        outcome("a").save(tmp_path / "out")
+        result_with("a").save(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
     [{"file": "../a.png"}, {"file": ""}, {"sha256": "0" * 64}, {"name": None}, {"derivatives": 7}],
     ids=repr,
 )
-def test_a_manifest_that_lies_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    outcome("a").save(tmp_path / "out")
+def test_load_refuses_a_manifest_that_was_changed(tmp_path: Path, change: dict[str, Any]) -> None:
+    result_with("a").save(tmp_path / "out")
     (tmp_path / "a.png").write_bytes(IMAGE.data)
     path = tmp_path / "out" / "manifest.json"
-    told = json.loads(path.read_text())
-    told["images"][0] |= change
-    path.write_text(json.dumps(told))
+    manifest = json.loads(path.read_text())
+    manifest["images"][0] |= change
+    path.write_text(json.dumps(manifest))
     with pytest.raises(md.InvalidRequestError):
         StudioResult.load(tmp_path / "out")
     path.write_text("{")

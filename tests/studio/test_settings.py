@@ -22,7 +22,7 @@ VALUES = (
     | st.from_regex(r"\A\d{1,6}[x:]\d{1,6}\Z")
     | st.lists(st.integers(), max_size=2)
 )
-MODELS = st.dictionaries(
+MODEL_VALUES = st.dictionaries(
     st.sampled_from(["n", "size", "aspect", "steps", "cfg_scale", "sampler", "what"]), VALUES
 )
 BRIEFS = [
@@ -34,18 +34,18 @@ BRIEFS = [
 ]
 
 
-@given(MODELS, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
+@given(MODEL_VALUES, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
 @example({"size": "1X\u0661"}, BRIEFS[0], "hosted")
 @example({"n": 10**400, "steps": 10**400, "cfg_scale": -(10**400)}, BRIEFS[0], "sdxl")
 @settings(max_examples=tries(300), deadline=None)
-def test_whatever_a_model_says_the_settings_can_be_drawn(
+def test_any_values_of_a_model_give_valid_settings(
     model: dict[str, Any], brief: str, family: str
 ) -> None:
-    target, read = TARGETS[family], classify(brief)
-    config, warnings = resolve_settings(target, read, model, {})
-    plan = Plan(read, config, (NamedPrompt("main", "a cat"),))
-    requests = requests_for(plan, {}, hidden=False)
-    assert len(requests) == config.n == (read.count or config.n)
+    target, classification = TARGETS[family], classify(brief)
+    config, warnings = resolve_settings(target, classification, model, {})
+    plan = Plan(classification, config, (NamedPrompt("main", "a cat"),))
+    requests = requests_for(plan, {}, hide_previews=False)
+    assert len(requests) == config.n == (classification.count or config.n)
     for _, request in requests:
         check_request(request, Limits())
     if target.steps is not None:
@@ -70,7 +70,7 @@ def test_whatever_a_model_says_the_settings_can_be_drawn(
         ("a cat", {"aspect": "99:1"}, ("", "")),
     ],
 )
-def test_one_shape_comes_of_all_that_have_a_say(
+def test_size_or_aspect_is_chosen_from_brief_and_model(
     brief: str, model: dict[str, Any], shape: tuple[str, str]
 ) -> None:
     config, _ = resolve_settings(TARGETS["sdxl"], classify(brief), model, {})

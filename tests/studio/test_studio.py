@@ -42,17 +42,17 @@ def plan_of(*names: str, **config: Any) -> Plan:
     return Plan(classify(BRIEF), GenerationConfig(n=len(names), **config), prompts)
 
 
-def by_prompt(answers: dict[str, Any]) -> ScriptedImageModel:
-    """Answers by the name at the end of the prompt, whatever the order of asking."""
+def model_by_prompt(answers: dict[str, Any]) -> ScriptedImageModel:
+    """An image model that answers by the name at the end of the prompt, in any order."""
     return ScriptedImageModel(lambda request: answers.get(request.prompt.split()[-1], IMAGE))
 
 
-async def listened(studio: Studio, start: Any, **wishes: Any) -> list[StudioEvent]:
-    async with studio.stream(start, **wishes) as stream:
+async def events_of(studio: Studio, studio_input: Any, **overrides: Any) -> list[StudioEvent]:
+    async with studio.stream(studio_input, **overrides) as stream:
         return [event async for event in stream]
 
 
-async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
+async def test_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
     offline = md.Offline()
     studio = Studio(
         offline.image_model("renderer"),
@@ -62,7 +62,7 @@ async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
         overlay=True,
         previews=1,
     )
-    events = await listened(studio, BRIEF, n=2, size="64x96", steps=2, seed=7)
+    events = await events_of(studio, BRIEF, n=2, size="64x96", steps=2, seed=7)
     kinds = [type(event) for event in events]
     assert kinds[:2] == [Classified, PlanReady]
     assert kinds[-1] is StudioDone
@@ -70,56 +70,56 @@ async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
     assert {
         (event.name, type(event.event)) for event in events if isinstance(event, ImageProgress)
     } == {(name, kind) for name in ("main", "main-2") for kind in (imagegen.Step, imagegen.Preview)}
-    outcome = events[-1].result  # type: ignore[union-attr]
-    assert [(image.name, image.image.mime, image.seed) for image in outcome.items] == [
+    result = events[-1].result  # type: ignore[union-attr]
+    assert [(image.name, image.image.mime, image.seed) for image in result.items] == [
         ("main", "image/webp", 7),
         ("main-2", "image/webp", 8),
     ]
-    assert list(outcome.files) == [
+    assert list(result.files) == [
         "main.webp",
         "main-thumb.webp",
         "main-2.webp",
         "main-2-thumb.webp",
     ]
-    assert all(picture.image.parameters == {} for picture in outcome.items), "sanitized"
-    assert outcome.errors == ()
-    written = outcome.save(tmp_path / "out")
-    assert sorted(path.name for path in written) == sorted([*outcome.files, "manifest.json"])
-    assert StudioResult.load(tmp_path / "out").to_dict() == outcome.to_dict()
+    assert all(item.image.parameters == {} for item in result.items), "sanitized"
+    assert result.errors == ()
+    written = result.save(tmp_path / "out")
+    assert sorted(path.name for path in written) == sorted([*result.files, "manifest.json"])
+    assert StudioResult.load(tmp_path / "out").to_dict() == result.to_dict()
 
 
-def test_both_blocking_forms_do_the_same() -> None:
+def test_run_sync_and_stream_sync_return_the_same_images() -> None:
     offline = md.Offline()
     studio = Studio(offline.image_model("renderer"), derivatives=[THUMB])
-    outcome = studio.run_sync("a cat", size="64x64", steps=1)
+    result = studio.run_sync("a cat", size="64x64", steps=1)
     with studio.stream_sync("a cat", size="64x64", steps=1) as stream:
         events = list(stream)
     assert stream.result is not None
     assert isinstance(events[-1], StudioDone)
-    assert stream.result.images == outcome.images
+    assert stream.result.images == result.images
 
 
-async def test_words_and_mark_are_written_before_the_steps_that_care_for_the_file() -> None:
+async def test_text_and_watermark_come_before_the_encoding_steps() -> None:
     steps: list[list[str]] = []
     studio = Studio(
-        by_prompt({}),
+        model_by_prompt({}),
         recipe="resize=48,convert=jpeg,fit=20000",
         overlay=Text("x", anchor="top"),
         watermark="me",
         assistant=PromptAssistant(overlay=True),
     )
-    finisher = studio._equipment.finisher
+    finisher = studio._config.finisher
     for text in ("BLUE ROOM", ""):
-        steps.append([type(step).__name__ for step in finisher.steps(text)])
+        steps.append([type(step).__name__ for step in finisher.recipe_for(text)])
     assert steps == [
         ["Resize", "Text", "Watermark", "Convert", "Fit"],
         ["Resize", "Watermark", "Convert", "Fit"],
     ]
-    assert finisher.steps("BLUE ROOM").steps[1] == Text("BLUE ROOM", anchor="top")
-    plain = (await Studio(by_prompt({})).run(plan_of("a"))).images[0]
-    assert plain == IMAGE, "nothing to do, nothing done"
-    assert (await Studio(by_prompt({}), overlay=True).run(plan_of("a"))).images[0] != IMAGE
-    assert (await Studio(by_prompt({}), watermark=Watermark("me")).run(plan_of("a"))).images[
+    assert finisher.recipe_for("BLUE ROOM").steps[1] == Text("BLUE ROOM", anchor="top")
+    plain = (await Studio(model_by_prompt({})).run(plan_of("a"))).images[0]
+    assert plain == IMAGE, "without steps the image is unchanged"
+    assert (await Studio(model_by_prompt({}), overlay=True).run(plan_of("a"))).images[0] != IMAGE
+    assert (await Studio(model_by_prompt({}), watermark=Watermark("me")).run(plan_of("a"))).images[
         0
     ] != IMAGE
 
@@ -141,27 +141,29 @@ FAILURES: dict[str, tuple[Exception, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("error", "code", "helps"), FAILURES.values(), ids=FAILURES.keys())
-async def test_three_of_four_images_survive_the_fourths_failure(
-    error: Exception, code: str, helps: str
+@pytest.mark.parametrize(("error", "code", "expected_help"), FAILURES.values(), ids=FAILURES.keys())
+async def test_failure_of_one_image_leaves_the_other_images(
+    error: Exception, code: str, expected_help: str
 ) -> None:
-    studio = Studio(by_prompt({"c": error}), derivatives=[THUMB], max_concurrency=4)
-    outcome = await studio.run(plan_of("a", "b", "c", "d"))
-    assert [image.name for image in outcome.items] == ["a", "b", "d"]
-    assert all(len(picture.derivatives) == 1 for picture in outcome.items)
-    [failure] = outcome.errors
+    studio = Studio(model_by_prompt({"c": error}), derivatives=[THUMB], max_concurrency=4)
+    result = await studio.run(plan_of("a", "b", "c", "d"))
+    assert [image.name for image in result.items] == ["a", "b", "d"]
+    assert all(len(item.derivatives) == 1 for item in result.items)
+    [failure] = result.errors
     assert failure.code == code
-    assert failure.details["stage"] == "paint"
-    assert failure.details["asked"] == "an image of c"
+    assert failure.details["stage"] == "generate"
+    assert failure.details["input"] == "an image of c"
     assert failure.details["image"] == "c"
-    assert helps in failure.details["help"]
-    told = json.loads(outcome.to_json())["errors"][0]
-    assert (told["code"], told["details"]["stage"]) == (code, "paint")
+    assert expected_help in failure.details["help"]
+    manifest_error = json.loads(result.to_json())["errors"][0]
+    assert (manifest_error["code"], manifest_error["details"]["stage"]) == (code, "generate")
 
 
-async def test_no_image_at_all_is_the_first_ones_error_with_all_of_them() -> None:
+async def test_run_without_any_image_raises_the_first_error_with_all_failures() -> None:
     studio = Studio(
-        by_prompt({"a": md.BackendError("oom", code="GPU_OOM"), "b": md.ContentRefusedError("no")})
+        model_by_prompt(
+            {"a": md.BackendError("oom", code="GPU_OOM"), "b": md.ContentRefusedError("no")}
+        )
     )
     with pytest.raises(md.BackendError) as caught:
         await studio.run(plan_of("a", "b"))
@@ -179,112 +181,118 @@ async def test_no_image_at_all_is_the_first_ones_error_with_all_of_them() -> Non
     assert [type(event) for event in events] == [PlanReady, ImageFailed, ImageFailed]
 
 
-async def test_an_image_whose_recipe_fails_can_be_gone_on_with() -> None:
+async def test_run_continues_from_an_image_whose_recipe_failed() -> None:
     broken = md.ImagePart(IMAGE.data[:60])
-    studio = Studio(by_prompt({"b": broken}), recipe="resize=32", derivatives=[THUMB])
-    events = await listened(studio, plan_of("a", "b"))
+    studio = Studio(model_by_prompt({"b": broken}), recipe="resize=32", derivatives=[THUMB])
+    events = await events_of(studio, plan_of("a", "b"))
     [failed] = [event for event in events if isinstance(event, ImageFailed)]
     assert (failed.name, failed.error.code, failed.error.details["stage"]) == (
         "b",
         "BAD_IMAGE",
         "finish",
     )
-    assert failed.painted is not None
-    outcome = await Studio(recipe="sanitize", derivatives=[]).run(
-        StudioImage("b", IMAGE, failed.painted.prompt)
+    assert failed.item is not None
+    result = await Studio(recipe="sanitize", derivatives=[]).run(
+        StudioImage("b", IMAGE, failed.item.prompt)
     )
-    assert [(image.name, image.finished) for image in outcome.items] == [("b", True)]
+    assert [(image.name, image.finished) for image in result.items] == [("b", True)]
 
 
-async def test_an_image_is_delivered_without_what_cannot_be_derived_from_it() -> None:
+async def test_image_is_delivered_without_derivatives_that_failed() -> None:
     broken = md.ImagePart(IMAGE.data[:60])
-    outcome = await Studio(by_prompt({"b": broken}), derivatives=[THUMB]).run(plan_of("a", "b"))
-    assert [(image.name, len(image.derivatives)) for image in outcome.items] == [("a", 1), ("b", 0)]
+    result = await Studio(model_by_prompt({"b": broken}), derivatives=[THUMB]).run(
+        plan_of("a", "b")
+    )
+    assert [(image.name, len(image.derivatives)) for image in result.items] == [("a", 1), ("b", 0)]
     assert [
-        (error.code, error.details["stage"], error.details["derivative"])
-        for error in outcome.errors
+        (error.code, error.details["stage"], error.details["derivative"]) for error in result.errors
     ] == [("BAD_IMAGE", "derive", "thumb")]
 
 
-async def test_a_chat_model_that_fails_costs_no_image_and_it_says_so() -> None:
-    outcome = await Studio(
-        by_prompt({}), ScriptedChatModel([md.DeadlineExceededError("slow", phase="total")])
+async def test_failed_chat_model_costs_no_image_and_adds_a_warning() -> None:
+    result = await Studio(
+        model_by_prompt({}), ScriptedChatModel([md.DeadlineExceededError("slow", phase="total")])
     ).run(BRIEF)
-    assert len(outcome.items) == 1
-    assert outcome.plan is not None
-    assert outcome.plan.failure is not None
-    assert (outcome.plan.failure.code, outcome.warnings[0].code) == ("LLM_TIMEOUT", "LLM_TIMEOUT")
+    assert len(result.items) == 1
+    assert result.plan is not None
+    assert result.plan.failure is not None
+    assert (result.plan.failure.code, result.warnings[0].code) == ("LLM_TIMEOUT", "LLM_TIMEOUT")
 
 
-async def test_it_goes_on_from_any_stage() -> None:
+async def test_run_continues_from_the_value_of_any_stage() -> None:
     chat, image_model = (
         ScriptedChatModel([json.dumps({"prompts": [{"name": "a", "prompt": "x"}]})] * 2),
-        by_prompt({}),
+        model_by_prompt({}),
     )
     studio = Studio(image_model, chat, derivatives=[THUMB])
-    whole = await listened(studio, BRIEF)
-    classification, plan = whole[0].classification, whole[1].plan  # type: ignore[union-attr]
-    assert [type(event) for event in await listened(studio, classification)][:2] == [
+    all_events = await events_of(studio, BRIEF)
+    classification, plan = all_events[0].classification, all_events[1].plan  # type: ignore[union-attr]
+    assert [type(event) for event in await events_of(studio, classification)][:2] == [
         PlanReady,
         ImageFinished,
     ]
     assert len(chat.requests) == 2
-    assert [type(event) for event in await listened(studio, plan)][:2] == [PlanReady, ImageFinished]
+    assert [type(event) for event in await events_of(studio, plan)][:2] == [
+        PlanReady,
+        ImageFinished,
+    ]
     assert (len(chat.requests), len(image_model.requests)) == (2, 3)
-    outcome: StudioResult = whole[-1].result  # type: ignore[union-attr]
-    for start in (outcome, outcome.items, outcome.items[0], IMAGE, [IMAGE]):
-        events = await listened(studio, start)
+    result: StudioResult = all_events[-1].result  # type: ignore[union-attr]
+    for studio_input in (result, result.items, result.items[0], IMAGE, [IMAGE]):
+        events = await events_of(studio, studio_input)
         assert [type(event) for event in events] == [ImageFinished, DerivativeReady, StudioDone]
-    assert len(image_model.requests) == 3, "nothing was painted again"
+    assert len(image_model.requests) == 3, "nothing was generated again"
 
 
-async def test_a_finished_image_is_not_finished_again() -> None:
-    studio = Studio(by_prompt({}), watermark="me")
+async def test_finished_image_is_not_finished_again() -> None:
+    studio = Studio(model_by_prompt({}), watermark="me")
     first = await studio.run(plan_of("a"))
     again = await studio.run(first)
     assert again.images == first.images
     assert first.images[0] != IMAGE
 
 
-async def test_each_stage_can_be_a_function() -> None:
-    asked: list[str] = []
+async def test_each_stage_can_be_overridden() -> None:
+    stages: list[str] = []
 
-    def classifying(brief: str) -> Classification:
-        asked.append("classify")
+    def classify_brief(brief: str) -> Classification:
+        stages.append("classify")
         return Classification(brief)
 
-    async def planning(read: Classification) -> Plan:
-        asked.append("plan")
+    async def make_plan(read: Classification) -> Plan:
+        stages.append("plan")
         return plan_of("mine")
 
-    async def painting(request: imagegen.Request) -> imagegen.Result:
-        asked.append("paint")
+    async def generate_image(request: imagegen.Request) -> imagegen.Result:
+        stages.append("generate")
         return imagegen.Result((IMAGE,))
 
-    def finishing(image: StudioImage) -> md.ImagePart:
-        asked.append("finish")
+    def finish_image(image: StudioImage) -> md.ImagePart:
+        stages.append("finish")
         return plain_image(8, 8)
 
-    def deriving(image: StudioImage) -> list[Any]:
-        asked.append("derive")
+    def derive_files(image: StudioImage) -> list[Any]:
+        stages.append("derive")
         return []
 
-    outcome = await Studio(
-        stage_overrides=StageOverrides(classifying, planning, painting, finishing, deriving)
+    result = await Studio(
+        stage_overrides=StageOverrides(
+            classify_brief, make_plan, generate_image, finish_image, derive_files
+        )
     ).run("anything")
-    assert asked == ["classify", "plan", "paint", "finish", "derive"]
-    assert outcome.images == (plain_image(8, 8),)
+    assert stages == ["classify", "plan", "generate", "finish", "derive"]
+    assert result.images == (plain_image(8, 8),)
 
 
-@pytest.mark.parametrize("stage", ["classify", "plan", "paint", "finish", "derive"])
-async def test_a_stage_of_somebodys_that_fails_or_gives_nonsense_is_a_typed_error_that_names_it(
+@pytest.mark.parametrize("stage", ["classify", "plan", "generate", "finish", "derive"])
+async def test_failing_stage_override_raises_an_error_with_its_stage(
     stage: str,
 ) -> None:
     def failing(_: object) -> Any:
         raise ValueError("mine")
 
     for function in (failing, lambda _: None):
-        studio = Studio(by_prompt({}), stage_overrides=StageOverrides(**{stage: function}))  # type: ignore[arg-type]
+        studio = Studio(model_by_prompt({}), stage_overrides=StageOverrides(**{stage: function}))  # type: ignore[arg-type]
         if stage == "derive":
             error = (await studio.run(BRIEF)).errors[0]
         else:
@@ -295,22 +303,22 @@ async def test_a_stage_of_somebodys_that_fails_or_gives_nonsense_is_a_typed_erro
         assert "help" in error.details
 
 
-async def test_as_many_are_painted_at_once_as_allowed_and_those_behind_are_queued() -> None:
-    running, most = 0, 0
+async def test_max_concurrency_limits_generation_and_other_images_are_queued() -> None:
+    running, max_running = 0, 0
 
-    async def paint(request: imagegen.Request) -> Any:
-        nonlocal running, most
+    async def generate(request: imagegen.Request) -> Any:
+        nonlocal running, max_running
         running += 1
-        most = max(most, running)
+        max_running = max(max_running, running)
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
         running -= 1
         return IMAGE
 
-    events = await listened(
-        Studio(ScriptedImageModel(paint), max_concurrency=2), plan_of(*"abcdef")
+    events = await events_of(
+        Studio(ScriptedImageModel(generate), max_concurrency=2), plan_of(*"abcdef")
     )
-    assert most == 2
+    assert max_running == 2
     assert [
         event.name
         for event in events
@@ -319,9 +327,9 @@ async def test_as_many_are_painted_at_once_as_allowed_and_those_behind_are_queue
     assert len(events[-1].result.items) == 6  # type: ignore[union-attr]
 
 
-async def test_images_keep_the_order_of_the_plan_whichever_is_ready_first() -> None:
+async def test_images_are_in_the_order_of_the_plan() -> None:
     pause = Pause()
-    studio = Studio(by_prompt({"a": [pause, IMAGE]}))
+    studio = Studio(model_by_prompt({"a": [pause, IMAGE]}))
     async with studio.stream(plan_of("a", "b")) as stream:
         async for event in stream:
             if isinstance(event, ImageFinished) and event.item.name == "b":
@@ -330,11 +338,11 @@ async def test_images_keep_the_order_of_the_plan_whichever_is_ready_first() -> N
     assert [image.name for image in stream.result.items] == ["a", "b"]
 
 
-async def test_leaving_the_stream_stops_everything() -> None:
-    pause, begun, cancelled = Pause(), [], []
+async def test_leaving_the_stream_cancels_all_images() -> None:
+    pause, started, cancelled = Pause(), [], []
 
-    async def paint(request: imagegen.Request) -> Any:
-        begun.append(request.prompt)
+    async def generate(request: imagegen.Request) -> Any:
+        started.append(request.prompt)
         try:
             await pause.pass_through()
         except anyio.get_cancelled_exc_class():
@@ -342,18 +350,18 @@ async def test_leaving_the_stream_stops_everything() -> None:
             raise
         return IMAGE
 
-    studio = Studio(ScriptedImageModel(paint), max_concurrency=2)
+    studio = Studio(ScriptedImageModel(generate), max_concurrency=2)
     with pytest.raises(KeyError, match="mine"):
         async with studio.stream(plan_of("a", "b", "c")) as stream:
             async for event in stream:
                 if isinstance(event, ImageProgress):
                     await pause.reached()
                     raise KeyError("mine")
-    assert 1 <= len(begun) <= 2
-    assert sorted(cancelled) == sorted(begun)
+    assert 1 <= len(started) <= 2
+    assert sorted(cancelled) == sorted(started)
 
 
-async def test_cancelling_a_run_stops_everything() -> None:
+async def test_cancelling_a_run_cancels_all_images() -> None:
     pause = Pause()
     image_model = ScriptedImageModel(lambda _: [pause, IMAGE])
     async with anyio.create_task_group() as group:
@@ -364,8 +372,8 @@ async def test_cancelling_a_run_stops_everything() -> None:
     assert len(image_model.requests) == 2
 
 
-async def test_what_is_wished_goes_over_the_plan() -> None:
-    image_model = by_prompt({})
+async def test_overrides_take_precedence_over_the_plan() -> None:
+    image_model = model_by_prompt({})
     await Studio(image_model).run(
         plan_of("a", aspect="1:1", steps=9),
         size="64x64",
@@ -390,34 +398,34 @@ async def test_what_is_wished_goes_over_the_plan() -> None:
     assert second == first.override(seed=1)
 
 
-async def test_images_of_one_prompt_are_drawn_from_different_seeds() -> None:
-    image_model = by_prompt({})
+async def test_images_of_one_prompt_get_different_seeds() -> None:
+    image_model = model_by_prompt({})
     await Studio(image_model).run("a cat", n=3)
     assert len({request.seed for request in image_model.requests}) == 3
-    single = by_prompt({})
+    single = model_by_prompt({})
     await Studio(single).run("a cat")
     assert single.requests[0].seed is None, "left to the backend"
 
 
-async def test_a_studio_draws_no_more_than_its_most() -> None:
-    outcome = await Studio(by_prompt({}), max_images=2).run("five variants of a cat")
-    assert (len(outcome.items), outcome.warnings[-1].code) == (2, "COUNT_CLAMPED")
+async def test_max_images_limits_the_images_of_a_run() -> None:
+    result = await Studio(model_by_prompt({}), max_images=2).run("five variants of a cat")
+    assert (len(result.items), result.warnings[-1].code) == (2, "COUNT_CLAMPED")
 
 
 @pytest.mark.parametrize(
-    "start",
+    "studio_input",
     [None, 7, [], [1], "", "x" * 1_000_000, b"bytes", [IMAGE] * 17],
-    ids=lambda start: repr(start)[:20],
+    ids=lambda studio_input: repr(studio_input)[:20],
 )
-async def test_what_no_run_can_begin_with_is_a_typed_error(start: Any) -> None:
+async def test_invalid_input_raises_invalid_request_error(studio_input: Any) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        await Studio(by_prompt({})).run(start)
+        await Studio(model_by_prompt({})).run(studio_input)
     assert caught.value.field == "brief"
     assert caught.value.details["stage"] == "classify"
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "overrides",
     [
         {"n": 17},
         {"steps": 0},
@@ -427,15 +435,15 @@ async def test_what_no_run_can_begin_with_is_a_typed_error(start: Any) -> None:
         {"user_id": "a\nb"},
         {"mask": IMAGE},
     ],
-    ids=lambda wishes: next(iter(wishes)),
+    ids=lambda overrides: next(iter(overrides)),
 )
-async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(
-    wishes: dict[str, Any],
+async def test_invalid_override_raises_before_the_model_is_called(
+    overrides: dict[str, Any],
 ) -> None:
-    image_model = by_prompt({})
+    image_model = model_by_prompt({})
     with pytest.raises(md.InvalidRequestError) as caught:
-        await Studio(image_model).run(BRIEF, **wishes)
-    assert caught.value.field in wishes
+        await Studio(image_model).run(BRIEF, **overrides)
+    assert caught.value.field in overrides
     assert image_model.requests == []
 
 
@@ -451,17 +459,17 @@ async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(
         {"derivatives": [THUMB, THUMB]},
         {"overlay": "x"},
         {"watermark": 7},
-        {"moderator": "nobody"},
+        {"moderator": "x"},
         {"target": "sdxxl"},
         {"timeout": 0},
     ],
     ids=repr,
 )
-def test_settings_that_make_no_sense_are_typed_errors(settings: dict[str, Any]) -> None:
+def test_invalid_setting_raises_a_typed_error(settings: dict[str, Any]) -> None:
     with pytest.raises((md.ConfigurationError, md.InvalidRequestError)):
-        Studio(by_prompt({}), **settings)
+        Studio(model_by_prompt({}), **settings)
 
 
-async def test_without_an_image_model_it_says_what_is_missing() -> None:
-    with pytest.raises(md.ConfigurationError, match="painter"):
+async def test_run_without_an_image_model_raises_configuration_error() -> None:
+    with pytest.raises(md.ConfigurationError, match="image_model"):
         await Studio().run(BRIEF)

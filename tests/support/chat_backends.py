@@ -40,14 +40,14 @@ def _dialect(name: str) -> Dialect:
 
 
 def _openai(url: str, **common: Any) -> md.OpenAI:
-    return md.OpenAI(KEY, url + "/v1", api="responses", **common)
+    return md.OpenAI(KEY, base_url=url + "/v1", api="responses", **common)
 
 
 BACKENDS = [
     Backend(
         "anthropic",
         _dialect("anthropic"),
-        lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
+        lambda url, **common: md.Anthropic(KEY, base_url=url + "/v1", **common),
         "/v1/messages",
         "/v1/messages",
         ("x-api-key", KEY),
@@ -55,7 +55,7 @@ BACKENDS = [
     Backend(
         "ollama",
         _dialect("ollama"),
-        lambda url, **common: md.Ollama(url, KEY, **common),
+        lambda url, **common: md.Ollama(url, api_key=KEY, **common),
         "/api/chat",
         "/api/chat",
         kind="application/x-ndjson",
@@ -63,7 +63,7 @@ BACKENDS = [
     Backend(
         "gemini",
         _dialect("gemini"),
-        lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
+        lambda url, **common: md.Gemini(KEY, base_url=url + "/v1beta", **common),
         "/v1beta/models/gemini-3-pro:generateContent",
         "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
         ("x-goog-api-key", KEY),
@@ -73,21 +73,21 @@ BACKENDS = [
     Backend(
         "openai chat",
         _dialect("chat"),
-        lambda url, **common: md.OpenAI(KEY, url + "/v1", **common),
+        lambda url, **common: md.OpenAI(KEY, base_url=url + "/v1", **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "openaicompatible",
         _dialect("chat"),
-        lambda url, **common: md.OpenAICompatible(url + "/v1", KEY, **common),
+        lambda url, **common: md.OpenAICompatible(url + "/v1", api_key=KEY, **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "llamaswap",
         _dialect("chat"),
-        lambda url, **common: md.LlamaSwap(url, KEY, **common),
+        lambda url, **common: md.LlamaSwap(url, api_key=KEY, **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),

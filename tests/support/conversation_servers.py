@@ -1,7 +1,7 @@
-"""Servers that say what they are given to say, each in its own dialect: one conversation, eight ways to carry it.
+"""Servers that reply with a script, each in its own dialect: one conversation for every provider.
 
-`BACKENDS` has a line for every provider that chats. A strict server stands behind each where there is one; `OpenAIShaped` only checks what
-makes a conversation one: who may speak when, and that images are images.
+`BACKENDS` has an entry for every chat provider. Most use a strict server; `OpenAIShaped` only
+checks the order of messages and that images are images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from tests.support.chat_dialects import data_events, named_events
 from tests.support.loopback import Handler, Peer
 
 Json = dict[str, Any]
-Script = Sequence[llm.Message]  # the turns of the assistant, in order
+# The assistant's messages, in order.
+Script = Sequence[llm.Message]
 THOUGHT = "Let me see."
 
 
@@ -69,12 +70,12 @@ def _ollama(script: Script, thinks: bool) -> Handler:
 
 
 def _openai(kind: type[Speech]) -> Callable[[Script, bool], Handler]:
-    def server(script: Script, thinks: bool) -> Handler:
-        made = kind()
+    def make_server(script: Script, thinks: bool) -> Handler:
+        server = kind()
         for message in script:
             items = [openai_speech.thinks(THOUGHT)] if thinks else []
             items += [openai_speech.says(message.text)] if message.text else []
-            made.script.append(
+            server.script.append(
                 Turn(
                     [
                         *items,
@@ -85,9 +86,9 @@ def _openai(kind: type[Speech]) -> Callable[[Script, bool], Handler]:
                     ]
                 )
             )
-        return made
+        return server
 
-    return server
+    return make_server
 
 
 class _Refused(Exception):
@@ -95,7 +96,7 @@ class _Refused(Exception):
 
 
 class OpenAIShaped:
-    """Chat completions and Responses on one address, whole and streamed."""
+    """A server of chat completions and Responses, complete and streamed, on one address."""
 
     def __init__(self, script: Script, thinks: bool) -> None:
         self.script = list(script)
@@ -123,50 +124,50 @@ class OpenAIShaped:
                     400,
                 )
                 continue
-            whole, stream = (self._chat if chat else self._responses)(message)
+            complete, stream = (self._chat if chat else self._responses)(message)
             if body.get("stream"):
                 peer.begin()
                 peer.chunk(stream)
                 peer.end()
             else:
-                peer.reply(whole)
+                peer.reply(complete)
 
     def _id(self, kind: str) -> str:
         self._numbers += 1
         return f"{kind}_{self._numbers}"
 
-    def _chat(self, said: llm.Message) -> tuple[Json, bytes]:
+    def _chat(self, reply: llm.Message) -> tuple[Json, bytes]:
         calls = [
             {
                 "id": self._id("call"),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments_json},
             }
-            for call in _calls(said)
+            for call in _calls(reply)
         ]
-        message: Json = {"role": "assistant", "content": said.text or None, "refusal": None}
+        message: Json = {"role": "assistant", "content": reply.text or None, "refusal": None}
         message |= {"reasoning_content": THOUGHT} if self.thinks else {}
         message |= {"tool_calls": calls} if calls else {}
         reason = "tool_calls" if calls else "stop"
-        about = {"id": self._id("chatcmpl"), "created": 1, "model": "m"}
+        head = {"id": self._id("chatcmpl"), "created": 1, "model": "m"}
 
         def chunk(delta: Json, finish: str | None = None) -> Json:
             choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            return about | {"object": "chat.completion.chunk", "choices": [choice]}
+            return head | {"object": "chat.completion.chunk", "choices": [choice]}
 
-        pieces = [
+        deltas = [
             {"role": "assistant", "content": ""},
             *([{"reasoning_content": THOUGHT}] if self.thinks else []),
         ]
-        pieces += [{"content": word} for word in said.text.split(" ", 1)[:1] if word]
-        pieces += [{"content": " " + rest} for rest in said.text.split(" ", 1)[1:]]
-        pieces += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
-        stream = data_events(*(chunk(piece) for piece in pieces), chunk({}, reason), "[DONE]")
-        return about | {
+        deltas += [{"content": word} for word in reply.text.split(" ", 1)[:1] if word]
+        deltas += [{"content": " " + rest} for rest in reply.text.split(" ", 1)[1:]]
+        deltas += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
+        stream = data_events(*(chunk(piece) for piece in deltas), chunk({}, reason), "[DONE]")
+        return head | {
             "choices": [{"index": 0, "message": message, "finish_reason": reason}]
         }, stream
 
-    def _responses(self, said: llm.Message) -> tuple[Json, bytes]:
+    def _responses(self, reply: llm.Message) -> tuple[Json, bytes]:
         output: list[Json] = []
         if self.thinks:
             summary = [{"type": "summary_text", "text": THOUGHT}]
@@ -178,8 +179,8 @@ class OpenAIShaped:
                     "encrypted_content": "enc",
                 }
             )
-        if said.text:
-            content = [{"type": "output_text", "text": said.text, "annotations": []}]
+        if reply.text:
+            content = [{"type": "output_text", "text": reply.text, "annotations": []}]
             output.append(
                 {
                     "type": "message",
@@ -189,15 +190,15 @@ class OpenAIShaped:
                     "content": content,
                 }
             )
-        for call in _calls(said):
-            made = {
+        for call in _calls(reply):
+            function_call = {
                 "type": "function_call",
                 "id": self._id("fc"),
                 "call_id": self._id("call"),
                 "name": call.name,
             }
-            output.append(made | {"arguments": call.arguments_json})
-        whole = {
+            output.append(function_call | {"arguments": call.arguments_json})
+        complete = {
             "id": self._id("resp"),
             "object": "response",
             "status": "completed",
@@ -224,13 +225,13 @@ class OpenAIShaped:
                         "type": "response.output_text.delta",
                         "output_index": index,
                         "content_index": 0,
-                        "delta": said.text,
+                        "delta": reply.text,
                     }
                 )
             events.append(
                 {"type": "response.output_item.done", "output_index": index, "item": item}
             )
-        return whole, named_events(*events, {"type": "response.completed", "response": whole})
+        return complete, named_events(*events, {"type": "response.completed", "response": complete})
 
 
 def _check_image(url: str) -> None:
@@ -293,43 +294,61 @@ def _check_responses(body: Json) -> None:
 
 @dataclass(frozen=True)
 class Backend:
-    """`server(script, thinks)` says the script; `connect(url)` is the provider that speaks to it."""
+    """A chat backend and its server.
+
+    `server(script, thinks)` makes a server that replies with the script, `connect(url)` the
+    provider for it.
+    """
 
     name: str
     server: Callable[[Script, bool], Handler]
     connect: Callable[[str], Any]
     model: str = "m"
-    shows_thoughts: bool = True  # "reasoning text is never returned" by OpenAI's chat completions
+    # "reasoning text is never returned" by OpenAI's chat completions
+    shows_thoughts: bool = True
 
 
 BACKENDS = [
     Backend(
         "openai",
         _openai(OpenAIResponses),
-        lambda url: md.OpenAI("k", url + "/v1", api="responses"),
+        lambda url: md.OpenAI("k", base_url=url + "/v1", api="responses"),
         "gpt-5.4",
     ),
     Backend(
         "openai chat",
         _openai(OpenAIChat),
-        lambda url: md.OpenAI("k", url + "/v1", api="chat"),
+        lambda url: md.OpenAI("k", base_url=url + "/v1", api="chat"),
         "gpt-5.4",
         shows_thoughts=False,
     ),
-    Backend("openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", "k")),
-    Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, "k")),
+    Backend(
+        "openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", api_key="k")
+    ),
+    Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, api_key="k")),
     Backend("ollama", _ollama, lambda url: md.Ollama(url), "qwen3-vl"),
     Backend(
-        "anthropic", _anthropic, lambda url: md.Anthropic("k", url + "/v1"), "claude-sonnet-4-5"
+        "anthropic",
+        _anthropic,
+        lambda url: md.Anthropic("k", base_url=url + "/v1"),
+        "claude-sonnet-4-5",
     ),
     Backend(
         "anthropic 2026",
         _anthropic,
-        lambda url: md.Anthropic("k", url + "/v1", version="2026-10-21"),
+        lambda url: md.Anthropic("k", base_url=url + "/v1", version="2026-10-21"),
         "claude-opus-4-8",
     ),
     Backend(
-        "gemini", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-3-flash-preview"
+        "gemini",
+        _gemini,
+        lambda url: md.Gemini("k", base_url=url + "/v1beta"),
+        "gemini-3-flash-preview",
     ),
-    Backend("gemini 2.5", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-2.5-flash"),
+    Backend(
+        "gemini 2.5",
+        _gemini,
+        lambda url: md.Gemini("k", base_url=url + "/v1beta"),
+        "gemini-2.5-flash",
+    ),
 ]

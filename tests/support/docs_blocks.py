@@ -1,4 +1,7 @@
-"""Pages taken apart: fenced blocks and the comments that say how each of them runs. Pure: nothing is run here."""
+"""Parse pages: fenced blocks and the comments that say how each block runs.
+
+Pure functions; nothing is executed here.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,26 @@ from dataclasses import dataclass, field
 FENCE = re.compile(r"^(?P<indent> *)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 TITLE = re.compile(r'title="([^"]*)"')
-BEFORE_A_BLOCK = (
-    "not run",
-    "raises",
-    "exits with",
-    "prints",
-)  # these speak of the next block alone
-ON_THEIR_OWN = ("runs with", "hidden")
-OUTPUT_OF_OTHERS = ("text", "json", "yaml", "http", "diff", "")
+# Comments that apply to the next block only, and comments that apply from where they are.
+BLOCK_COMMENTS = ("not run", "raises", "exits with", "prints")
+PAGE_COMMENTS = ("runs with", "hidden")
+DATA_LANGUAGES = ("text", "json", "yaml", "http", "diff", "")
 
 
 @dataclass
 class Block:
-    """One fence. `words` holds the comments before it, `line` its place in the file."""
+    """A fenced block. `comments` are those before it, `line` is its line number in the file."""
 
     language: str
     text: str
     line: int
     title: str = ""
-    words: dict[str, str] = field(default_factory=dict)
+    comments: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Note:
-    """A comment that stands for itself: `runs with` and `hidden`."""
+    """A comment that does not belong to a block: `runs with` or `hidden`."""
 
     kind: str
     text: str
@@ -41,100 +40,121 @@ class Note:
 
 
 class BadPage(Exception):
-    """A page that does not keep to the conventions."""
+    """A page that violates the conventions."""
 
 
 def read(text: str) -> list[Block | Note]:
-    """Blocks and notes, in order."""
-    found: list[Block | Note] = []
-    waiting: dict[str, str] = {}
+    """Return blocks and notes, in order."""
+    parts: list[Block | Note] = []
+    comments: dict[str, str] = {}
     lines = text.split("\n")
-    at = 0
-    while at < len(lines):
-        opened = FENCE.match(lines[at])
+    index = 0
+    while index < len(lines):
+        opened = FENCE.match(lines[index])
         if opened:
-            end = _closing(lines, at, opened["mark"])
+            end = _closing(lines, index, opened["mark"])
             language, _, rest = opened["info"].strip().partition(" ")
-            body = textwrap.dedent("\n".join(lines[at + 1 : end]))
+            body = textwrap.dedent("\n".join(lines[index + 1 : end]))
             title = TITLE.search(rest)
-            found.append(
+            parts.append(
                 Block(
-                    language.strip("{}."), body + "\n", at + 1, title[1] if title else "", waiting
+                    language.strip("{}."),
+                    body + "\n",
+                    index + 1,
+                    title[1] if title else "",
+                    comments,
                 )
             )
-            waiting = {}
-            at = end + 1
-        elif lines[at].lstrip().startswith("<!--"):
-            end = next((number for number in range(at, len(lines)) if "-->" in lines[number]), at)
-            comment = COMMENT.search("\n".join(lines[at : end + 1]))
-            note = _note(comment[1], at + 1) if comment else None
-            if note and note.kind in BEFORE_A_BLOCK:
-                waiting[note.kind] = note.text
+            comments = {}
+            index = end + 1
+        elif lines[index].lstrip().startswith("<!--"):
+            end = next(
+                (number for number in range(index, len(lines)) if "-->" in lines[number]), index
+            )
+            comment = COMMENT.search("\n".join(lines[index : end + 1]))
+            note = _note(comment[1], index + 1) if comment else None
+            if note and note.kind in BLOCK_COMMENTS:
+                comments[note.kind] = note.text
             elif note:
-                found.append(note)
-            at = end + 1
+                parts.append(note)
+            index = end + 1
         else:
-            if lines[at].strip() and waiting:
+            if lines[index].strip() and comments:
                 raise BadPage(
-                    f"line {at + 1}: a comment about a block ({', '.join(waiting)}) and no block behind it"
+                    f"line {index + 1}: no block follows the comment ({', '.join(comments)})"
                 )
-            at += 1
-    return found
+            index += 1
+    return parts
 
 
-def _closing(lines: list[str], at: int, mark: str) -> int:
-    for number in range(at + 1, len(lines)):
-        if lines[number].strip().startswith(mark) and not lines[number].strip().strip(mark[0]):
+def _closing(lines: list[str], index: int, fence: str) -> int:
+    for number in range(index + 1, len(lines)):
+        if lines[number].strip().startswith(fence) and not lines[number].strip().strip(fence[0]):
             return number
-    raise BadPage(f"line {at + 1}: a fence without an end")
+    raise BadPage(f"line {index + 1}: an unclosed fence")
 
 
 def _note(comment: str, line: int) -> Note | None:
-    for kind in (*BEFORE_A_BLOCK, *ON_THEIR_OWN):
+    for kind in (*BLOCK_COMMENTS, *PAGE_COMMENTS):
         if comment.strip().startswith(kind):
             rest = comment.strip()[len(kind) :]
             if rest[:1] not in (":", "\n", ""):
                 continue
-            said = rest.removeprefix(":")
+            content = rest.removeprefix(":")
             return Note(
                 kind,
-                textwrap.dedent(said.strip("\n")) if kind == "hidden" else " ".join(said.split()),
+                textwrap.dedent(content.strip("\n"))
+                if kind == "hidden"
+                else " ".join(content.split()),
                 line,
             )
     return None
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a shell block, each as its words: lines joined at a backslash, a prompt `$ ` and comments left out, cut at `&&`."""
-    told: list[list[str]] = []
+    """Return the commands of a shell block, each as a list of words.
+
+    Lines are joined at a backslash, `$ ` prompts and comments are removed, `&&` and `;` separate
+    commands.
+    """
+    result: list[list[str]] = []
     for line in text.replace("\\\n", " ").split("\n"):
         if text.lstrip().startswith("$ ") and not line.startswith("$ "):
-            continue  # what a command of a console said
+            # Output of a command in a console block.
+            continue
         words = shlex.split(line.removeprefix("$ "), comments=True)
         command: list[str] = []
         for word in words:
             if word in ("&&", ";"):
-                told.append(command)
+                result.append(command)
                 command = []
             else:
                 command.append(word)
-        told.append(command)
-    return [command for command in told if command]
+        result.append(command)
+    return [command for command in result if command]
 
 
-def missing_lines(wanted: str, printed: str) -> list[str]:
-    """Which lines of `wanted` are not in `printed`, in this order; `...` within a line stands for anything."""
+def missing_lines(expected: str, printed: str) -> list[str]:
+    """Return the lines of `expected` that are not in `printed` in this order.
+
+    `...` within a line matches anything.
+    """
     missing = []
     rest = printed.split("\n")
-    for line in (line.strip() for line in wanted.split("\n")):
-        pattern = re.compile(".*".join(re.escape(piece) for piece in line.split("...")))
+    for line in (line.strip() for line in expected.split("\n")):
+        pattern = re.compile(".*".join(re.escape(fragment) for fragment in line.split("...")))
         if not line:
             continue
-        place = next(
-            (number for number, held in enumerate(rest) if pattern.fullmatch(held.strip())), None
+        position = next(
+            (
+                number
+                for number, printed_line in enumerate(rest)
+                if pattern.fullmatch(printed_line.strip())
+            ),
+            None,
         )
-        if place is None:
+        if position is None:
             missing.append(line)
         else:
-            rest = rest[place + 1 :]
+            rest = rest[position + 1 :]
     return missing

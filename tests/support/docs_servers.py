@@ -1,4 +1,7 @@
-"""Servers behind the addresses that pages name, and the way to them: connections are led to this machine by host and port, nowhere else."""
+"""Test servers for the addresses that pages name.
+
+Connections are redirected to servers on this machine by host and port; all others are refused.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,17 @@ from tests.servers.openai_shapes import objects
 from tests.servers.stable_diffusion import StableDiffusion
 from tests.support.loopback import Handler, Loopback, Peer, Seen
 
-KEY = "k"  # what all these servers want to see
+# The API key that all these servers accept.
+KEY = "k"
 IMAGE_MODELS = ("sdxl", "flux", "z-image", "qwen-image")
 CHAT_MODELS = ("qwen3-vl", "qwen3", "gemma3")
 
 
 class LlamaCpp:
-    """llama.cpp's server, as far as pages go: it answers by a rule, whole and streamed. `script` holds texts to say first; `seen` what came."""
+    """The part of llama.cpp's server that the pages need; it answers by rules.
+
+    `script` has replies to give first, `seen` the bodies of received chat requests.
+    """
 
     def __init__(self, model: str = "gemma3") -> None:
         self.model = model
@@ -53,13 +60,14 @@ class LlamaCpp:
             peer.send(self.answer(seen).sent)
 
     def lose_jobs(self) -> None:
-        """It has none."""
+        """Do nothing: this server has no jobs."""
 
     def answer(self, seen: Seen) -> Answer:
         path = seen.path.partition("?")[0]
         if path == "/health":
             return said({"status": "ok"})
-        if path.endswith("/models"):  # hosted services have it below paths of their own
+        # Hosted services have the list below paths of their own.
+        if path.endswith("/models"):
             return said(
                 {
                     "object": "list",
@@ -94,7 +102,7 @@ class LlamaCpp:
 
     def _chat(self, body: dict[str, Any]) -> Answer:
         message, finish = self._message(body)
-        about = {"id": f"chatcmpl-{len(self.seen)}", "created": 1, "model": self.model}
+        common = {"id": f"chatcmpl-{len(self.seen)}", "created": 1, "model": self.model}
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
         if not body.get("stream"):
             choice = {
@@ -102,7 +110,9 @@ class LlamaCpp:
                 "finish_reason": finish,
                 "message": {"role": "assistant", **message},
             }
-            return said({**about, "object": "chat.completion", "choices": [choice], "usage": usage})
+            return said(
+                {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
+            )
         words = re.findall(r"\s*\S+|\s+$", message["content"] or "")
         calls = [
             {"index": index, **call} for index, call in enumerate(message.get("tool_calls", []))
@@ -114,25 +124,25 @@ class LlamaCpp:
         deltas += [{"tool_calls": calls}] if calls else []
         choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
         choices += [[{"index": 0, "delta": {}, "finish_reason": finish}]]
-        told = [
-            {**about, "object": "chat.completion.chunk", "choices": choice} for choice in choices
+        events = [
+            {**common, "object": "chat.completion.chunk", "choices": choice} for choice in choices
         ]
-        told.append({**about, "object": "chat.completion.chunk", "choices": [], "usage": usage})
-        lines = "".join(f"data: {json.dumps(piece)}\n\n" for piece in told) + "data: [DONE]\n\n"
+        events.append({**common, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
         return text(lines, content_type="text/event-stream")
 
     def _message(self, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Calls the tools that the text names, else fills the schema, else says what it was told and shown."""
+        """Call the tools that the text names, else fill the schema, else repeat the input."""
         if self.script:
             return {"content": self.script.pop(0)}, "stop"
         last = body["messages"][-1]
-        pieces = (
+        parts = (
             [{"type": "text", "text": last["content"]}]
             if isinstance(last["content"], str)
             else last["content"] or []
         )
-        words = "\n".join(piece["text"] for piece in pieces if piece["type"] == "text")
-        sights = sum(piece["type"] == "image_url" for piece in pieces)
+        words = "\n".join(part["text"] for part in parts if part["type"] == "text")
+        image_count = sum(part["type"] == "image_url" for part in parts)
         offered = (
             [tool["function"]["name"] for tool in body.get("tools", [])]
             if last["role"] == "user"
@@ -152,11 +162,11 @@ class LlamaCpp:
         wanted = body.get("response_format") or {}
         if schema := wanted.get("json_schema", {}).get("schema"):
             return {"content": json.dumps(_filled(schema, schema))}, "stop"
-        return {"content": words + f"\nand {sights} images" * bool(sights)}, "stop"
+        return {"content": words + f"\nand {image_count} images" * bool(image_count)}, "stop"
 
 
-class Shared:
-    """Several servers on one address: which one answers, the path decides. Each is an attribute, and `[path prefix]` chooses it."""
+class PathRouter:
+    """Several servers at one address; the prefix of the path selects one."""
 
     def __init__(self, by_path: dict[str, Any]) -> None:
         self.by_path = by_path
@@ -166,19 +176,19 @@ class Shared:
             server = next(
                 server for prefix, server in self.by_path.items() if seen.path.startswith(prefix)
             )
-            waiting = [seen]
-            turn = copy.copy(peer)
-            turn.request = lambda waiting=waiting: waiting.pop() if waiting else None  # type: ignore[method-assign]
-            server(turn)
+            pending = [seen]
+            single_request_peer = copy.copy(peer)
+            single_request_peer.request = lambda pending=pending: pending.pop() if pending else None  # type: ignore[method-assign]
+            server(single_request_peer)
 
 
-class OpenAI(Shared):
+class OpenAI(PathRouter):
     """`responses`, `images` and `chat`."""
 
     def __init__(self) -> None:
         self.responses, self.images, self.chat = OpenAIResponses(), OpenAIImages(), OpenAIChat()
-        for speech in (self.responses, self.chat):
-            speech.models |= {"gpt-5-mini": Model(("low", "medium", "high"))}
+        for server in (self.responses, self.chat):
+            server.models |= {"gpt-5-mini": Model(("low", "medium", "high"))}
         self.chat.models |= dict.fromkeys(
             ("gpt-image-1.5", "gpt-image-2", "text-embedding-3-small"), Model()
         )  # the list has all
@@ -193,7 +203,7 @@ class OpenAI(Shared):
         )
 
 
-def _swap() -> LlamaSwap:
+def _llama_swap() -> LlamaSwap:
     image_models = {name: StableDiffusion(size=(64, 64)) for name in IMAGE_MODELS}
     return LlamaSwap(
         {**image_models, **{name: LlamaCpp(name) for name in CHAT_MODELS}}, declared=IMAGE_MODELS
@@ -212,9 +222,9 @@ def _ollama_hosted() -> OllamaChat:
     return server
 
 
-# what a page may run with -> where it stands if the page says nothing else, and what makes it
+# The servers that a page can run with: default address and constructor.
 SERVERS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "llama-swap": ("localhost:8080", _swap),
+    "llama-swap": ("localhost:8080", _llama_swap),
     "llama-cpp": ("localhost:8080", LlamaCpp),
     "ollama": ("localhost:11434", _ollama),
     "ollama-hosted": ("ollama.com:443", _ollama_hosted),
@@ -239,25 +249,26 @@ VARIABLES = [
 ]
 
 
-class Town:
-    """All servers of one page. `servers` has them by name, `lead` is the way to them."""
+class PageServers:
+    """The servers of one page, by name, and the ports that connections are redirected to."""
 
     def __init__(self, authority: trustme.CA) -> None:
         self.servers: dict[str, Any] = {}
-        self.refused: list[str] = []  # who was asked and does not exist
+        # Addresses without a server to which a connection was attempted.
+        self.refused: list[str] = []
         self._authority = authority
         self._running: list[Loopback] = []
         self._ports: dict[tuple[str, int], int] = {}
 
     def build(self, name: str, address: str = "") -> None:
-        usual, make = SERVERS[name]
-        host, _, port = (address or usual).rpartition(":")
+        default_address, make = SERVERS[name]
+        host, _, port = (address or default_address).rpartition(":")
         handler: Handler = make()
-        secured = None
+        tls_context = None
         if port == "443":
-            secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._authority.issue_cert(host).configure_cert(secured)
-        server = Loopback(handler, secured)
+            tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._authority.issue_cert(host).configure_cert(tls_context)
+        server = Loopback(handler, tls_context)
         self._running.append(server)
         self.servers[name] = handler
         self._ports[host, int(port)] = server.port
@@ -265,12 +276,12 @@ class Town:
             self._ports["127.0.0.1", int(port)] = server.port
 
     def port(self, host: str, port: int) -> int:
-        """Where this address really is. What does not exist refuses connections, as a machine that is off."""
-        found = self._ports.get((host, port))
-        if found is None:
+        """Return the local port for an address; refuse connections to an unknown address."""
+        local_port = self._ports.get((host, port))
+        if local_port is None:
             self.refused.append(f"{host}:{port}")
-            raise ConnectionRefusedError(f"{host}:{port}: nobody is there")
-        return found
+            raise ConnectionRefusedError(f"{host}:{port}: no server")
+        return local_port
 
     def close(self) -> None:
         for server in self._running:
@@ -278,25 +289,24 @@ class Town:
 
 
 @contextmanager
-def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
-    """While inside, every connection of the library goes to a server of the town, or is refused."""
-    made = Town(authority)
+def page_servers(authority: trustme.CA, certificates: str) -> Iterator[PageServers]:
+    """Redirect every connection of the library to the page's servers, or refuse it."""
+    running = PageServers(authority)
     connect = anyio.connect_tcp
 
-    async def led(host: Any, port: int, **more: Any) -> Any:
-        return await connect("127.0.0.1", made.port(str(host), port), **more)
+    async def connect_locally(host: Any, port: int, **options: Any) -> Any:
+        return await connect("127.0.0.1", running.port(str(host), port), **options)
 
-    tls._context.cache_clear()
+    tls._create_context.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anyio, "connect_tcp", led)
+        patch.setattr(anyio, "connect_tcp", connect_locally)
         patch.setattr(certifi, "where", lambda: certificates)
-        patch.setattr(
-            group, "_named", weakref.WeakValueDictionary()
-        )  # each page is a process of its own, as far as it can tell
+        # Each page gets resource groups of its own, as a separate process would.
+        patch.setattr(group, "_groups", weakref.WeakValueDictionary())
         for name in VARIABLES:
             patch.setenv(name, KEY)
         try:
-            yield made
+            yield running
         finally:
-            made.close()
-            tls._context.cache_clear()
+            running.close()
+            tls._create_context.cache_clear()

@@ -1,4 +1,4 @@
-"""A clock that moves when it is told to."""
+"""A clock that tests move by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from majordomo.bots import Clock
 
 
 class FakeClock(Clock):
+    """A clock that stands still until `advance` is called.
+
+    `waits` holds the end time and the cancel scope of every running `wait_for`.
+    """
+
     def __init__(self) -> None:
         self.time = 100.0
         self.waits: list[tuple[float, anyio.CancelScope]] = []
@@ -18,7 +23,7 @@ class FakeClock(Clock):
     def now(self) -> float:
         return self.time
 
-    async def within(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
+    async def wait_for(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
         with anyio.CancelScope() as scope:
             entry = (self.time + seconds, scope)
             self.waits.append(entry)
@@ -28,15 +33,16 @@ class FakeClock(Clock):
                 self.waits.remove(entry)
         return not scope.cancelled_caught
 
-    async def settle(self) -> None:
-        """Let everybody who can go on do so."""
+    async def run_ready_tasks(self) -> None:
+        """Let all tasks run until they wait."""
         for _ in range(30):
             await checkpoint()
 
     async def advance(self, seconds: float) -> None:
-        await self.settle()
+        """Move the clock, cancel the waits that have timed out, and let all tasks run."""
+        await self.run_ready_tasks()
         self.time += seconds
         for until, scope in list(self.waits):
             if until <= self.time + 1e-9:
                 scope.cancel()
-        await self.settle()
+        await self.run_ready_tasks()

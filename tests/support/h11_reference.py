@@ -1,4 +1,4 @@
-"""What HTTP's protocol library makes of an answer's bytes: of all of them, and of what `Chunks` shows it."""
+"""Reference for `Chunks`: how h11 decodes a response, alone and together with `Chunks`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import h11
 
 from majordomo.transport.chunks import BadChunkError, Chunks
 
-Heard = tuple[bytes, str]  # the body, and how it ended
+Outcome = tuple[bytes, str]
+"""The body, and how it ended: "open", "error", or "whole" with the trailers."""
 
 
-class Judge:
-    """The library's side of one exchange. Its end is "open", "error", or "whole" with the trailers."""
+class H11Client:
+    """The client side of one exchange in h11."""
 
     def __init__(self, method: str = "GET") -> None:
         self.connection = h11.Connection(h11.CLIENT)
         self.connection.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
         self.connection.send(h11.EndOfMessage())
         self.body = b""
-        self.answered = False
+        self.has_response = False
         self.end = "open"
-        self.shown = 0
-        """Bytes of the answer that it saw."""
+        self.bytes_received = 0
+        """Number of bytes of the response that it received."""
 
-    def see(self, data: bytes) -> bool:
-        """Whether the answer goes on behind `data`."""
-        self.shown += len(data)
+    def receive(self, data: bytes) -> bool:
+        """Receive `data`; return whether the response continues after it."""
+        self.bytes_received += len(data)
         try:
             self.connection.receive_data(data)
             while self.end == "open":
@@ -38,7 +39,7 @@ class Judge:
                 ):
                     break
                 if isinstance(event, h11.Response):
-                    self.answered = True
+                    self.has_response = True
                 elif isinstance(event, h11.Data):
                     self.body += bytes(event.data)
                 elif isinstance(event, h11.EndOfMessage):
@@ -48,31 +49,35 @@ class Judge:
         return self.end == "open"
 
     @property
-    def heard(self) -> Heard:
+    def outcome(self) -> Outcome:
         return self.body, self.end
 
 
-def alone(pieces: Iterable[bytes], method: str = "GET") -> Heard:
-    judge = Judge(method)
-    for piece in [*pieces, b""]:
-        if not judge.see(piece):
+def decode_with_h11(slices: Iterable[bytes], method: str = "GET") -> Outcome:
+    """Return how h11 alone decodes a response."""
+    client = H11Client(method)
+    for data in [*slices, b""]:
+        if not client.receive(data):
             break
-    return judge.heard
+    return client.outcome
 
 
-def past(pieces: Iterable[bytes], method: str = "GET") -> tuple[Heard, int]:
-    """The same with the chunks read past it, and how much of the answer it saw."""
-    judge, chunks = Judge(method), Chunks()
-    rest = iter(pieces)
+def decode_with_chunks(slices: Iterable[bytes], method: str = "GET") -> tuple[Outcome, int]:
+    """Return how `Chunks` and h11 decode a response, and how many bytes of it h11 received."""
+    client, chunks = H11Client(method), Chunks()
+    remaining = iter(slices)
     try:
-        while judge.see(shown := chunks.release() or chunks.feed(next(rest, b""))) and shown:
+        while (
+            client.receive(data_for_h11 := chunks.release() or chunks.feed(next(remaining, b"")))
+            and data_for_h11
+        ):
             data = b""
-            while judge.answered and chunks.plain:
-                if text := chunks.take(data):
-                    judge.body += text
+            while client.has_response and chunks.plain:
+                if content := chunks.take(data):
+                    client.body += content
                     data = b""
-                elif chunks.plain and not (data := next(rest, b"")):
+                elif chunks.plain and not (data := next(remaining, b"")):
                     break
     except BadChunkError:
-        judge.end = "error"
-    return judge.heard, judge.shown
+        client.end = "error"
+    return client.outcome, client.bytes_received

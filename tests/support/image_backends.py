@@ -1,4 +1,7 @@
-"""Every image backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
+"""Every image backend of the library, each with a faithful server.
+
+A new provider needs an entry here, or a test fails.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ from tests.support.loopback import Handler
 
 @dataclass(frozen=True)
 class Backend:
-    """`server()` makes a healthy server, `connect(url)` the provider that speaks to it; `model` is an id it serves."""
+    """An image backend and its server.
+
+    `server()` makes a healthy server, `connect(url)` the provider for it; `model` is an id that the
+    server has.
+    """
 
     name: str
     server: Callable[[], Handler]
@@ -58,21 +65,21 @@ BACKENDS = [
     Backend(
         "openai",
         OpenAIImages,
-        lambda url, **common: md.OpenAI("k", url + "/v1", **common),
+        lambda url, **common: md.OpenAI("k", base_url=url + "/v1", **common),
         "gpt-image-1",
         {},
     ),
     Backend(
         "gemini",
         Gemini,
-        lambda url, **common: md.Gemini("k", url + "/v1beta", **common),
+        lambda url, **common: md.Gemini("k", base_url=url + "/v1beta", **common),
         "gemini-2.5-flash-image",
         {},
     ),
     Backend(
         "openaicompatible",
         OpenAIImages,
-        lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common),
+        lambda url, **common: md.OpenAICompatible(url + "/v1", api_key="k", **common),
         "gpt-image-1",
         {},
     ),

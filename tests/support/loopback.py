@@ -1,4 +1,7 @@
-"""A raw server on the loopback: it sees every byte and may break any rule of HTTP. It knows nothing of how the client works."""
+"""A raw HTTP server on the loopback interface.
+
+It sees every byte and may break any rule of HTTP. It does not depend on how the client works.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from typing import Any
 
 @dataclass
 class Seen:
+    """A request that the server received completely."""
+
     method: str
     path: str
     headers: dict[str, str]
@@ -28,37 +33,43 @@ class Seen:
 
 @dataclass
 class Peer:
-    """One connection, as the server holds it."""
+    """The server side of one connection."""
 
     socket: socket.socket
     server: Loopback
     number: int
-    _held: bytes = b""
+    _buffer: bytes = b""
     closed_by_client: threading.Event = field(default_factory=threading.Event)
     _thread: int = field(default_factory=threading.get_ident)
 
     def request(self) -> Seen | None:
-        """The next whole request; None when the client has gone."""
-        while b"\r\n\r\n" not in self._held:
-            if not self._more():
+        """Return the next complete request; None after the client has disconnected."""
+        while b"\r\n\r\n" not in self._buffer:
+            if not self._receive_more():
                 return None
-        head, _, rest = self._held.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, path, _ = first.split(" ")
+        head, _, rest = self._buffer.partition(b"\r\n\r\n")
+        request_line, *lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = request_line.split(" ")
         headers = {
             name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
         }
         length = int(headers.get("content-length", 0))
-        self._held = rest
-        while len(self._held) < length:
-            if not self._more():
+        self._buffer = rest
+        while len(self._buffer) < length:
+            if not self._receive_more():
                 return None
-        body, self._held = self._held[:length], self._held[length:]
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
         seen = Seen(method, path, headers, body)
         self.server.seen.append(seen)
         return seen
 
-    def _more(self) -> bool:
+    def receive(self) -> bytes:
+        """Return the bytes that follow the last request; b"" after the client has disconnected."""
+        data = self._buffer or self.socket.recv(1 << 16)
+        self._buffer = b""
+        return data
+
+    def _receive_more(self) -> bool:
         try:
             data = self.socket.recv(1 << 20)
         except OSError:
@@ -66,11 +77,11 @@ class Peer:
         if not data:
             self.closed_by_client.set()
             return False
-        self._held += data
+        self._buffer += data
         return True
 
     def wait_for_close(self, seconds: float = 5) -> bool:
-        """Whether the client closes its side in time."""
+        """Return whether the client closes its side in time."""
         self.socket.settimeout(seconds)
         try:
             while self.socket.recv(1 << 16):
@@ -87,7 +98,7 @@ class Peer:
             self.socket.sendall(data)
 
     def send_and_end(self, data: bytes) -> None:
-        """These bytes and the end in one packet: who has them knows that no more will come, or can know."""
+        """Send these bytes and the end of the connection in one packet."""
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             self.socket.sendall(data)
@@ -99,17 +110,17 @@ class Peer:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """A well-formed answer with a Content-Length."""
+        """Send a well-formed response with a Content-Length."""
         self.send(whole(body, status, headers))
 
     def begin(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """The head of a chunked answer."""
-        shown = {
+        """Send the head of a chunked response."""
+        all_headers = {
             "content-type": "text/event-stream",
             "transfer-encoding": "chunked",
             **(headers or {}),
         }
-        self.send(f"HTTP/1.1 {status} X\r\n{_lines(shown)}\r\n".encode())
+        self.send(f"HTTP/1.1 {status} X\r\n{_encode_headers(all_headers)}\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
         self.send(b"%x\r\n%s\r\n" % (len(data), data))
@@ -124,8 +135,12 @@ class Peer:
             self.socket.close()
 
     def close(self) -> None:
-        """The connection ends at once. Its number goes back to the system in the thread that serves it: that one may be about to read,
-        and from another's hand the number would already belong to the next test's socket, whose bytes it would take away."""
+        """End the connection at once.
+
+        Only the thread that serves the connection closes the file descriptor. That thread may be
+        about to read; if another thread closed it, the number could already belong to the socket
+        of the next test, and the read would take that socket's bytes.
+        """
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         if threading.get_ident() == self._thread:
@@ -137,7 +152,7 @@ Handler = Callable[[Peer], None]
 
 
 class Loopback:
-    """`seen` lists every whole request in order, `connections` counts them."""
+    """A server. `seen` lists the complete requests in order, `connections` counts connections."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.seen: list[Seen] = []
@@ -175,19 +190,20 @@ class Loopback:
         peer = Peer(accepted, self, len(self.peers))
         self.peers.append(peer)
         try:
-            with contextlib.suppress(
-                OSError
-            ):  # the test is over, and the server closed, before its handler was
+            # The test may end, and close the server, before its handler ends.
+            with contextlib.suppress(OSError):
                 self._handler(peer)
         finally:
             peer.close()
 
     def close(self) -> None:
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who accepts
+            # This wakes the accepting thread.
+            self._socket.shutdown(socket.SHUT_RDWR)
             self._accepting.join()
         except OSError:
-            pass  # closed before, or a system that does not wake it
+            # The socket is closed already, or this system does not wake the thread.
+            pass
         self._socket.close()
         for peer in self.peers:
             peer.close()
@@ -198,7 +214,7 @@ def whole(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> bytes:
-    """The bytes of a well-formed answer."""
+    """Return the bytes of a well-formed response with a Content-Length."""
     data = (
         json.dumps(body).encode()
         if isinstance(body, dict)
@@ -206,20 +222,20 @@ def whole(
         if isinstance(body, str)
         else body
     )
-    shown = {
+    all_headers = {
         "content-type": "application/json",
         "content-length": str(len(data)),
         **(headers or {}),
     }
-    return f"HTTP/1.1 {status} X\r\n{_lines(shown)}\r\n".encode() + data
+    return f"HTTP/1.1 {status} X\r\n{_encode_headers(all_headers)}\r\n".encode() + data
 
 
-def _lines(headers: dict[str, str]) -> str:
+def _encode_headers(headers: dict[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
 def always(*replies: bytes) -> Handler:
-    """Answers request after request with these bytes in turn, the last one for ever."""
+    """Return a handler that sends these replies in turn, and the last one from then on."""
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -228,8 +244,8 @@ def always(*replies: bytes) -> Handler:
     return handler
 
 
-def chat(text: str, **more: Any) -> dict[str, Any]:
-    """A whole chat completion."""
+def chat(text: str, **fields: Any) -> dict[str, Any]:
+    """Return a complete chat completion."""
     return {
         "id": "c1",
         "object": "chat.completion",
@@ -239,21 +255,21 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
             {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-        **more,
+        **fields,
     }
 
 
-def delta(content: dict[str, Any] | str, finish: str | None = None, **more: Any) -> bytes:
-    """One event of a chat stream."""
-    piece = {"content": content} if isinstance(content, str) else content
-    choice = {"index": 0, "delta": piece, "finish_reason": finish}
+def delta(content: dict[str, Any] | str, finish: str | None = None, **fields: Any) -> bytes:
+    """Return one event of a chat stream."""
+    delta = {"content": content} if isinstance(content, str) else content
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
     body = {
         "id": "c1",
         "object": "chat.completion.chunk",
         "created": 1,
         "model": "m-2026",
         "choices": [choice],
-        **more,
+        **fields,
     }
     return b"data: " + json.dumps(body).encode() + b"\n\n"
 
@@ -261,10 +277,10 @@ def delta(content: dict[str, Any] | str, finish: str | None = None, **more: Any)
 DONE = b"data: [DONE]\n\n"
 
 
-def images_reply(*pictures: bytes, **more: Any) -> dict[str, Any]:
-    """A whole answer of an image route."""
+def images_reply(*images: bytes, **fields: Any) -> dict[str, Any]:
+    """Return a complete response of an image route."""
     return {
         "created": 1,
-        "data": [{"b64_json": base64.b64encode(data).decode()} for data in pictures],
-        **more,
+        "data": [{"b64_json": base64.b64encode(data).decode()} for data in images],
+        **fields,
     }

@@ -1,4 +1,4 @@
-"""An observer that remembers all it was told."""
+"""An observer that records every method call."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ from typing import Any
 
 from majordomo.observability import Call, CallResult, Observer, RetryAttempt
 
+END_EVENTS = ("on_success", "on_error", "on_cancel")
 
-class Witness(Observer):
-    """`story` has the name of each thing told, with what came with it."""
+
+class RecordingObserver(Observer):
+    """Records the name and the second argument of each method call in `events`."""
 
     def __init__(self, *, content: bool = False) -> None:
         self.wants_content = content
-        self.story: list[tuple[str, Any]] = []
+        self.events: list[tuple[str, Any]] = []
         self.calls: list[Call] = []
 
     @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.story]
+    def event_names(self) -> list[str]:
+        """The names of the methods that were called."""
+        return [name for name, _ in self.events]
 
     @property
-    def end(self) -> Any:
-        """What the only call ended with."""
-        name, thing = self.story[-1]
-        assert name in ("finished", "failed", "cancelled")
-        assert sum(name in ("finished", "failed", "cancelled") for name in self.names) == 1
-        return thing
+    def outcome(self) -> Any:
+        """The result or the error of the only call."""
+        name, value = self.events[-1]
+        assert name in END_EVENTS
+        assert sum(name in END_EVENTS for name in self.event_names) == 1
+        return value
 
-    def _saw(self, name: str, call: Call, thing: Any = None) -> None:
-        if name == "started":
+    def _record(self, name: str, call: Call, value: Any = None) -> None:
+        if name == "on_start":
             self.calls.append(call)
         assert call in self.calls
-        self.story.append((name, thing))
+        self.events.append((name, value))
 
     def on_start(self, call: Call) -> None:
-        self._saw("started", call)
+        self._record("on_start", call)
 
     def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
-        self._saw("attempted", call, attempt)
+        self._record("on_retry", call, attempt)
 
     def on_event(self, call: Call, event: Any) -> None:
-        self._saw("told", call, event)
+        self._record("on_event", call, event)
 
     def on_success(self, call: Call, outcome: CallResult) -> None:
-        self._saw("finished", call, outcome)
+        self._record("on_success", call, outcome)
 
     def on_error(self, call: Call, error: Any) -> None:
-        self._saw("failed", call, error)
+        self._record("on_error", call, error)
 
     def on_cancel(self, call: Call) -> None:
-        self._saw("cancelled", call)
+        self._record("on_cancel", call)

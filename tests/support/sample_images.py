@@ -1,4 +1,4 @@
-"""Images that tests make for themselves: what they show is known, and what is hidden in them."""
+"""Sample images with known pixels and known metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def part(image: Image.Image, kind: str = "PNG", **settings: object) -> ImagePart:
-    held = io.BytesIO()
-    image.save(held, kind, **settings)
-    return ImagePart(held.getvalue())
+    """Encode a Pillow image; `settings` are passed to `Image.save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return ImagePart(buffer.getvalue())
 
 
 def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
-    """Red grows to the right, green downwards, blue is chequered; alpha grows to the right."""
+    """Return a gradient.
+
+    Red and alpha increase to the right, green downward; blue is checkered.
+    """
     image = Image.new("RGB", (width, height))
     image.putdata(
         [
@@ -40,14 +44,14 @@ def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Imag
     return image.convert(mode)
 
 
-def noisy(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
+def noise(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
     return Image.frombytes(
         mode, (width, height), random.Random(seed).randbytes(width * height * len(mode))
     )
 
 
-def corners(width: int = 40, height: int = 20) -> Image.Image:
-    """A quarter each: red, lime, blue, white, row by row."""
+def four_colors(width: int = 40, height: int = 20) -> Image.Image:
+    """Return an image with red, lime, blue and white quarters, row by row."""
     image = Image.new("RGB", (width, height), "white")
     half = (width // 2, height // 2)
     for color, at in (("red", (0, 0)), ("lime", (half[0], 0)), ("blue", (0, half[1]))):
@@ -55,7 +59,7 @@ def corners(width: int = 40, height: int = 20) -> Image.Image:
     return image
 
 
-def exif_of(orientation: int = 1) -> Image.Exif:
+def make_exif(orientation: int = 1) -> Image.Exif:
     exif = Image.Exif()
     exif[0x010E] = SECRET.decode()
     exif[0x0112] = orientation
@@ -64,10 +68,10 @@ def exif_of(orientation: int = 1) -> Image.Exif:
     return exif
 
 
-def telling(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
-    """With all the metadata its kind has room for, a color profile, and bytes behind its end."""
+def image_with_metadata(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
+    """Return an image with all metadata of its format, a color profile, and bytes after its end."""
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + SECRET + b"</x:xmpmeta>"
-    settings: dict[str, object] = {"exif": exif_of(orientation)}
+    settings: dict[str, object] = {"exif": make_exif(orientation)}
     if image.mode != "L":
         settings["icc_profile"] = SRGB
     if kind == "PNG":
@@ -80,9 +84,9 @@ def telling(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
         settings |= {"comment": SECRET, "xmp": xmp, "dpi": (300, 300), "quality": 95}
     elif kind == "WEBP":
         settings |= {"xmp": xmp, "lossless": True, "exact": True}
-    made = part(image, kind, **settings)
-    data = made.data
-    if kind == "PNG":  # a chunk that nobody knows, and a time
+    encoded = part(image, kind, **settings)
+    data = encoded.data
+    if kind == "PNG":  # add an unknown chunk and a time
         end = data.index(b"IEND") - 4
         data = data[:end] + png_chunk(b"prVt", SECRET) + png_chunk(b"tIME", bytes(7)) + data[end:]
     return ImagePart(data + b"PK\3\4" + SECRET)
@@ -102,11 +106,12 @@ def animation(kind: str, frames: int = 3) -> ImagePart:
     )
 
 
-def pixels(picture: ImagePart) -> bytes:
-    """As RGBA, as stored."""
-    image = picture.to_pil()
+def rgba_bytes(image_part: ImagePart) -> bytes:
+    """Return the pixels as RGBA bytes, as stored."""
+    image = image_part.to_pil()
     return image.convert("RGBA").tobytes()
 
 
-def at(image: ImagePart, x: int, y: int) -> object:
+def pixel_at(image: ImagePart, x: int, y: int) -> object:
+    """Return the color of one pixel."""
     return image.to_pil().getpixel((x, y))

@@ -1,4 +1,4 @@
-"""Small models of a program's own, for chains: they say what their script says, and remember what they were asked."""
+"""Fake models and a fake provider for chains: they follow a script and record their requests."""
 
 from __future__ import annotations
 
@@ -13,85 +13,97 @@ from majordomo.llm.reply import empty_reply
 from majordomo.models.chat_model import ChatModel
 from majordomo.models.image_model import ImageModel
 
-Listed = dict[str, set[Any]]
+Listing = dict[str, set[Any]]
 
 
-class House(llm.Provider, imagegen.Provider):
-    """Who serves them: lists models and tells of its health as it is told to, and counts the questions."""
+class FakeProvider(llm.Provider, imagegen.Provider):
+    """A provider with a given model list and health, which counts its calls.
+
+    `list_gate`, when set, delays the model list until the event is set.
+    """
 
     def __init__(
         self,
-        listed: Listed | Exception | None = None,
+        listing: Listing | Exception | None = None,
         health: md.Health | Exception | None = None,
-        name: str = "house",
+        name: str = "fake",
     ) -> None:
         self.name = name
-        self.listed = listed if listed is not None else {}
-        self.found = health or md.Health(True)
-        self.lists = 0
-        self.visits = 0
-        self.closed = 0
-        self.gate: anyio.Event | None = None
+        self.listing = listing if listing is not None else {}
+        self.health_result = health or md.Health(True)
+        self.list_calls = 0
+        self.health_calls = 0
+        self.close_calls = 0
+        self.list_gate: anyio.Event | None = None
 
-    def model(self, name: str, *options: llm.Option) -> Voice:
-        return Voice(name, "said", options=options, house=self)
+    def model(self, name: str, *options: llm.Option) -> FakeChatModel:
+        return FakeChatModel(name, "said", options=options, fake_provider=self)
 
-    def image_model(self, name: str, *options: imagegen.Option) -> Brush:
-        return Brush(name, "drawn", options=options, house=self)
+    def image_model(self, name: str, *options: imagegen.Option) -> FakeImageModel:
+        return FakeImageModel(name, "drawn", options=options, fake_provider=self)
 
     async def models(self) -> list[md.ModelInfo]:
-        self.lists += 1
-        if self.gate is not None:
-            await self.gate.wait()
+        self.list_calls += 1
+        if self.list_gate is not None:
+            await self.list_gate.wait()
         await anyio.lowlevel.checkpoint()
-        if isinstance(self.listed, Exception):
-            raise self.listed
+        if isinstance(self.listing, Exception):
+            raise self.listing
         return [
             md.ModelInfo(name, frozenset(capabilities))
-            for name, capabilities in self.listed.items()
+            for name, capabilities in self.listing.items()
         ]
 
     async def health(self) -> md.Health:
-        self.visits += 1
+        self.health_calls += 1
         await anyio.lowlevel.checkpoint()
-        if isinstance(self.found, Exception):
-            raise self.found
-        return self.found
+        if isinstance(self.health_result, Exception):
+            raise self.health_result
+        return self.health_result
 
     async def aclose(self) -> None:
-        self.closed += 1
+        self.close_calls += 1
 
 
-class _Scripted:
-    """One step of the script per question, the last one for ever. A step is text, an error to raise, or a list of events, errors and
-    functions to await."""
+class _ScriptedModel:
+    """A model that follows one step of its script per request, and repeats the last one.
+
+    A step is a text, an error to raise, or a list of events, errors and functions to await.
+    """
 
     script: tuple[Any, ...]
-    asked: list[Any]
-    house: House | None
-    left: int
+    requests: list[Any]
+    fake_provider: FakeProvider | None
+    close_calls: int
 
-    def step(self, request: Any) -> list[Any]:
-        self.asked.append(request)
-        step = self.script[min(len(self.asked), len(self.script)) - 1]
+    def next_step(self, request: Any) -> list[Any]:
+        self.requests.append(request)
+        step = self.script[min(len(self.requests), len(self.script)) - 1]
         return step if isinstance(step, list) else [step]
 
 
-class Voice(_Scripted, ChatModel):
+class FakeChatModel(_ScriptedModel, ChatModel):
+    """A chat model that answers as its script says, by default with "I am NAME"."""
+
     def __init__(
         self,
         name: str,
         *script: Any,
         options: Sequence[llm.Option] = (),
-        house: House | None = None,
+        fake_provider: FakeProvider | None = None,
         provider: str = "own",
     ) -> None:
-        super().__init__(house.name if house else provider, name, options, limits=md.Limits())
-        self.script, self.asked, self.house, self.left = script or (f"I am {name}",), [], house, 0
+        super().__init__(
+            fake_provider.name if fake_provider else provider, name, options, limits=md.Limits()
+        )
+        self.script = script or (f"I am {name}",)
+        self.requests = []
+        self.fake_provider = fake_provider
+        self.close_calls = 0
 
     @property
-    def provider_instance(self) -> House | None:
-        return self.house
+    def provider_instance(self) -> FakeProvider | None:
+        return self.fake_provider
 
     async def _generate(self, request: llm.Request) -> llm.Reply:
         source = self._stream(request)
@@ -102,13 +114,15 @@ class Voice(_Scripted, ChatModel):
         finally:
             await source.aclose()
 
-    def _stream(self, request: llm.Request) -> _Saying:
-        return _Saying(self, self.step(request))
+    def _stream(self, request: llm.Request) -> _ScriptedSource:
+        return _ScriptedSource(self, self.next_step(request))
 
 
-class _Saying:
-    def __init__(self, voice: Voice, steps: list[Any]) -> None:
-        self._voice = voice
+class _ScriptedSource:
+    """A stream source that emits the events of one step of a script."""
+
+    def __init__(self, model: FakeChatModel, steps: list[Any]) -> None:
+        self._model = model
         self._steps = list(steps)
         self._parts: list[Any] = []
         self._text = ""
@@ -117,7 +131,7 @@ class _Saying:
     @property
     def reply(self) -> llm.Reply:
         if not self._text and not self._parts:
-            return empty_reply(self._voice.id, self._voice.provider)
+            return empty_reply(self._model.id, self._model.provider)
         reason: llm.FinishReason = "tool_calls" if self._parts else "stop"
         return llm.Reply(llm.assistant(*([self._text] if self._text else []), *self._parts), reason)
 
@@ -143,32 +157,37 @@ class _Saying:
         return [llm.Done(self.reply)]
 
     async def aclose(self) -> None:
-        self._voice.left += 1
+        self._model.close_calls += 1
 
 
-class Brush(_Scripted, ImageModel):
-    """Its text is the color of the image it gives."""
+class FakeImageModel(_ScriptedModel, ImageModel):
+    """An image model that follows its script and then returns PIXEL."""
 
     def __init__(
         self,
         name: str,
         *script: Any,
         options: Sequence[imagegen.Option] = (),
-        house: House | None = None,
+        fake_provider: FakeProvider | None = None,
         provider: str = "own",
     ) -> None:
-        super().__init__(house.name if house else provider, name, options, limits=md.Limits())
-        self.script, self.asked, self.house, self.left = script or ("navy",), [], house, 0
+        super().__init__(
+            fake_provider.name if fake_provider else provider, name, options, limits=md.Limits()
+        )
+        self.script = script or ("navy",)
+        self.requests = []
+        self.fake_provider = fake_provider
+        self.close_calls = 0
 
     @property
-    def provider_instance(self) -> House | None:
-        return self.house
+    def provider_instance(self) -> FakeProvider | None:
+        return self.fake_provider
 
     async def _generate(
         self, request: imagegen.Request, emit: Callable[[imagegen.ImageEvent], None] | None
     ) -> imagegen.Result:
         try:
-            for step in self.step(request):
+            for step in self.next_step(request):
                 await anyio.lowlevel.checkpoint()
                 if isinstance(step, BaseException):
                     raise step
@@ -178,7 +197,7 @@ class Brush(_Scripted, ImageModel):
                     emit(step)
             return imagegen.Result((PIXEL,))
         finally:
-            self.left += 1
+            self.close_calls += 1
 
 
 PIXEL = md.ImagePart.from_base64(

@@ -1,4 +1,4 @@
-"""Faults made on purpose are the faults of real backends: the library answers them as it answers those."""
+"""Tests of fault injection: an injected fault has the effect of the real one."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ FAULTS: list[tuple[Fault, type[md.MajordomoError], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "kind", "shown"), FAULTS, ids=lambda value: repr(value)[:30])
-async def test_a_fault_becomes_the_error_of_a_real_one(
-    server: Loopback, fault: Fault, kind: Any, shown: dict[str, Any]
+@pytest.mark.parametrize(("fault", "kind", "expected"), FAULTS, ids=lambda value: repr(value)[:30])
+async def test_injected_fault_raises_the_error_of_a_real_fault(
+    server: Loopback, fault: Fault, kind: Any, expected: dict[str, Any]
 ) -> None:
     faults = Faults([fault])
     async with provider(server, faults) as backend:
         with pytest.raises(kind) as caught:
             await backend.model("m").generate("hi")
-        assert {name: getattr(caught.value, name) for name in shown} == shown
+        assert {name: getattr(caught.value, name) for name in expected} == expected
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert (faults.count(), faults.count(type(fault)), faults.calls) == (1, 1, 1)
     assert len(server.seen) == (2 if isinstance(fault, CutAfter) else 1)
-    assert [(one.number, one.method, one.path, one.fault) for one in faults.happened] == [
+    assert [(one.number, one.method, one.path, one.fault) for one in faults.history] == [
         (1, "POST", "/chat/completions", fault),
         (2, "POST", "/chat/completions", None),
     ]
 
 
-async def test_a_stream_is_cut_where_it_was_said(serve: Serve) -> None:
+async def test_cut_after_breaks_the_stream_at_its_size(serve: Serve) -> None:
     event = delta("Good ")
 
     def handler(peer: Peer) -> None:
@@ -97,10 +97,10 @@ async def test_a_stream_is_cut_where_it_was_said(serve: Serve) -> None:
         assert caught.value.partial.text == "Good "
 
 
-async def test_a_model_that_loads_is_waited_for(
+async def test_model_loading_fault_makes_the_call_wait(
     server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("majordomo.models.client.LOADING_INTERVAL", 0.0)
+    monkeypatch.setattr("majordomo.models.retries.LOADING_RETRY_SECONDS", 0.0)
     faults = Faults([ModelLoading(times=3)])
     async with provider(server, faults) as backend, backend.model("m").stream("hi") as stream:
         events = [event async for event in stream]
@@ -109,18 +109,18 @@ async def test_a_model_that_loads_is_waited_for(
     assert (faults.count(ModelLoading), faults.calls) == (3, 1)
 
 
-async def test_repeats_are_counted_as_they_leave(server: Loopback) -> None:
+async def test_retries_are_counted_as_requests(server: Loopback) -> None:
     faults = Faults([BadGateway(), Refused(), None, Refused()])
     async with provider(server, faults, retries=md.Retries(attempts=3, initial_delay=0)) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
-    assert [type(one.fault) for one in faults.happened] == [BadGateway, Refused, type(None)]
+    assert [type(one.fault) for one in faults.history] == [BadGateway, Refused, type(None)]
     with provider(
         server, Faults([Refused()]), retries=md.Retries(attempts=2, initial_delay=0)
     ) as backend:
         assert backend.model("m").generate_sync("hi").text == "hi"
 
 
-async def test_a_function_may_choose(server: Loopback) -> None:
+async def test_plan_may_be_a_function(server: Loopback) -> None:
     def choose(request: Any, number: int) -> Fault | None:
         return Refused() if request.method == "GET" else None
 
@@ -129,25 +129,25 @@ async def test_a_function_may_choose(server: Loopback) -> None:
         assert not (await backend.health()).ok
 
 
-async def test_a_slow_answer_begins_when_it_is_released(server: Loopback) -> None:
+async def test_slow_waits_for_its_pause(server: Loopback) -> None:
     pause = Pause()
     replies = []
 
-    async def ask() -> None:
+    async def generate() -> None:
         replies.append((await backend.model("m").generate("hi")).text)
 
     async with (
         provider(server, Faults([Slow(until=pause)])) as backend,
         anyio.create_task_group() as group,
     ):
-        group.start_soon(ask)
+        group.start_soon(generate)
         await pause.reached()
         assert (replies, server.seen) == ([], [])
         pause.release()
     assert replies == ["hi"]
 
 
-async def test_a_slow_answer_goes_by_the_clock_it_is_given(server: Loopback) -> None:
+async def test_slow_uses_the_given_sleep(server: Loopback) -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -158,7 +158,7 @@ async def test_a_slow_answer_goes_by_the_clock_it_is_given(server: Loopback) -> 
     assert slept == [300]
 
 
-async def test_time_limits_hold_while_it_is_slow(server: Loopback) -> None:
+async def test_time_limits_apply_during_slow(server: Loopback) -> None:
     async with provider(
         server, Faults([Slow(3600)]), timeout=md.Timeout(first_byte=0.05)
     ) as backend:
@@ -168,8 +168,8 @@ async def test_time_limits_hold_while_it_is_slow(server: Loopback) -> None:
     assert server.seen == []
 
 
-async def test_a_provider_looks_whether_the_model_loads_while_it_is_slow(serve: Serve) -> None:
-    """llama-swap is asked what runs; nothing loads, so the limit for the first byte is the one that counts."""
+async def test_provider_checks_for_loading_during_slow(serve: Serve) -> None:
+    """llama-swap reports that nothing is loading, so the first-byte limit applies."""
     server = serve(LlamaSwap({"tiny": StableDiffusion(size=(64, 64))}))
     faults = Faults(lambda request, number: Slow(3600) if "images" in request.path else None)
     async with md.LlamaSwap(
@@ -177,23 +177,23 @@ async def test_a_provider_looks_whether_the_model_loads_while_it_is_slow(serve: 
     ) as backend:
         with pytest.raises(md.DeadlineExceededError):
             await backend.image_model("tiny").generate("a fox", size="64x64")
-    assert [one.path for one in faults.happened if one.fault is None] == ["/running"]
+    assert [one.path for one in faults.history if one.fault is None] == ["/running"]
 
 
-def test_garbage_is_the_same_for_the_same_seed() -> None:
+def test_garbage_depends_on_its_seed() -> None:
     assert Garbage(10, seed=1) != Garbage(10, seed=2)
 
 
 @pytest.mark.parametrize("plan", [[Refused], {"1": Refused()}, {0: Refused()}, ["502"], {1: None}])
-def test_a_plan_that_cannot_be_is_refused(plan: Any) -> None:
+def test_invalid_plan_raises_configuration_error(plan: Any) -> None:
     with pytest.raises(md.ConfigurationError):
         Faults(plan)
 
 
-def test_times_is_a_number() -> None:
-    for wrong in (0, True, 1.5):
+def test_invalid_times_raises_configuration_error() -> None:
+    for times in (0, True, 1.5):
         with pytest.raises(md.ConfigurationError):
-            Refused(times=wrong)  # type: ignore[arg-type]
+            Refused(times=times)  # type: ignore[arg-type]
 
 
 async def test_a_closed_provider_stays_closed(server: Loopback) -> None:
@@ -203,6 +203,6 @@ async def test_a_closed_provider_stays_closed(server: Loopback) -> None:
         await backend.model("m").generate("hi")
 
 
-def test_a_fault_of_no_kind_cannot_be_made() -> None:
+def test_fault_is_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Fault()  # type: ignore[abstract]

@@ -1,4 +1,4 @@
-"""Inside `no_network` nobody reaches anything, whichever library tries; outside, all is as it was."""
+"""Tests of `no_network`: it refuses connections of every library and restores everything."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from tests.support.loopback import Handler, Loopback, always, chat, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-WATCHED = ("connect", "connect_ex", "sendto", "sendmsg")
+CONNECT_FUNCTIONS = ("connect", "connect_ex", "sendto", "sendmsg")
 
 
-async def test_a_forgotten_provider_says_where_it_wanted_to_go() -> None:
+async def test_error_names_the_target_of_a_provider() -> None:
     with no_network() as network:
         for base_url, where in (
             ("https://api.openai.com/v1", "api.openai.com:443"),
             ("http://192.0.2.7:8080", "192.0.2.7:8080"),
         ):
-            async with md.OpenAICompatible(base_url, "k") as backend:
+            async with md.OpenAICompatible(base_url, api_key="k") as backend:
                 with pytest.raises(NetworkForbiddenError, match=where) as caught:
                     await backend.model("m").generate("hi")
             assert f"{caught.value.host}:{caught.value.port}" == where
             assert not caught.value.retryable
             with (
                 pytest.raises(NetworkForbiddenError),
-                md.OpenAICompatible(base_url, "k") as blocking,
+                md.OpenAICompatible(base_url, api_key="k") as blocking,
             ):
                 blocking.model("m").generate_sync("hi")
     assert [str(attempt) for attempt in network.forbidden] == ["api.openai.com:443"] * 2 + [
@@ -47,7 +47,7 @@ async def test_a_forgotten_provider_says_where_it_wanted_to_go() -> None:
     ] * 2
 
 
-def test_sockets_of_any_library_are_stopped() -> None:
+def test_sockets_of_every_library_are_refused() -> None:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     attempts: list[tuple[Callable[[], object], Attempt]] = [
         (lambda: httpx.get("http://example.com/x"), Attempt("example.com", 80)),
@@ -71,7 +71,8 @@ def test_sockets_of_any_library_are_stopped() -> None:
     with no_network() as network:
         for number, (attempt, where) in enumerate(attempts):
             with pytest.raises(
-                NetworkForbiddenError, match="no network in this test: something wanted to reach"
+                NetworkForbiddenError,
+                match="network access is forbidden in this test; attempted to reach",
             ):
                 attempt()
             assert network.forbidden[number:] == [where]
@@ -79,7 +80,7 @@ def test_sockets_of_any_library_are_stopped() -> None:
     assert str(Attempt("2001:db8::1", 85)) == "[2001:db8::1]:85"
 
 
-async def test_the_loopback_may_be_allowed(serve: Serve) -> None:
+async def test_loopback_may_be_allowed(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
     with no_network(allow_loopback=True) as network:
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
@@ -93,7 +94,7 @@ async def test_the_loopback_may_be_allowed(serve: Serve) -> None:
     assert len(network.forbidden) == len(inner.forbidden) == 1
 
 
-async def test_a_recording_needs_no_network(serve: Serve, tmp_path: Path) -> None:
+async def test_replay_needs_no_network(serve: Serve, tmp_path: Path) -> None:
     server = serve(always(whole(chat("hi"))))
     async with md.OpenAICompatible(server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         await backend.model("m").generate("hi")
@@ -103,9 +104,9 @@ async def test_a_recording_needs_no_network(serve: Serve, tmp_path: Path) -> Non
     assert network.forbidden == []
 
 
-def test_everything_is_put_back_even_after_an_error() -> None:
+def test_socket_functions_are_restored_after_an_error() -> None:
     before = (
-        {name: vars(socket.socket).get(name) for name in WATCHED},
+        {name: vars(socket.socket).get(name) for name in CONNECT_FUNCTIONS},
         socket.getaddrinfo,
         socket.gethostbyname,
     )
@@ -113,13 +114,13 @@ def test_everything_is_put_back_even_after_an_error() -> None:
         assert socket.getaddrinfo is not before[1]
         raise ZeroDivisionError
     assert (
-        {name: vars(socket.socket).get(name) for name in WATCHED},
+        {name: vars(socket.socket).get(name) for name in CONNECT_FUNCTIONS},
         socket.getaddrinfo,
         socket.gethostbyname,
     ) == before
 
 
-def test_what_is_no_network_is_left_alone(tmp_path: Path) -> None:
+def test_unix_sockets_and_local_servers_are_allowed(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with (
         no_network() as network,
@@ -156,11 +157,11 @@ def test_what_is_no_network_is_left_alone(tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_the_loopback_is_known(host: str, here: bool) -> None:
+def test_is_loopback_recognizes_addresses_of_this_machine(host: str, here: bool) -> None:
     assert is_loopback(host) is here
 
 
-def test_the_error_can_be_sent_on() -> None:
+def test_network_error_can_be_pickled() -> None:
     error = NetworkForbiddenError("x", host="h", port=1)
     assert (pickle.loads(pickle.dumps(error)).host, pickle.loads(pickle.dumps(error)).port) == (
         "h",
@@ -168,39 +169,48 @@ def test_the_error_can_be_sent_on() -> None:
     )
 
 
-OTHERS_TESTS = """
+USER_TESTS = """
 import socket
 import pytest
 
-def test_nothing_is_reached(no_network):
+def test_connection_is_refused(no_network):
     with pytest.raises(Exception, match="192.0.2.1:80"):
         socket.create_connection(("192.0.2.1", 80))
     assert [str(attempt) for attempt in no_network.forbidden] == ["192.0.2.1:80"]
 
-def test_this_machine_may_be_reached(only_loopback):
+def test_loopback_is_allowed(only_loopback):
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
     assert only_loopback.forbidden == []
 
 @pytest.mark.usefixtures("no_network")
-def test_who_forgets_fails():
+def test_forgotten_connection_fails():
     socket.create_connection(("example.com", 443))
 """
 
 
-def test_pytest_finds_the_fixtures_by_itself(tmp_path: Path) -> None:
-    (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
-    strangers = [
-        word
+def test_pytest_loads_the_fixtures_from_the_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "test_others.py").write_text(USER_TESTS)
+    disabled_plugins = [
+        argument
         for name in ("cacheprovider", "hypothesispytest", "anyio", "pytest_cov")
-        for word in ("-p", f"no:{name}")
+        for argument in ("-p", f"no:{name}")
     ]
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *strangers, str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        *disabled_plugins,
+        str(tmp_path),
+    ]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}
     )
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert (
-        "NetworkForbiddenError: no network in this test: something wanted to reach example.com:443"
-        in done.stdout
+        "NetworkForbiddenError: network access is forbidden in this test; "
+        "attempted to reach example.com:443" in done.stdout
     )

@@ -1,4 +1,4 @@
-"""The kit as a whole: its names, and what it costs those who do not use it."""
+"""Tests of the testing kit as a package: its public names and what importing it loads."""
 
 from __future__ import annotations
 
@@ -41,35 +41,38 @@ NAMES = [
 ]
 
 
-def test_the_names_are_these() -> None:
+def test_public_names() -> None:
     assert sorted(testing.__all__) == NAMES
     assert all(getattr(testing, name).__module__.startswith("majordomo.testing.") for name in NAMES)
     assert set(NAMES) <= set(dir(testing))
-    with pytest.raises(AttributeError, match="nobody"):
-        testing.nobody  # noqa: B018
+    with pytest.raises(AttributeError, match="no_such_name"):
+        testing.no_such_name  # noqa: B018 (the access raises)
 
 
-def test_what_type_checkers_see_is_what_is_there() -> None:
+def test_type_checking_imports_match_public_names() -> None:
     tree = ast.parse(Path(testing.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {
+    imported = {
         alias.name
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == set(testing.__all__)
+    assert imported == set(testing.__all__)
 
 
-def test_pytest_is_known_to_the_plugin_alone() -> None:
-    found = [
+def test_only_the_plugin_imports_pytest() -> None:
+    importing = [
         path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "import pytest" in path.read_text()
     ]
-    assert found == [Path("testing/plugin.py")]
+    assert importing == [Path("testing/plugin.py")]
 
 
 def test_the_plugin_loads_nothing_heavy() -> None:
-    check = "import sys, pytest; before = set(sys.modules); import majordomo.testing.plugin; print(' '.join(set(sys.modules) - before))"
+    check = (
+        "import sys, pytest; before = set(sys.modules); import majordomo.testing.plugin; "
+        "print(' '.join(set(sys.modules) - before))"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,4 +1,4 @@
-"""Real exchanges over sockets, kept in a folder; the server is closed, and everything comes again."""
+"""Tests of `Recorder`: exchanges over sockets are recorded, and replayed without the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.testing import Faults, Recorder, RecordingError, Refused, Replay, plain_image
 from tests.servers.ollama_chat import OllamaChat
-from tests.servers.ollama_chat import Reply as Said
+from tests.servers.ollama_chat import Reply as OllamaReply
 from tests.support.image_backends import BACKENDS, Backend
 from tests.support.loopback import (
     DONE,
@@ -37,33 +37,33 @@ ONCE = md.Retries(attempts=1)
 
 
 def compatible(url: str, transport: Any, **settings: Any) -> md.OpenAICompatible:
-    return md.OpenAICompatible(url + "/v1", KEY, transport=transport, **settings)
+    return md.OpenAICompatible(url + "/v1", api_key=KEY, transport=transport, **settings)
 
 
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def document(folder: Path) -> Any:
+def only_recording(folder: Path) -> Any:
     (path,) = folder.glob("*.json")
     return json.loads(path.read_text())
 
 
-def kept_texts(folder: Path) -> str:
+def recording_texts(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.glob("*.json"))
 
 
-def silent(peer: Peer) -> None:
+def never_answer(peer: Peer) -> None:
     peer.request()
     peer.wait_for_close()
 
 
-async def heard(model: Any, prompt: Any, **overrides: Any) -> list[Any]:
+async def collect_events(model: Any, prompt: Any, **overrides: Any) -> list[Any]:
     async with model.stream(prompt, **overrides) as stream:
         return [event async for event in stream]
 
 
-async def test_a_chat_comes_again_without_its_server(serve: Serve, tmp_path: Path) -> None:
+async def test_chat_is_replayed_without_its_server(serve: Serve, tmp_path: Path) -> None:
     server = serve(always(whole(chat("Grüße 🦊\u2028!"))))
     async with compatible(server.url, Recorder(tmp_path)) as backend:
         first = await backend.model("m").generate("hi", temperature=0.5)
@@ -76,7 +76,7 @@ async def test_a_chat_comes_again_without_its_server(serve: Serve, tmp_path: Pat
         assert backend.model("m").generate_sync("hi", temperature=0.5) == first
 
 
-async def test_a_stream_comes_again_piece_by_piece(serve: Serve, tmp_path: Path) -> None:
+async def test_stream_is_replayed_in_chunks(serve: Serve, tmp_path: Path) -> None:
     sent = [
         delta("Good ") + delta("eve")[:30],
         delta("eve")[30:] + delta("ning"),
@@ -86,21 +86,21 @@ async def test_a_stream_comes_again_piece_by_piece(serve: Serve, tmp_path: Path)
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
-        for piece in sent:
-            peer.chunk(piece)
+        for chunk in sent:
+            peer.chunk(chunk)
         peer.end()
 
     server = serve(handler)
     async with compatible(server.url, Recorder(tmp_path)) as backend:
-        first = await heard(backend.model("m"), "hi")
+        first = await collect_events(backend.model("m"), "hi")
     server.close()
-    answer = document(tmp_path)["answer"]
-    assert sum(map(int, answer["pieces"].split())) == len(b"".join(sent))
-    assert answer["ended"] == "whole"
-    assert "".join(answer["body"]).encode() == b"".join(sent)
-    for pieces in ("recorded", "whole", 1, 7):
-        async with compatible(server.url, Replay(tmp_path, pieces=pieces)) as backend:  # type: ignore[arg-type]
-            assert await heard(backend.model("m"), "hi") == first
+    response = only_recording(tmp_path)["response"]
+    assert sum(map(int, response["chunks"].split())) == len(b"".join(sent))
+    assert response["ended"] == "complete"
+    assert "".join(response["body"]).encode() == b"".join(sent)
+    for chunk_size in ("recorded", "body", 1, 7):
+        async with compatible(server.url, Replay(tmp_path, chunk_size=chunk_size)) as backend:  # type: ignore[arg-type]
+            assert await collect_events(backend.model("m"), "hi") == first
     with (
         compatible(server.url, Replay(tmp_path)) as backend,
         backend.model("m").stream_sync("hi") as blocking,
@@ -108,22 +108,22 @@ async def test_a_stream_comes_again_piece_by_piece(serve: Serve, tmp_path: Path)
         assert list(blocking) == first
 
 
-async def test_ollama_lines_come_again(serve: Serve, tmp_path: Path) -> None:
+async def test_ollama_stream_is_replayed(serve: Serve, tmp_path: Path) -> None:
     backend = OllamaChat()
-    backend.script = [Said("hello there", thinking="hm")]
+    backend.script = [OllamaReply("hello there", thinking="hm")]
     server = serve(backend)
     async with md.Ollama(server.url, transport=Recorder(tmp_path)) as provider:
-        first = await heard(provider.model("llama3.2"), "hi")
+        first = await collect_events(provider.model("llama3.2"), "hi")
         listed = await provider.models()
     server.close()
     async with md.Ollama(server.url, transport=Replay(tmp_path)) as provider:
-        assert await heard(provider.model("llama3.2"), "hi") == first
+        assert await collect_events(provider.model("llama3.2"), "hi") == first
         assert await provider.models() == listed
     assert any(isinstance(event, llm.TextDelta) for event in first)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-async def test_every_image_backend_comes_again(
+async def test_every_image_backend_is_replayed(
     backend: Backend, serve: Serve, tmp_path: Path
 ) -> None:
     server = serve(backend.server())
@@ -131,7 +131,7 @@ async def test_every_image_backend_comes_again(
     async with backend.connect(server.url, transport=recorder) as provider:
         first = await provider.image_model(backend.model).generate("a red fox", **backend.fields)
     server.close()
-    replay = Replay(tmp_path, pieces=1000)
+    replay = Replay(tmp_path, chunk_size=1000)
     async with backend.connect(server.url, transport=replay) as provider:
         again = await provider.image_model(backend.model).generate("a red fox", **backend.fields)
     assert again.images == first.images
@@ -145,63 +145,67 @@ async def test_every_image_backend_comes_again(
         )
 
 
-async def test_images_are_kept_once_and_uploads_too(
+async def test_images_and_uploads_are_stored_once(
     serve: Serve, tmp_path: Path, image: Callable[..., md.ImagePart]
 ) -> None:
-    drawn, given = image(40, 30), image(64, 64, "red")
-    server = serve(always(whole(images_reply(drawn.data, drawn.data))))
-    ask: dict[str, Any] = {"images": [given], "n": 2}
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
-        first = await backend.image_model("gpt-image-1").generate("a hat", **ask)
+    generated, uploaded = image(40, 30), image(64, 64, "red")
+    server = serve(always(whole(images_reply(generated.data, generated.data))))
+    options: dict[str, Any] = {"images": [uploaded], "n": 2}
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+        first = await backend.image_model("gpt-image-1").generate("a hat", **options)
     server.close()
-    kept = [path.read_bytes() for path in (tmp_path / "images").iterdir()]
-    assert sorted(kept) == sorted([drawn.data, given.data])
-    told = document(tmp_path)
-    form = {field["name"]: field for field in told["request"]["body"]["form"]}
+    stored = [path.read_bytes() for path in (tmp_path / "images").iterdir()]
+    assert sorted(stored) == sorted([generated.data, uploaded.data])
+    recording = only_recording(tmp_path)
+    form = {field["name"]: field for field in recording["request"]["body"]["form"]}
     assert form["prompt"]["content"] == "a hat"
     assert next(field for name, field in form.items() if name.startswith("image"))[
         "content"
     ].startswith("<images/")
-    assert "boundary" not in json.dumps(told)
-    async with md.OpenAI("other-key", server.url + "/v1", transport=Replay(tmp_path)) as backend:
+    assert "boundary" not in json.dumps(recording)
+    async with md.OpenAI(
+        "other-key", base_url=server.url + "/v1", transport=Replay(tmp_path)
+    ) as backend:
         assert (
-            await backend.image_model("gpt-image-1").generate("a hat", **ask)
+            await backend.image_model("gpt-image-1").generate("a hat", **options)
         ).images == first.images
 
 
-async def test_images_in_a_chat_are_kept_as_files(serve: Serve, tmp_path: Path) -> None:
-    shown = plain_image()
+async def test_images_of_a_chat_are_stored_as_files(serve: Serve, tmp_path: Path) -> None:
+    question_image = plain_image()
     server = serve(always(whole(chat("a blue one"))))
     async with compatible(server.url, Recorder(tmp_path)) as backend:
-        await backend.model("m").generate([md.user("look", shown)])
-    assert [path.read_bytes() for path in (tmp_path / "images").iterdir()] == [shown.data]
-    assert shown.to_base64() not in kept_texts(tmp_path)
+        await backend.model("m").generate([md.user("look", question_image)])
+    assert [path.read_bytes() for path in (tmp_path / "images").iterdir()] == [question_image.data]
+    assert question_image.to_base64() not in recording_texts(tmp_path)
     async with compatible(server.url, Replay(tmp_path)) as backend:
-        assert (await backend.model("m").generate([md.user("look", shown)])).text == "a blue one"
+        assert (
+            await backend.model("m").generate([md.user("look", question_image)])
+        ).text == "a blue one"
 
 
-SHAPES = (
+KEY_FORMS = (
     KEY,
     quote(KEY, safe=""),
     base64.b64encode(KEY.encode()).decode(),
     base64.b64encode(b"majordomo:" + KEY.encode()).decode(),
 )
-OTHERS = "sk-proj-0123456789abcdefghijKLMNOP"
+OTHER_KEY = "sk-proj-0123456789abcdefghijKLMNOP"
 
 
-async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
-    text = f"keys: {' '.join(SHAPES)} and {OTHERS}, word: hunter-2-hunter"
+async def test_secrets_are_not_recorded(serve: Serve, tmp_path: Path) -> None:
+    text = f"keys: {' '.join(KEY_FORMS)} and {OTHER_KEY}, word: hunter-2-hunter"
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             echo = {"x-api-key": KEY, "set-cookie": f"a={KEY}", "x-kept": f"for {KEY}"}
-            if b'"stream":true' in seen.body.replace(b" ", b""):
+            if b'"stream":true' in request.body.replace(b" ", b""):
                 peer.begin(headers=echo)
                 event = delta(text, "stop")
                 peer.chunk(event[: event.index(KEY.encode()) + 5])
                 peer.chunk(event[event.index(KEY.encode()) + 5 :] + DONE)
                 peer.end()
-            elif b"fail" in seen.body:
+            elif b"fail" in request.body:
                 peer.reply({"error": {"message": f"bad key {KEY}"}}, 401, echo)
             else:
                 peer.reply(chat(text), headers=echo)
@@ -215,23 +219,23 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
             "m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}})
         )
         assert KEY in (await model.generate(f"my key is {KEY}")).text
-        await heard(model, f"my key is {KEY}")
+        await collect_events(model, f"my key is {KEY}")
         with pytest.raises(md.AuthenticationError):
             await model.generate("fail")
-    kept = files(tmp_path)
-    assert len(kept) == 3
-    for path in kept:
-        found = path.read_text() + path.name
+    paths = files(tmp_path)
+    assert len(paths) == 3
+    for path in paths:
+        content = path.read_text() + path.name
         for secret in (
-            *SHAPES,
-            OTHERS,
+            *KEY_FORMS,
+            OTHER_KEY,
             "hunter-2-hunter",
             "other-token-12345",
             json.dumps(KEY)[1:-1],
         ):
-            assert secret not in found, path
-        assert "cookie" not in found
-        assert '"x-kept": "for ***"' in found
+            assert secret not in content, path
+        assert "cookie" not in content
+        assert '"x-kept": "for ***"' in content
     replay = Replay(tmp_path, secrets="hunter-2-hunter")
     async with compatible(
         server.url, replay, headers={"x-other": "Bearer other-token-12345"}
@@ -240,15 +244,15 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
             "m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}})
         )
         assert "keys: ***" in (await model.generate(f"my key is {KEY}")).text
-        events = await heard(model, f"my key is {KEY}")
+        events = await collect_events(model, f"my key is {KEY}")
         assert "keys: ***" in events[-1].reply.text
 
 
-async def test_keys_in_a_query_are_not_kept(tmp_path: Path) -> None:
+async def test_secrets_in_a_query_are_not_recorded(tmp_path: Path) -> None:
     from majordomo.settings import LOCAL
     from majordomo.transport_types import Deadline, HTTPRequest
 
-    class Port:
+    class FakeTransport:
         status, headers = 200, {"content-type": "text/plain"}
 
         async def open(self, request: Any, deadline: Any) -> Any:
@@ -262,22 +266,24 @@ async def test_keys_in_a_query_are_not_kept(tmp_path: Path) -> None:
         async def aclose(self) -> None: ...
 
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
-        port = transport.wrap(Port(), "/v1", str)
-        reply = await port.open(
+        wrapped = transport.wrap(FakeTransport(), "/v1", str)
+        reply = await wrapped.open(
             HTTPRequest("GET", "/models?key=abcdefgh&page=2&access_token=zzzz"), Deadline(LOCAL)
         )
         assert await reply.read() == b""
-        await port.aclose()
+        await wrapped.aclose()
         with pytest.raises(md.ConfigurationError, match="closed"):
-            await port.open(HTTPRequest("GET", "/models"), Deadline(LOCAL))
-    assert document(tmp_path)["request"]["path"] == "/v1/models?key=***&page=2&access_token=***"
+            await wrapped.open(HTTPRequest("GET", "/models"), Deadline(LOCAL))
+    assert (
+        only_recording(tmp_path)["request"]["path"] == "/v1/models?key=***&page=2&access_token=***"
+    )
 
 
-async def test_an_image_that_holds_a_key_is_not_kept(serve: Serve, tmp_path: Path) -> None:
-    drawn = plain_image().data
-    drawn += KEY.encode()
-    server = serve(always(whole(images_reply(drawn))))
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+async def test_image_with_a_secret_is_not_recorded(serve: Serve, tmp_path: Path) -> None:
+    generated = plain_image().data
+    generated += KEY.encode()
+    server = serve(always(whole(images_reply(generated))))
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         with pytest.raises(RecordingError) as caught:
             await backend.image_model("gpt-image-1").generate("a hat")
     assert caught.value.code == "SECRET_IN_IMAGE"
@@ -285,20 +291,20 @@ async def test_an_image_that_holds_a_key_is_not_kept(serve: Serve, tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-async def test_an_error_status_comes_again(serve: Serve, tmp_path: Path, status: int) -> None:
+async def test_error_status_is_replayed(serve: Serve, tmp_path: Path, status: int) -> None:
     server = serve(always(whole({"error": {"message": "so it is"}}, status, {"retry-after": "7"})))
-    told = []
+    errors = []
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
         async with compatible(server.url, transport, retries=ONCE) as backend:
             with pytest.raises(md.MajordomoError) as caught:
                 await backend.model("m").generate("hi")
-        told.append((type(caught.value), caught.value.to_dict()))
+        errors.append((type(caught.value), caught.value.to_dict()))
         server.close()
-    assert told[0] == told[1]
-    assert told[0][1]["details"]["retry_after"] == 7.0
+    assert errors[0] == errors[1]
+    assert errors[0][1]["details"]["retry_after"] == 7.0
 
 
-async def test_retries_come_again_in_their_order(serve: Serve, tmp_path: Path) -> None:
+async def test_retries_are_replayed_in_order(serve: Serve, tmp_path: Path) -> None:
     server = serve(always(whole(b"", 502), whole(chat("at last"))))
     patient = md.Retries(attempts=2, initial_delay=0)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
@@ -308,18 +314,18 @@ async def test_retries_come_again_in_their_order(serve: Serve, tmp_path: Path) -
     assert [path.name[-7:] for path in files(tmp_path)] == ["-1.json", "-2.json"]
 
 
-async def test_a_connection_that_fails_fails_again(serve: Serve, tmp_path: Path) -> None:
-    def cutting(peer: Peer) -> None:
+async def test_connection_failure_is_replayed(serve: Serve, tmp_path: Path) -> None:
+    def cut_after_first_event(peer: Peer) -> None:
         peer.request()
         peer.begin()
         peer.chunk(delta("Good "))
         peer.close()
 
-    server = serve(cutting)
+    server = serve(cut_after_first_event)
     for transport in (Recorder(tmp_path / "cut"), Replay(tmp_path / "cut")):
         async with compatible(server.url, transport, retries=ONCE) as backend:
             with pytest.raises(md.StreamBrokenError) as broken:
-                await heard(backend.model("m"), "hi")
+                await collect_events(backend.model("m"), "hi")
         assert broken.value.partial.text == "Good "
         server.close()
     for transport in (Recorder(tmp_path / "dead"), Replay(tmp_path / "dead")):
@@ -328,11 +334,11 @@ async def test_a_connection_that_fails_fails_again(serve: Serve, tmp_path: Path)
                 await backend.model("m").generate("hi")
         assert caught.value.details["sent"] is False
         assert caught.value.retryable
-    assert "answer" not in document(tmp_path / "dead")
+    assert "response" not in only_recording(tmp_path / "dead")
 
 
-async def test_a_time_limit_that_passed_passes_again(serve: Serve, tmp_path: Path) -> None:
-    server = serve(silent)
+async def test_timeout_is_replayed(serve: Serve, tmp_path: Path) -> None:
+    server = serve(never_answer)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
         async with compatible(
             server.url, transport, retries=ONCE, timeout=md.Timeout(first_byte=0.05)
@@ -342,7 +348,7 @@ async def test_a_time_limit_that_passed_passes_again(serve: Serve, tmp_path: Pat
         assert caught.value.phase == "first_byte"
 
 
-async def test_what_was_left_half_way_is_kept_so_far(serve: Serve, tmp_path: Path) -> None:
+async def test_abandoned_stream_is_recorded_up_to_its_end(serve: Serve, tmp_path: Path) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -358,14 +364,14 @@ async def test_what_was_left_half_way_is_kept_so_far(serve: Serve, tmp_path: Pat
             async for event in stream:
                 assert event == llm.TextDelta("Good ")
                 break
-    assert document(tmp_path)["answer"]["ended"] == "left"
+    assert only_recording(tmp_path)["response"]["ended"] == "abandoned"
     async with compatible(server.url, Replay(tmp_path)) as backend:
         with pytest.raises(RecordingError, match="not read any further"):
-            await heard(backend.model("m"), "hi")
+            await collect_events(backend.model("m"), "hi")
 
 
-async def test_a_call_that_is_cancelled_leaves_no_trace(serve: Serve, tmp_path: Path) -> None:
-    server = serve(silent)
+async def test_cancelled_call_is_not_recorded(serve: Serve, tmp_path: Path) -> None:
+    server = serve(never_answer)
     recorder = Recorder(tmp_path)
     async with compatible(server.url, recorder) as backend, anyio.create_task_group() as group:
         group.start_soon(backend.model("m").generate, "hi")
@@ -379,27 +385,30 @@ async def test_a_call_that_is_cancelled_leaves_no_trace(serve: Serve, tmp_path: 
     assert [path.name[-7:] for path in files(tmp_path)] == ["-1.json"]
 
 
-async def test_once_records_what_is_missing_and_all_records_anew(
-    serve: Serve, tmp_path: Path
-) -> None:
+async def test_modes_once_replay_and_all(serve: Serve, tmp_path: Path) -> None:
     server = serve(always(*(whole(chat(f"answer {number}")) for number in range(1, 9))))
 
-    async def ask(mode: Any, *prompts: str) -> list[str]:
+    async def generate_texts(mode: Any, *prompts: str) -> list[str]:
         async with compatible(server.url, Recorder(tmp_path, mode=mode)) as backend:
             return [(await backend.model("m").generate(prompt)).text for prompt in prompts]
 
-    assert await ask("once", "a", "a") == ["answer 1", "answer 2"]
-    assert await ask("once", "a", "b", "a", "a") == ["answer 1", "answer 3", "answer 2", "answer 4"]
-    assert await ask("replay", "b", "a") == ["answer 3", "answer 1"]
-    assert await ask("all", "a") == ["answer 5"]
+    assert await generate_texts("once", "a", "a") == ["answer 1", "answer 2"]
+    assert await generate_texts("once", "a", "b", "a", "a") == [
+        "answer 1",
+        "answer 3",
+        "answer 2",
+        "answer 4",
+    ]
+    assert await generate_texts("replay", "b", "a") == ["answer 3", "answer 1"]
+    assert await generate_texts("all", "a") == ["answer 5"]
     assert len(files(tmp_path)) == 2
-    assert await ask("replay", "a", "b") == ["answer 5", "answer 3"]
+    assert await generate_texts("replay", "a", "b") == ["answer 5", "answer 3"]
     assert len(server.seen) == 5
     with pytest.raises(md.ConfigurationError, match="mode"):
         Recorder(tmp_path, mode="never")  # type: ignore[arg-type]
 
 
-async def test_the_same_exchanges_make_the_same_files(serve: Serve, tmp_path: Path) -> None:
+async def test_equal_exchanges_give_equal_files(serve: Serve, tmp_path: Path) -> None:
     texts = []
     for folder in (tmp_path / "one", tmp_path / "two"):
         server = serve(always(whole(chat("hi"))))
@@ -411,13 +420,13 @@ async def test_the_same_exchanges_make_the_same_files(serve: Serve, tmp_path: Pa
     assert not [path for path in files(tmp_path) if path.name.startswith(".")]
 
 
-async def test_a_recording_can_be_made_over_a_foreign_transport_and_over_faults(
+async def test_recorder_wraps_httpx_transports_and_faults(
     tmp_path: Path,
 ) -> None:
     import httpx
 
-    foreign = httpx.MockTransport(lambda request: httpx.Response(200, json=chat("foreign")))
-    recorder = Recorder(tmp_path, Faults([Refused()], foreign))
+    httpx_transport = httpx.MockTransport(lambda request: httpx.Response(200, json=chat("foreign")))
+    recorder = Recorder(tmp_path, Faults([Refused()], httpx_transport))
     async with compatible(
         "http://backend.test", recorder, retries=md.Retries(attempts=2, initial_delay=0)
     ) as backend:
@@ -426,10 +435,10 @@ async def test_a_recording_can_be_made_over_a_foreign_transport_and_over_faults(
     with pytest.raises(md.ConfigurationError, match="transport"):
         compatible("http://x", Recorder(tmp_path, object()))
     with pytest.raises(md.ConfigurationError, match="tls and proxy"):
-        compatible("http://x", Recorder(tmp_path, foreign), proxy="http://x")
+        compatible("http://x", Recorder(tmp_path, httpx_transport), proxy="http://x")
 
 
-async def test_a_websocket_is_refused_and_the_images_come_all_the_same(
+async def test_websocket_is_refused_and_images_arrive_over_http(
     serve: Serve, tmp_path: Path
 ) -> None:
     (backend,) = [backend for backend in BACKENDS if backend.name == "comfyui"]
@@ -438,7 +447,7 @@ async def test_a_websocket_is_refused_and_the_images_come_all_the_same(
         connect = provider._client.transport.connect
         with pytest.raises(md.UnsupportedError, match="no websockets"):
             await connect("/ws", None, 1)
-        events = await heard(
+        events = await collect_events(
             provider.image_model(backend.model), "a red fox", previews=1, **backend.fields
         )
     assert isinstance(events[-1], imagegen.Done)

@@ -1,4 +1,4 @@
-"""Scripted models: what the test wrote down, through the interfaces of every provider."""
+"""Tests of the scripted models through the interfaces of every model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.anyio
 CALL = md.ToolCallPart("call-1", "add", '{"a": 1, "b": 2}')
 
 
-async def events_of(model: Any, prompt: str = "hi", **overrides: Any) -> list[Any]:
+async def collect_events(model: Any, prompt: str = "hi", **overrides: Any) -> list[Any]:
     async with model.stream(prompt, **overrides) as stream:
         return [event async for event in stream]
 
 
-async def test_answers_are_given_in_order_and_requests_are_kept() -> None:
+async def test_answers_are_used_in_order_and_requests_are_recorded() -> None:
     model = ScriptedChatModel(
         ["one", md.assistant("two"), llm.Reply(md.assistant("three"), "length", llm.Usage(3, 4))],
         md.with_seed(7),
@@ -44,7 +44,7 @@ async def test_answers_are_given_in_order_and_requests_are_kept() -> None:
     assert model.remaining == 0
 
 
-async def test_a_function_answers_each_request() -> None:
+async def test_script_may_be_a_function() -> None:
     async def answer(request: llm.Request) -> str:
         await anyio.lowlevel.checkpoint()
         return request.messages[-1].text.upper()
@@ -54,7 +54,7 @@ async def test_a_function_answers_each_request() -> None:
     assert (await ScriptedChatModel(lambda request: "plain").generate("x")).text == "plain"
 
 
-async def test_the_end_of_a_script_is_told_with_the_request_that_met_it() -> None:
+async def test_exhausted_script_error_shows_the_request() -> None:
     model = ScriptedChatModel(["only"])
     await model.generate("first")
     with pytest.raises(
@@ -72,18 +72,18 @@ async def test_the_end_of_a_script_is_told_with_the_request_that_met_it() -> Non
     "script",
     ["text", b"x", 7, [7], ["fine", {"role": "assistant"}], [["fine", imagegen.Step(1, 2)]]],
 )
-def test_what_is_no_answer_is_refused_when_the_model_is_made(script: Any) -> None:
+def test_invalid_script_raises_script_error(script: Any) -> None:
     with pytest.raises(ScriptError):
         ScriptedChatModel(script)
 
 
-async def test_what_a_function_gives_is_checked_too() -> None:
+async def test_result_of_a_script_function_is_checked() -> None:
     with pytest.raises(ScriptError, match="dict"):
         await ScriptedChatModel(lambda request: {"text": "x"}).generate("hi")
 
 
-async def test_a_text_is_streamed_word_by_word() -> None:
-    events = await events_of(ScriptedChatModel(["Good evening, guest"]))
+async def test_text_is_streamed_word_by_word() -> None:
+    events = await collect_events(ScriptedChatModel(["Good evening, guest"]))
     assert events[:-1] == [
         llm.TextDelta("Good "),
         llm.TextDelta("evening, "),
@@ -93,9 +93,9 @@ async def test_a_text_is_streamed_word_by_word() -> None:
     assert events[-1].reply.text == "Good evening, guest"
 
 
-async def test_a_story_is_told_event_by_event() -> None:
+async def test_list_is_emitted_step_by_step() -> None:
     image = plain_image()
-    story = [
+    steps = [
         llm.Queued(2),
         llm.Loading("warming"),
         llm.ThinkingDelta("hm"),
@@ -104,7 +104,7 @@ async def test_a_story_is_told_event_by_event() -> None:
         image,
         CALL,
     ]
-    events = await events_of(ScriptedChatModel([story]))
+    events = await collect_events(ScriptedChatModel([steps]))
     assert events[:-1] == [
         llm.Queued(2),
         llm.Loading("warming"),
@@ -122,7 +122,7 @@ async def test_a_story_is_told_event_by_event() -> None:
     )  # fmt: skip
 
 
-async def test_the_tool_loop_runs_over_it() -> None:
+async def test_tool_loop_runs_with_a_scripted_model() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
@@ -134,7 +134,7 @@ async def test_the_tool_loop_runs_over_it() -> None:
     assert result.parts == (md.TextPart("3"),)
 
 
-async def test_structured_output_is_validated_and_asked_for_again() -> None:
+async def test_structured_output_is_validated_and_retried() -> None:
     model = ScriptedChatModel(["seven", "7"], md.with_output_retries())
     assert (await model.generate("n?", output=int)).output == 7
     assert len(model.requests) == 2
@@ -142,7 +142,7 @@ async def test_structured_output_is_validated_and_asked_for_again() -> None:
         await ScriptedChatModel(["seven"]).generate("n?", output=int)
 
 
-async def test_bad_requests_are_refused_as_everywhere() -> None:
+async def test_invalid_request_is_rejected() -> None:
     model = ScriptedChatModel(["never"])
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.generate("hi", temperature=9.0)
@@ -150,7 +150,7 @@ async def test_bad_requests_are_refused_as_everywhere() -> None:
     assert (model.requests, model.remaining) == ([], 1)
 
 
-async def test_an_error_is_raised_and_the_script_goes_on() -> None:
+async def test_error_is_raised_and_the_script_continues() -> None:
     limit = md.RateLimitError("slow down", retry_after=2.0)
     model = ScriptedChatModel([limit, "fine"], provider="mine")
     with pytest.raises(md.RateLimitError) as caught:
@@ -160,75 +160,75 @@ async def test_an_error_is_raised_and_the_script_goes_on() -> None:
         "mine",
         "scripted-chat",
     )
-    assert limit.provider is None, "the script's own error is not written on"
+    assert limit.provider is None, "the error object in the script is not changed"
     assert (await model.generate("hi")).text == "fine"
 
 
 @pytest.mark.parametrize("error", [md.StreamBrokenError("cut"), md.ConnectionFailedError("gone")])
-async def test_a_stream_breaks_in_the_middle_with_what_had_arrived(
+async def test_stream_breaks_with_the_partial_reply(
     error: md.MajordomoError,
 ) -> None:
-    heard = []
+    events = []
     with pytest.raises(md.StreamBrokenError) as caught:
         async with ScriptedChatModel([["Good ", "eve", error, "ning"]]).stream("hi") as stream:
             async for event in stream:
-                heard.append(event)
-    assert heard == [llm.TextDelta("Good "), llm.TextDelta("eve")]
+                events.append(event)
+    assert events == [llm.TextDelta("Good "), llm.TextDelta("eve")]
     assert caught.value.partial.text == "Good eve"
     assert stream.reply.text == "Good eve"
 
 
-async def test_a_pause_holds_the_stream_until_the_test_lets_it_go() -> None:
+async def test_pause_holds_the_stream_until_its_release() -> None:
     pause = Pause()
-    heard: list[Any] = []
+    events: list[Any] = []
     model = ScriptedChatModel([["Good ", pause, "evening"]])
 
-    async def listen() -> None:
+    async def read_stream() -> None:
         async with model.stream("hi") as stream:
             async for event in stream:
-                heard.append(event)
+                events.append(event)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(listen)
+        group.start_soon(read_stream)
         await pause.reached()
-        assert heard == [llm.TextDelta("Good ")]
+        assert events == [llm.TextDelta("Good ")]
         pause.release()
-    assert isinstance(heard[-1], llm.Done)
-    assert heard[-1].reply.text == "Good evening"
+    assert isinstance(events[-1], llm.Done)
+    assert events[-1].reply.text == "Good evening"
 
 
-async def test_a_call_that_waits_can_be_cancelled() -> None:
+async def test_waiting_call_can_be_cancelled() -> None:
     pause = Pause()
     model = ScriptedChatModel([["a", pause, "b"]])
     async with anyio.create_task_group() as group:
-        group.start_soon(events_of, model)
+        group.start_soon(collect_events, model)
         await pause.reached()
         group.cancel_scope.cancel()
     assert repr(pause) == "<Pause, reached>"
     pause.release()
 
 
-def test_a_blocking_stream_pauses_too() -> None:
+def test_sync_stream_pauses() -> None:
     pause = Pause()
-    heard: list[Any] = []
+    events: list[Any] = []
     model = ScriptedChatModel([["Good ", pause, "evening"]])
 
-    def listen() -> None:
+    def read_stream() -> None:
         with model.stream_sync("hi") as stream:
-            heard.extend(stream)
+            events.extend(stream)
 
-    thread = threading.Thread(target=listen)
+    thread = threading.Thread(target=read_stream)
     thread.start()
     pause.reached_sync()
     pause.release()
     thread.join(10)
-    assert [event.text for event in heard[:-1]] == ["Good ", "evening"]
+    assert [event.text for event in events[:-1]] == ["Good ", "evening"]
     assert ScriptedChatModel(["blocking"]).generate_sync("hi").text == "blocking"
-    with pytest.raises(ScriptError, match="did not come"):
+    with pytest.raises(ScriptError, match="did not reach"):
         Pause().reached_sync(0.01)
 
 
-async def test_images_are_given_in_order_with_what_was_asked() -> None:
+async def test_images_are_used_in_order_and_requests_are_recorded() -> None:
     one, two = plain_image(64, 64), plain_image(32, 32)
     model = ScriptedImageModel(
         [one, [one, two], imagegen.Result((two,), warnings=(md.CallWarning("X", "y"),))]
@@ -245,10 +245,10 @@ async def test_images_are_given_in_order_with_what_was_asked() -> None:
     assert [request.prompt for request in model.requests] == ["a cat", "cats", "more"]
 
 
-async def test_a_drawing_is_told_in_the_order_of_every_backend() -> None:
+async def test_image_events_are_emitted_in_order() -> None:
     image, pause = plain_image(), Pause()
     pause.release()
-    story = [
+    steps = [
         imagegen.Queued(1),
         imagegen.Loading("sd"),
         imagegen.Step(1, 2),
@@ -257,8 +257,8 @@ async def test_a_drawing_is_told_in_the_order_of_every_backend() -> None:
         imagegen.Step(2, 2),
         image,
     ]
-    events = await events_of(ScriptedImageModel([story]))
-    assert events[:-1] == [*story[:4], imagegen.Step(2, 2)]
+    events = await collect_events(ScriptedImageModel([steps]))
+    assert events[:-1] == [*steps[:4], imagegen.Step(2, 2)]
     assert events[-1].result.image == image
     assert (
         ScriptedImageModel(lambda request: [image] * (request.n or 1))
@@ -268,24 +268,24 @@ async def test_a_drawing_is_told_in_the_order_of_every_backend() -> None:
     )
 
 
-async def test_a_drawing_fails_as_scripted() -> None:
+async def test_scripted_image_errors_are_raised() -> None:
     image = plain_image()
-    for beat, kind in (
+    for answer, kind in (
         (md.ContentRefusedError("no"), md.ContentRefusedError),
         ([imagegen.Step(1, 2)], md.NoImageError),
     ):
         with pytest.raises(kind) as caught:
-            await ScriptedImageModel([beat]).generate("x")
+            await ScriptedImageModel([answer]).generate("x")
         assert caught.value.provider == "scripted"
     with pytest.raises(md.StreamBrokenError) as broken:
-        await events_of(ScriptedImageModel([[image, md.StreamBrokenError("cut")]]))
+        await collect_events(ScriptedImageModel([[image, md.StreamBrokenError("cut")]]))
     assert broken.value.partial.images == (image,)
-    for wrong in (image, "text", ["text"], [[image, llm.TextDelta("x")]]):
+    for script in (image, "text", ["text"], [[image, llm.TextDelta("x")]]):
         with pytest.raises(ScriptError):
-            ScriptedImageModel(wrong)
+            ScriptedImageModel(script)
 
 
-async def test_a_provider_shares_its_scripts_between_its_models() -> None:
+async def test_provider_shares_its_scripts_between_models() -> None:
     async with ScriptedProvider(["one", "two"], [plain_image()]) as provider:
         assert (await provider.model("a").generate("x")).text == "one"
         reply = await provider.model("b", md.with_seed(3)).generate("y")
@@ -294,7 +294,7 @@ async def test_a_provider_shares_its_scripts_between_its_models() -> None:
         assert provider.image_requests[0].prompt == "z"
         assert [model.id for model in await provider.models()] == [
             "scripted-chat",
-            "scripted-painter",
+            "scripted-image",
         ]
         assert (await provider.health()).ok
         with pytest.raises(md.UnsupportedError):

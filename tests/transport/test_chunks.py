@@ -6,39 +6,39 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo.transport.chunks import BadChunkError, Chunks
-from tests.support.h11_reference import alone, past
+from tests.support.h11_reference import decode_with_chunks, decode_with_h11
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def sliced(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces, at = [], 0
+def slice_bytes(data: bytes, sizes: list[int]) -> list[bytes]:
+    slices, at = [], 0
     for size in sizes:
-        pieces.append(data[at : at + size])
+        slices.append(data[at : at + size])
         at += size
-    return [piece for piece in [*pieces, data[at:]] if piece]
+    return [part for part in [*slices, data[at:]] if part]
 
 
-def chunk(data: bytes, form: str = "%x") -> bytes:
-    return (form % len(data)).encode() + b"\r\n" + data + b"\r\n"
+def chunk(data: bytes, size_format: str = "%x") -> bytes:
+    return (size_format % len(data)).encode() + b"\r\n" + data + b"\r\n"
 
 
-LAST = b"0\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=12)
 SIZES = st.lists(st.integers(1, 60), max_size=60)
 
 
-ENDS = [LAST, b"0\r\nx-trailer: 1\r\n\r\n", b""]
+ENDS = [LAST_CHUNK, b"0\r\nx-trailer: 1\r\n\r\n", b""]
 
 
 @given(CHUNKS, SIZES, st.sampled_from(["%x", "%X", "%04x"]), st.sampled_from(ENDS))
-def test_the_body_is_the_same_and_only_its_end_is_shown(
-    chunks: list[bytes], sizes: list[int], form: str, end: bytes
+def test_a_chunked_body_is_unchanged_and_h11_sees_only_its_end(
+    chunks: list[bytes], sizes: list[int], size_format: str, end: bytes
 ) -> None:
-    pieces = sliced(HEAD + b"".join(chunk(data, form) for data in chunks) + end, sizes)
-    heard, shown = past(pieces)
-    assert heard == alone(pieces)
-    assert shown == len(HEAD) + len(end)
+    slices = slice_bytes(HEAD + b"".join(chunk(data, size_format) for data in chunks) + end, sizes)
+    outcome, seen_by_h11 = decode_with_chunks(slices)
+    assert outcome == decode_with_h11(slices)
+    assert seen_by_h11 == len(HEAD) + len(end)
 
 
 @given(st.binary(max_size=200), SIZES)
@@ -55,29 +55,32 @@ def test_the_body_is_the_same_and_only_its_end_is_shown(
 @example(b"\r\n\r\n", [])
 @example(b"fffffffff\r\n", [])
 @example(b"5\r\nhello\r\n5\r\nhello\r\n1\r", [])
-def test_what_is_not_well_formed_is_judged_as_it_would_be_without(
-    garbage: bytes, sizes: list[int]
-) -> None:
+def test_malformed_chunks_are_handled_as_by_h11_alone(garbage: bytes, sizes: list[int]) -> None:
     for body in (garbage, chunk(b"one") + chunk(b"two") + garbage):
-        pieces = sliced(HEAD + body, sizes)
-        assert past(pieces)[0] == alone(pieces)
+        slices = slice_bytes(HEAD + body, sizes)
+        assert decode_with_chunks(slices)[0] == decode_with_h11(slices)
 
 
 @given(st.binary(max_size=120), SIZES)
-def test_a_head_may_be_anything(head: bytes, sizes: list[int]) -> None:
-    pieces = sliced(head + b"\r\n\r\n" + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n", sizes)
-    assert past(pieces)[0] == alone(pieces)
+def test_any_head_is_handled_as_by_h11_alone(head: bytes, sizes: list[int]) -> None:
+    slices = slice_bytes(head + b"\r\n\r\n" + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n", sizes)
+    assert decode_with_chunks(slices)[0] == decode_with_h11(slices)
 
 
-@pytest.mark.parametrize("ends", [b"\n\n", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("head_end", [b"\n\n", b"\r\n\n", b"\n\r\n"])
 @pytest.mark.parametrize("sizes", [[], [1] * 200])
-def test_a_head_ends_where_the_protocol_library_sees_its_end(ends: bytes, sizes: list[int]) -> None:
+def test_a_head_ends_where_h11_detects_its_end(head_end: bytes, sizes: list[int]) -> None:
     body = b"\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"one") + chunk(b"two")
-    pieces = sliced(b"HTTP/1.1 200 OK\r\ncontent-length: %d" % len(body) + ends + body, sizes)
-    assert past(pieces)[0] == alone(pieces) == (body, "whole <Headers([])>")
-    bare = b"HTTP/1.1 200 OK\ntransfer-encoding: chunked" + ends
-    pieces = sliced(bare + chunk(b"one") + chunk(b"two") + LAST, sizes)
-    assert past(pieces) == ((b"onetwo", "whole <Headers([])>"), len(bare + LAST))
+    slices = slice_bytes(
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d" % len(body) + head_end + body, sizes
+    )
+    assert decode_with_chunks(slices)[0] == decode_with_h11(slices) == (body, "whole <Headers([])>")
+    bare = b"HTTP/1.1 200 OK\ntransfer-encoding: chunked" + head_end
+    slices = slice_bytes(bare + chunk(b"one") + chunk(b"two") + LAST_CHUNK, sizes)
+    assert decode_with_chunks(slices) == (
+        (b"onetwo", "whole <Headers([])>"),
+        len(bare + LAST_CHUNK),
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,62 +93,67 @@ def test_a_head_ends_where_the_protocol_library_sees_its_end(ends: bytes, sizes:
         b"HTTP/1.1 101 Switching\r\ntransfer-encoding: chunked\r\n\r\n",
     ],
 )
-def test_a_body_that_is_not_chunked_is_left_alone(head: bytes) -> None:
+def test_a_body_that_is_not_chunked_goes_to_h11(head: bytes) -> None:
     body = chunk(b"one") + chunk(b"two")
     chunks = Chunks()
     assert chunks.feed(head + body) == head + body
     assert not chunks.plain
-    assert past([head + body])[0] == alone([head + body])
+    assert decode_with_chunks([head + body])[0] == decode_with_h11([head + body])
 
 
-def test_the_answer_to_head_has_no_chunks_whatever_stands_behind_it() -> None:
+def test_a_response_to_head_has_no_chunks_whatever_follows_it() -> None:
     assert (
-        past([HEAD + chunk(b"one")], "HEAD")[0]
-        == alone([HEAD + chunk(b"one")], "HEAD")
+        decode_with_chunks([HEAD + chunk(b"one")], "HEAD")[0]
+        == decode_with_h11([HEAD + chunk(b"one")], "HEAD")
         == (b"", "whole <Headers([])>")
     )
 
 
-def test_provisional_answers_may_come_before() -> None:
+def test_informational_responses_may_precede_the_response() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"
-    assert past([early + HEAD + chunk(b"one") + chunk(b"two") + LAST]) == (
+    assert decode_with_chunks([early + HEAD + chunk(b"one") + chunk(b"two") + LAST_CHUNK]) == (
         (b"onetwo", "whole <Headers([])>"),
-        len(early + HEAD + LAST),
+        len(early + HEAD + LAST_CHUNK),
     )
 
 
-def test_a_thousand_provisional_answers_may_come_before_and_no_more() -> None:
+def test_more_than_a_thousand_informational_responses_raise_bad_response_error() -> None:
     early = b"HTTP/1.1 100 \r\n\r\n" * 1000
     chunks = Chunks()
     assert chunks.feed(early + HEAD + chunk(b"one")) == early + HEAD
     assert chunks.take() == b"one"
     chunks = Chunks()
     chunks.feed(early)
-    with pytest.raises(md.BadResponseError, match="provisional"):
+    with pytest.raises(md.BadResponseError, match="informational"):
         chunks.feed(early)
 
 
-def test_all_chunks_of_a_read_are_one_piece_and_a_part_of_one_is_given_at_once() -> None:
+def test_chunks_of_one_read_are_joined_and_a_partial_chunk_is_returned_at_once() -> None:
     chunks = Chunks()
     assert chunks.feed(HEAD + chunk(b"one")) == HEAD
     assert chunks.take(chunk(b"two") + b"a\r\n01234") == b"onetwo01234"
     assert chunks.take(b"56789") == b"56789"
     assert chunks.take(b"\r\n" + chunk(b"three") + chunk(b"four") + b"1") == b"threefour"
-    assert chunks.holds
+    assert chunks.has_pending
     assert chunks.take(b"2\r\n") == b""
-    assert not chunks.holds
+    assert not chunks.has_pending
     assert chunks.take(b"x" * 18 + b"\r") == b"x" * 18
     assert chunks.take(b"\n1\r") == b""
     assert chunks.plain
-    assert (chunks.take(b"\n!\r\n" + LAST), chunks.plain, chunks.release(), chunks.holds) == (
+    assert (
+        chunks.take(b"\n!\r\n" + LAST_CHUNK),
+        chunks.plain,
+        chunks.release(),
+        chunks.has_pending,
+    ) == (
         b"!",
         False,
-        LAST,
+        LAST_CHUNK,
         False,
     )
 
 
-def test_a_size_without_end_is_not_kept() -> None:
+def test_an_unterminated_size_is_released() -> None:
     chunks = Chunks()
     chunks.feed(HEAD + chunk(b"one") + b"0" * 8 + b"\r")
     assert (chunks.take(), chunks.plain) == (b"one", True)
@@ -155,27 +163,28 @@ def test_a_size_without_end_is_not_kept() -> None:
     assert (chunks.take(), chunks.plain, chunks.release()) == (b"", False, b"1" * 10)
 
 
-def test_what_was_never_taken_is_released_as_it_came() -> None:
+def test_pending_bytes_are_released_unchanged() -> None:
     chunks = Chunks()
     chunks.feed(HEAD + chunk(b"one"))
     assert (chunks.release(), chunks.plain) == (chunk(b"one"), False)
     assert chunks.feed(chunk(b"two")) == chunk(b"two")
 
 
-@pytest.mark.parametrize("behind", [b"!", b"\r!", b"\n\r"])
+@pytest.mark.parametrize("excess", [b"!", b"\r!", b"\n\r"])
 @pytest.mark.parametrize("sizes", [[], [1, 1]])
-def test_a_chunk_longer_than_it_says_is_bad_once_its_beginning_was_given(
-    behind: bytes, sizes: list[int]
+def test_a_chunk_longer_than_its_size_raises_bad_chunk_error_after_its_beginning_was_returned(
+    excess: bytes, sizes: list[int]
 ) -> None:
     chunks = Chunks()
     chunks.feed(HEAD + b"5\r\nhe")
     assert chunks.take() == b"he"
     assert chunks.take(b"llo") == b"llo"
     with pytest.raises(BadChunkError):
-        for piece in sliced(behind, sizes):
-            chunks.take(piece)
+        for part in slice_bytes(excess, sizes):
+            chunks.take(part)
     chunks = Chunks()
     chunks.feed(HEAD + b"5\r\nhe")
-    assert chunks.take() + chunks.take(b"llo" + behind) == b"hello"  # told before the error
+    # Everything before the error is returned first.
+    assert chunks.take() + chunks.take(b"llo" + excess) == b"hello"
     with pytest.raises(BadChunkError):
         chunks.take()

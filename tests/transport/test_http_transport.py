@@ -1,4 +1,4 @@
-"""The HTTP room against a server that sees every byte, on both event loops."""
+"""The HTTP transport against a raw server that sees every byte, on both event loops."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import Pool
-from majordomo.transport.response import LAST
-from majordomo.transport.socket_stream import READ, SocketStream
+from majordomo.transport.response import TAIL_BYTES
+from majordomo.transport.socket_stream import READ_BYTES, SocketStream
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
-from tests.support.h11_reference import alone
+from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
 pytestmark = pytest.mark.anyio
@@ -38,37 +38,40 @@ Serve = Callable[[Handler], Loopback]
 QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 
 
-def room(server: Loopback | str, **settings: object) -> HTTPTransport:
+def http_transport(server: Loopback | str, **settings: object) -> HTTPTransport:
     url = server if isinstance(server, str) else server.url
-    address = BaseURL.parse(url)
+    base_url = BaseURL.parse(url)
     proxy = settings.pop("proxy", None)
-    through = BaseURL.parse(proxy) if isinstance(proxy, str) else None
+    proxy_url = BaseURL.parse(proxy) if isinstance(proxy, str) else None
     return HTTPTransport(
-        address,
-        headers=encode_headers(address, {"Authorization": Secret("Bearer sk-key")}),
-        proxy=through,
+        base_url,
+        headers=encode_headers(base_url, {"Authorization": Secret("Bearer sk-key")}),
+        proxy=proxy_url,
         **settings,
     )  # type: ignore[arg-type]
 
 
-def get(path: str = "/", **more: object) -> HTTPRequest:
-    return HTTPRequest("GET", path, **more)  # type: ignore[arg-type]
+def get(path: str = "/", **fields: object) -> HTTPRequest:
+    return HTTPRequest("GET", path, **fields)  # type: ignore[arg-type]
 
 
-async def body_of(reply: HTTPStream) -> bytes:
-    pieces = []
-    while piece := await reply.read():
-        pieces.append(piece)
-    return b"".join(pieces)
+async def read_body(reply: HTTPStream) -> bytes:
+    chunks = []
+    while chunk := await reply.read():
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
-async def soonest(work: Callable[[], Awaitable[None]], limit: float) -> float:
-    """Seconds that it takes at best: a busy machine is late now and then, a limit that is not kept is missed each time."""
+async def best_duration(function: Callable[[], Awaitable[None]], limit: float) -> float:
+    """Return the shortest duration of up to three runs, in seconds.
+
+    A busy machine is late now and then; a limit that is not enforced is exceeded each time.
+    """
     best = math.inf
     for _ in range(3):
-        began = time.monotonic()
-        await work()
-        best = min(best, time.monotonic() - began)
+        started_at = time.monotonic()
+        await function()
+        best = min(best, time.monotonic() - started_at)
         if best < limit:
             break
     return best
@@ -79,28 +82,28 @@ async def fetch(
 ) -> tuple[int, bytes]:
     reply = await transport.open(request or get(), Deadline(timeout))
     try:
-        return reply.status, await body_of(reply)
+        return reply.status, await read_body(reply)
     finally:
         await reply.aclose()
 
 
-async def test_it_keeps_a_connection_for_the_next_call(serve: Serve) -> None:
+async def test_a_connection_is_kept_for_the_next_call(serve: Serve) -> None:
     server = serve(always(whole("one"), whole("two")))
-    port = room(server)
-    assert [await fetch(port), await fetch(port)] == [(200, b"one"), (200, b"two")]
+    transport = http_transport(server)
+    assert [await fetch(transport), await fetch(transport)] == [(200, b"one"), (200, b"two")]
     assert server.connections == 1
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
+async def test_head_and_small_body_are_sent_in_one_packet(serve: Serve) -> None:
     packets: list[bytes] = []
 
     def handler(peer: Peer) -> None:
         packets.append(peer.socket.recv(1 << 20))
         peer.reply("ok")
 
-    port = room(serve(handler))
-    await fetch(port, HTTPRequest("POST", "/x?y=1", b'{"a":1}', "application/json"))
+    transport = http_transport(serve(handler))
+    await fetch(transport, HTTPRequest("POST", "/x?y=1", b'{"a":1}', "application/json"))
     assert packets[0].startswith(b"POST /x?y=1 HTTP/1.1\r\n")
     assert packets[0].endswith(b'\r\n\r\n{"a":1}')
     head = packets[0].decode().lower()
@@ -113,19 +116,19 @@ async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
     ):
         assert f"\r\n{line}\r\n" in head
     assert "cookie" not in head and "origin:" not in head
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_sends_a_length_with_an_empty_post(serve: Serve) -> None:
+async def test_an_empty_post_has_a_content_length(serve: Serve) -> None:
     server = serve(always(whole("ok")))
-    port = room(server)
-    await fetch(port, HTTPRequest("POST", "/unload"))
+    transport = http_transport(server)
+    await fetch(transport, HTTPRequest("POST", "/unload"))
     assert server.seen[0].headers["content-length"] == "0"
-    await port.aclose()
+    await transport.aclose()
 
 
 @pytest.mark.parametrize(
-    "unasked",
+    "unsolicited",
     [
         whole("poison"),
         b"HTTP/1.1 200 OK\r\n\r\n",
@@ -134,125 +137,130 @@ async def test_it_sends_a_length_with_an_empty_post(serve: Serve) -> None:
         b"\r\n",
     ],
 )
-@pytest.mark.parametrize("together", [True, False], ids=["same packet", "later"])
-async def test_it_never_takes_an_answer_nobody_asked_for(
-    serve: Serve, unasked: bytes, together: bool
+@pytest.mark.parametrize("same_packet", [True, False], ids=["same packet", "later"])
+async def test_an_unsolicited_response_is_never_used(
+    serve: Serve, unsolicited: bytes, same_packet: bool
 ) -> None:
-    arrived = threading.Event()
+    sent = threading.Event()
 
     def handler(peer: Peer) -> None:
         if peer.request() is None:
             return
         if peer.number == 0:
-            if together:
-                peer.send(whole("one") + unasked)
+            if same_packet:
+                peer.send(whole("one") + unsolicited)
             else:
                 peer.send(whole("one"))
-                peer.send(unasked)
-            arrived.set()
+                peer.send(unsolicited)
+            sent.set()
             if peer.request() is not None:
                 peer.reply("from the poisoned connection")
         else:
             peer.reply("two")
 
     server = serve(handler)
-    port = room(server)
-    assert await fetch(port) == (200, b"one")
-    await anyio.to_thread.run_sync(arrived.wait)
-    await anyio.sleep(0.02)  # the loopback delivers what was sent
-    assert await fetch(port) == (200, b"two")
-    await port.aclose()
+    transport = http_transport(server)
+    assert await fetch(transport) == (200, b"one")
+    await anyio.to_thread.run_sync(sent.wait)
+    # Give the loopback time to deliver what was sent.
+    await anyio.sleep(0.02)
+    assert await fetch(transport) == (200, b"two")
+    await transport.aclose()
 
 
 LONG_BODY = bytes(range(256)) * 4096  # 1 MiB
 FRAMINGS = pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 
 
-def long_answer(chunked: bool) -> bytes:
+def long_response(chunked: bool) -> bytes:
     if not chunked:
         return whole(LONG_BODY)
-    pieces = (LONG_BODY[at : at + 100_000] for at in range(0, len(LONG_BODY), 100_000))
+    chunks = (LONG_BODY[at : at + 100_000] for at in range(0, len(LONG_BODY), 100_000))
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % b"".join(
-        b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces
+        b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks
     )
 
 
 @FRAMINGS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
+async def test_the_middle_of_a_long_body_bypasses_h11(
     serve: Serve,
     authority: trustme.CA,
     monkeypatch: pytest.MonkeyPatch,
     secure: bool,
     chunked: bool,
 ) -> None:
-    """Its copies cost more than all else. The connection is kept, and what stands behind the body is still noticed."""
-    shown = 0
+    """h11's copies cost more than everything else. The connection is still kept."""
+    seen_by_h11 = 0
     receive_data = h11.Connection.receive_data
 
-    def watched(self: h11.Connection, data: bytes) -> None:
-        nonlocal shown
-        shown += len(data)
+    def counting_receive_data(self: h11.Connection, data: bytes) -> None:
+        nonlocal seen_by_h11
+        seen_by_h11 += len(data)
         receive_data(self, data)
 
-    monkeypatch.setattr(h11.Connection, "receive_data", watched)
+    monkeypatch.setattr(h11.Connection, "receive_data", counting_receive_data)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     server = (
-        Loopback(always(long_answer(chunked)), context)
+        Loopback(always(long_response(chunked)), context)
         if secure
-        else serve(always(long_answer(chunked)))
+        else serve(always(long_response(chunked)))
     )
-    port = room(server, tls=trust) if secure else room(server)
-    assert [await fetch(port), await fetch(port)] == [(200, LONG_BODY)] * 2
+    transport = http_transport(server, tls=trust) if secure else http_transport(server)
+    assert [await fetch(transport), await fetch(transport)] == [(200, LONG_BODY)] * 2
     assert server.connections == 1
-    assert shown < 200 if chunked else 2 * LAST < shown <= 2 * (READ + 2 * LAST)
-    await port.aclose()
+    assert (
+        seen_by_h11 < 200
+        if chunked
+        else 2 * TAIL_BYTES < seen_by_h11 <= 2 * (READ_BYTES + 2 * TAIL_BYTES)
+    )
+    await transport.aclose()
     server.close()
 
 
 @FRAMINGS
-async def test_an_answer_is_whole_when_the_protocol_library_hides_its_state(
+async def test_a_response_is_complete_when_the_h11_state_is_inaccessible(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, chunked: bool
 ) -> None:
-    monkeypatch.setattr(Connection, "_state", lambda self: None)
-    port = room(serve(always(long_answer(chunked))))
-    assert await fetch(port) == (200, LONG_BODY)
-    await port.aclose()
+    monkeypatch.setattr(Connection, "_h11_connection", lambda self: None)
+    transport = http_transport(serve(always(long_response(chunked))))
+    assert await fetch(transport) == (200, LONG_BODY)
+    await transport.aclose()
 
 
 @FRAMINGS
-async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(
+async def test_a_long_body_that_is_cut_off_raises_an_error_after_its_content(
     serve: Serve, chunked: bool
 ) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if len(peer.server.seen) == 1:
-                peer.send(long_answer(chunked)[:-100_000])
+                peer.send(long_response(chunked)[:-100_000])
                 peer.close()
             else:
                 peer.reply("fine")
 
-    port = room(serve(handler))
-    reply = await port.open(get(), Deadline(QUICK))
-    came = b""
+    transport = http_transport(serve(handler))
+    reply = await transport.open(get(), Deadline(QUICK))
+    received = b""
     with pytest.raises(md.ConnectionFailedError) as caught:
-        while piece := await reply.read():
-            came += piece
+        while chunk := await reply.read():
+            received += chunk
     assert caught.value.code == "REPLY_CUT"
-    assert came == alone([long_answer(chunked)[:-100_000]])[0]
+    assert received == decode_with_h11([long_response(chunked)[:-100_000]])[0]
     assert await reply.read() == b""
     await reply.aclose()
-    assert await fetch(port) == (200, b"fine")
-    await port.aclose()
+    assert await fetch(transport) == (200, b"fine")
+    await transport.aclose()
 
 
-async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connection(
+async def test_a_chunk_longer_than_its_size_raises_reply_cut_and_closes_the_connection(
     serve: Serve,
 ) -> None:
-    handed_on = threading.Event()
+    first_half_read = threading.Event()
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -261,123 +269,125 @@ async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connecti
             else:
                 peer.begin()
                 peer.send(b"3\r\ntw")
-                handed_on.wait(5)
+                first_half_read.wait(5)
                 peer.send(b"ox\r\n0\r\n\r\n")
 
     server = serve(handler)
-    port = room(server)
-    reply = await port.open(get(), Deadline(QUICK))
-    came = await reply.read()
-    handed_on.set()
+    transport = http_transport(server)
+    reply = await transport.open(get(), Deadline(QUICK))
+    received = await reply.read()
+    first_half_read.set()
     with pytest.raises(md.ConnectionFailedError) as caught:
-        while piece := await reply.read():
-            came += piece
-    assert (caught.value.code, came) == ("REPLY_CUT", b"two")
+        while chunk := await reply.read():
+            received += chunk
+    assert (caught.value.code, received) == ("REPLY_CUT", b"two")
     await reply.aclose()
-    assert await fetch(port) == (200, b"fine")
+    assert await fetch(transport) == (200, b"fine")
     assert server.connections == 2
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_half_a_head_is_no_answer_and_not_nothing(serve: Serve) -> None:
-    """Which decides whether the request may be sent again."""
-    port = room(
+async def test_an_incomplete_head_raises_not_http_and_counts_as_replied(serve: Serve) -> None:
+    """`replied` decides whether the request may be sent again."""
+    transport = http_transport(
         serve(lambda peer: (peer.request(), peer.send(b"HTTP/1.1 200 X\r\ncont"), peer.close()))
     )
     with pytest.raises(md.BadResponseError) as caught:
-        await port.open(get(), Deadline(QUICK))
+        await transport.open(get(), Deadline(QUICK))
     assert caught.value.code == "NOT_HTTP"
     assert caught.value.details["replied"]
-    await port.aclose()
+    await transport.aclose()
 
 
 @FRAMINGS
-async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve, chunked: bool) -> None:
+async def test_bytes_after_a_long_body_close_the_connection(serve: Serve, chunked: bool) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if peer.number:
                 peer.reply("clean")
             else:
-                peer.send(long_answer(chunked) + whole("poison"))
+                peer.send(long_response(chunked) + whole("poison"))
 
     server = serve(handler)
-    port = room(server)
-    assert await fetch(port) == (200, LONG_BODY)
-    assert await fetch(port) == (200, b"clean")
+    transport = http_transport(server)
+    assert await fetch(transport) == (200, LONG_BODY)
+    assert await fetch(transport) == (200, b"clean")
     assert server.connections == 2
-    await port.aclose()
+    await transport.aclose()
 
 
 @FRAMINGS
-@pytest.mark.parametrize("end", ["cancelled", "left", "late"])
-async def test_a_long_body_left_in_its_middle_costs_no_place(
+@pytest.mark.parametrize("end", ["cancelled", "closed", "timed out"])
+async def test_a_long_body_abandoned_in_the_middle_releases_its_slot(
     serve: Serve, end: str, chunked: bool
 ) -> None:
     closed = threading.Event()
-    begun = long_answer(chunked)[:-100_000]
-    sent = len(alone([begun])[0])
+    incomplete_response = long_response(chunked)[:-100_000]
+    sent = len(decode_with_h11([incomplete_response])[0])
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if len(peer.server.seen) > 1:
                 peer.reply("fine")
                 continue
-            peer.send(begun)
+            peer.send(incomplete_response)
             if peer.wait_for_close():
                 closed.set()
             return
 
-    port = room(serve(handler), connections=1)
-    reply = await port.open(
+    transport = http_transport(serve(handler), max_connections=1)
+    reply = await transport.open(
         get(),
         Deadline(
-            Timeout(connect=2, queue=2, first_byte=2, idle=0.1 if end == "late" else 2, total=5)
+            Timeout(
+                connect=2, queue=2, first_byte=2, idle=0.1 if end == "timed out" else 2, total=5
+            )
         ),
     )
-    came = 0
-    while came < sent:
-        came += len(await reply.read())
+    received = 0
+    while received < sent:
+        received += len(await reply.read())
     if end == "cancelled":
         with anyio.move_on_after(0.01) as scope:
             await reply.read()
         assert scope.cancelled_caught
-    elif end == "late":
+    elif end == "timed out":
         with pytest.raises(md.DeadlineExceededError):
             await reply.read()
     await reply.aclose()
     assert await anyio.to_thread.run_sync(closed.wait, 2)
-    assert await fetch(port) == (200, b"fine")
-    await port.aclose()
+    assert await fetch(transport) == (200, b"fine")
+    await transport.aclose()
 
 
-class OneRead:
-    """A stream that gives a whole answer in one read, over a socket that is silent."""
+class SingleReadStream:
+    """A stream that returns a complete response in one read, over a silent socket."""
 
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-        self.near, self.far = socket.socketpair()
+    def __init__(self, response: bytes) -> None:
+        self._response = response
+        self.client_socket, self.server_socket = socket.socketpair()
 
     async def send(self, data: bytes) -> None: ...
 
-    async def receive(self, most: int) -> bytes:
-        return self._answer
+    async def receive(self, max_bytes: int) -> bytes:
+        return self._response
 
     def extra(self, attribute: object, default: object = None) -> object:
-        return self.near if attribute is anyio.abc.SocketAttribute.raw_socket else default
+        return self.client_socket if attribute is anyio.abc.SocketAttribute.raw_socket else default
 
     async def aclose(self) -> None:
-        self.near.close()
-        self.far.close()
+        self.client_socket.close()
+        self.server_socket.close()
 
 
-@pytest.mark.parametrize(("size", "clean"), [(READ - 1, True), (READ, False)])
-async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(
-    size: int, clean: bool
+@pytest.mark.parametrize(("size", "expected_clean"), [(READ_BYTES - 1, True), (READ_BYTES, False)])
+async def test_a_connection_whose_last_read_filled_its_buffer_is_not_reused(
+    size: int, expected_clean: bool
 ) -> None:
-    """Bytes may wait above the socket then, where no poll sees them."""
-    body = b"x" * (READ - 500)
+    """More bytes may be buffered above the socket then, where polling does not detect them."""
+    body = b"x" * (READ_BYTES - 500)
     head = b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n" % len(body)
-    stream = OneRead(
+    stream = SingleReadStream(
         head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body
     )
     deadline = Deadline(QUICK)
@@ -389,13 +399,13 @@ async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(
     )
     await response.aread()
     await response.aclose()
-    assert connection.is_clean() is clean
+    assert connection.is_clean() is expected_clean
     await stream.aclose()
 
 
-async def test_a_connection_whose_last_bytes_are_held_back_is_not_used_again() -> None:
-    """A body behind the answer to HEAD, which has none: its first byte looks like the size of a chunk that is still to come."""
-    stream = OneRead(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
+async def test_a_connection_with_pending_bytes_is_not_reused() -> None:
+    """The byte after a response to HEAD, which has no body, looks like the size of a chunk."""
+    stream = SingleReadStream(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
     connection = Connection(
         httpcore.Origin(b"http", b"x", 80), SocketStream(stream, Deadline(QUICK), secure=False)
     )  # type: ignore[arg-type]
@@ -408,18 +418,18 @@ async def test_a_connection_whose_last_bytes_are_held_back_is_not_used_again() -
     await stream.aclose()
 
 
-async def test_a_failed_dial_gives_its_place_back() -> None:
-    async def dial(deadline: Deadline) -> Connection:
-        raise md.ConnectionFailedError("nobody there")
+async def test_a_failed_connection_attempt_releases_its_slot() -> None:
+    async def connect(deadline: Deadline) -> Connection:
+        raise md.ConnectionFailedError("connection refused")
 
-    pool = Pool(dial, size=1)
+    pool = Pool(connect, size=1)
     for _ in range(5):
-        with pytest.raises(md.ConnectionFailedError, match="nobody there"):
+        with pytest.raises(md.ConnectionFailedError, match="connection refused"):
             await pool.acquire(Deadline(Timeout(queue=0.1)))
     await pool.aclose()
 
 
-async def test_it_takes_a_fresh_connection_when_the_kept_one_was_closed(serve: Serve) -> None:
+async def test_a_new_connection_is_opened_when_the_idle_one_was_closed(serve: Serve) -> None:
     closed = threading.Event()
 
     def handler(peer: Peer) -> None:
@@ -429,21 +439,21 @@ async def test_it_takes_a_fresh_connection_when_the_kept_one_was_closed(serve: S
         closed.set()
 
     server = serve(handler)
-    port = room(server)
-    assert (await fetch(port))[1] == b"0"
+    transport = http_transport(server)
+    assert (await fetch(transport))[1] == b"0"
     await anyio.to_thread.run_sync(closed.wait)
     await anyio.sleep(0.02)
-    assert (await fetch(port))[1] == b"1"
-    await port.aclose()
+    assert (await fetch(transport))[1] == b"1"
+    await transport.aclose()
 
 
-async def test_it_says_who_does_not_listen() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        free = taken.getsockname()[1]
+async def test_a_refused_connection_raises_an_error_with_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free_port = listener.getsockname()[1]
     with pytest.raises(
-        md.ConnectionFailedError, match=f"cannot connect to 127.0.0.1:{free}"
+        md.ConnectionFailedError, match=f"cannot connect to 127.0.0.1:{free_port}"
     ) as caught:
-        await fetch(room(f"http://127.0.0.1:{free}"))
+        await fetch(http_transport(f"http://127.0.0.1:{free_port}"))
     assert isinstance(caught.value, ConnectionError)
     assert caught.value.details["sent"] is False
 
@@ -452,34 +462,37 @@ async def test_it_says_who_does_not_listen() -> None:
     ("name", "handler"),
     [
         ("first_byte", lambda peer: peer.request() and peer.wait_for_close()),
-        ("first_byte", lambda peer: _drip(peer, b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 500)),
-        ("first_byte", lambda peer: _forever(peer, b"HTTP/1.1 100 Continue\r\n\r\n")),
+        ("first_byte", lambda peer: _send_slowly(peer, b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 500)),
+        ("first_byte", lambda peer: _send_repeatedly(peer, b"HTTP/1.1 100 Continue\r\n\r\n")),
         (
             "idle",
             lambda peer: (peer.request(), peer.begin(), peer.chunk(b"x"), peer.wait_for_close()),
         ),
-        ("total", lambda peer: (peer.request(), peer.begin(), _forever(peer, b"1\r\nx\r\n"))),
+        (
+            "total",
+            lambda peer: (peer.request(), peer.begin(), _send_repeatedly(peer, b"1\r\nx\r\n")),
+        ),
     ],
-    ids=["silence", "dripping head", "endless 1xx", "stalled body", "dripping body"],
+    ids=["silence", "slow head", "endless 1xx", "stalled body", "slow body"],
 )
-async def test_it_ends_on_time_whatever_the_server_does(
+async def test_time_limits_are_enforced_whatever_the_server_does(
     serve: Serve, name: str, handler: Handler
 ) -> None:
-    port = room(serve(handler))
+    transport = http_transport(serve(handler))
 
-    async def late() -> None:
+    async def expect_timeout() -> None:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await fetch(
-                port, timeout=Timeout(connect=1, queue=1, first_byte=0.3, idle=0.3, total=0.6)
+                transport, timeout=Timeout(connect=1, queue=1, first_byte=0.3, idle=0.3, total=0.6)
             )
         assert caught.value.phase == name
         assert isinstance(caught.value, TimeoutError)
 
-    assert await soonest(late, 0.8) < 0.8
-    await port.aclose()
+    assert await best_duration(expect_timeout, 0.8) < 0.8
+    await transport.aclose()
 
 
-def _drip(peer: Peer, data: bytes) -> None:
+def _send_slowly(peer: Peer, data: bytes) -> None:
     peer.request()
     for byte in data:
         peer.send(bytes([byte]))
@@ -487,7 +500,7 @@ def _drip(peer: Peer, data: bytes) -> None:
             return
 
 
-def _forever(peer: Peer, data: bytes) -> None:
+def _send_repeatedly(peer: Peer, data: bytes) -> None:
     if not peer.server.seen:
         peer.request()
     for _ in range(300):
@@ -496,70 +509,76 @@ def _forever(peer: Peer, data: bytes) -> None:
             return
 
 
-async def test_it_limits_connecting_with_tcp_and_tls_together(serve: Serve) -> None:
-    port = room(serve(lambda peer: peer.wait_for_close()).url.replace("http", "https"))
+async def test_the_connect_limit_covers_tcp_and_tls_together(serve: Serve) -> None:
+    transport = http_transport(
+        serve(lambda peer: peer.wait_for_close()).url.replace("http", "https")
+    )
     with pytest.raises(md.DeadlineExceededError) as caught:
-        await fetch(port, timeout=Timeout(connect=0.3, total=5))
+        await fetch(transport, timeout=Timeout(connect=0.3, total=5))
     assert caught.value.phase == "connect"
 
 
-async def test_it_queues_for_a_place_and_says_when_it_took_too_long(serve: Serve) -> None:
-    port = room(serve(lambda peer: (peer.request(), peer.wait_for_close())), connections=1)
+async def test_the_queue_limit_covers_waiting_for_a_connection_slot(serve: Serve) -> None:
+    transport = http_transport(
+        serve(lambda peer: (peer.request(), peer.wait_for_close())), max_connections=1
+    )
     first = None
     async with anyio.create_task_group() as group:
 
         async def occupy() -> None:
             with pytest.raises(md.DeadlineExceededError):
-                await fetch(port, timeout=Timeout(first_byte=0.6))
+                await fetch(transport, timeout=Timeout(first_byte=0.6))
 
         group.start_soon(occupy)
-        await anyio.sleep(0.05)
+        # The first request holds the only slot now.
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(md.DeadlineExceededError) as caught:
-            await fetch(port, timeout=Timeout(queue=0.2, total=5))
+            await fetch(transport, timeout=Timeout(queue=0.2, total=5))
         first = caught.value.phase
     assert first == "queue"
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_cancelling_closes_the_socket_at_once_and_loses_no_place(serve: Serve) -> None:
-    waiting: list[Peer] = []
+async def test_cancellation_closes_the_socket_at_once_and_releases_the_slot(serve: Serve) -> None:
+    stalled_peers: list[Peer] = []
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/quick":
                 peer.reply("ok")
             else:
-                waiting.append(peer)
+                stalled_peers.append(peer)
                 peer.wait_for_close()
                 return
 
     server = serve(handler)
-    port = room(server, connections=3)
-    for turns in range(8):  # each wave is cancelled a few turns of the loop after its start
+    transport = http_transport(server, max_connections=3)
+    # Each group is cancelled a few steps of the event loop after its start.
+    for checkpoints in range(8):
         async with anyio.create_task_group() as group:
             for _ in range(12):
-                group.start_soon(fetch, port, get("/slow"))
-            for _ in range(turns):
+                group.start_soon(fetch, transport, get("/slow"))
+            for _ in range(checkpoints):
                 await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
 
-    async def twelve() -> None:
+    async def cancel_twelve() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(12):
-                group.start_soon(fetch, port, get("/slow"))
+                group.start_soon(fetch, transport, get("/slow"))
             await anyio.sleep(0.1)
             group.cancel_scope.cancel()
 
-    assert await soonest(twelve, 0.2) < 0.1 + 0.1
+    assert await best_duration(cancel_twelve, 0.2) < 0.1 + 0.1
     with anyio.fail_after(1):
-        while not all(peer.closed_by_client.is_set() for peer in waiting):
+        while not all(peer.closed_by_client.is_set() for peer in stalled_peers):
             await anyio.sleep(0.01)
     for _ in range(6):
-        assert await fetch(port, get("/quick")) == (200, b"ok")
-    await port.aclose()
+        assert await fetch(transport, get("/quick")) == (200, b"ok")
+    await transport.aclose()
 
 
-async def test_streams_left_early_or_cancelled_cost_no_place(serve: Serve) -> None:
+async def test_streams_closed_early_or_cancelled_release_their_slots(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             peer.begin()
@@ -568,9 +587,9 @@ async def test_streams_left_early_or_cancelled_cost_no_place(serve: Serve) -> No
                 if peer.closed_by_client.wait(0.005):
                     return
 
-    port = room(serve(handler), connections=2)
+    transport = http_transport(serve(handler), max_connections=2)
     for number in range(6):
-        reply = await port.open(get(stream=True), Deadline(QUICK))
+        reply = await transport.open(get(stream=True), Deadline(QUICK))
         if number % 2:
             await reply.read()
         with anyio.CancelScope() as scope:
@@ -578,68 +597,69 @@ async def test_streams_left_early_or_cancelled_cost_no_place(serve: Serve) -> No
                 scope.cancel()
             await reply.aclose()
             await reply.aclose()
-    reply = await port.open(get(stream=True), Deadline(QUICK))
+    reply = await transport.open(get(stream=True), Deadline(QUICK))
     assert await reply.read()
     await reply.aclose()
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_reads_to_the_end_after_the_dialects_end_mark(serve: Serve) -> None:
+async def test_finish_reads_the_end_of_the_message_and_keeps_the_connection(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             peer.begin()
             peer.chunk(b"data: [DONE]\n\n")
-            time.sleep(0.02)  # the last chunk comes in a packet of its own
+            # Send the last chunk in a packet of its own.
+            time.sleep(0.02)
             peer.end()
 
     server = serve(handler)
-    port = room(server)
+    transport = http_transport(server)
     for _ in range(3):
-        reply = await port.open(get(stream=True), Deadline(QUICK))
+        reply = await transport.open(get(stream=True), Deadline(QUICK))
         assert await reply.read() == b"data: [DONE]\n\n"
         await reply.finish()
     assert server.connections == 1
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end(
+async def test_chunks_received_together_are_joined_and_an_incomplete_size_line_waits(
     serve: Serve,
 ) -> None:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    heard: list[bytes] = []
-    wire = SocketStream(
-        await anyio.abc.SocketStream.from_socket(ours), Deadline(QUICK), secure=False
+    client_socket, server_socket = socket.socketpair()
+    client_socket.setblocking(False)
+    received: list[bytes] = []
+    stream = SocketStream(
+        await anyio.abc.SocketStream.from_socket(client_socket), Deadline(QUICK), secure=False
     )
 
-    async def taken() -> None:
-        """The reader has everything that was sent."""
+    async def wait_until_read() -> None:
+        """Wait until the reader has received everything that was sent."""
         while True:
             try:
-                ours.recv(1, socket.MSG_PEEK)
+                client_socket.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             await anyio.lowlevel.checkpoint()
 
-    async def listen() -> None:
-        heard.append(await wire.read(65536))
-        while data := await wire.read_chunks():
-            heard.append(data)
-        heard.append(await wire.read(65536))
+    async def read_everything() -> None:
+        received.append(await stream.read(65536))
+        while data := await stream.read_chunks():
+            received.append(data)
+        received.append(await stream.read(65536))
 
     async with anyio.create_task_group() as group:
-        group.start_soon(listen)
+        group.start_soon(read_everything)
         head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
         for data in (head + b"3\r\none\r\n3\r\ntwo\r\n", b"5", b"\r\nthree\r\n0\r\n\r\n"):
-            theirs.sendall(data)
+            server_socket.sendall(data)
             with anyio.fail_after(5):
-                await taken()
-        theirs.close()
-    assert heard == [head, b"onetwo", b"three", b"0\r\n\r\n"]
-    await wire.aclose()
+                await wait_until_read()
+        server_socket.close()
+    assert received == [head, b"onetwo", b"three", b"0\r\n\r\n"]
+    await stream.aclose()
 
 
-async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
+async def test_finish_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -647,19 +667,19 @@ async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: S
         peer.wait_for_close()
 
     server = serve(handler)
-    port = room(server)
-    reply = await port.open(get(stream=True), Deadline(QUICK))
+    transport = http_transport(server)
+    reply = await transport.open(get(stream=True), Deadline(QUICK))
     await reply.read()
-    began = time.monotonic()
+    started_at = time.monotonic()
     await reply.finish()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - started_at < 1
     with anyio.fail_after(1):
         while not server.peers[0].closed_by_client.is_set():
             await anyio.sleep(0.01)
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_leaving_a_stalled_stream_takes_no_time(serve: Serve) -> None:
+async def test_closing_a_stalled_stream_takes_no_time(serve: Serve) -> None:
     server = serve(
         lambda peer: (
             peer.request(),
@@ -668,33 +688,31 @@ async def test_leaving_a_stalled_stream_takes_no_time(serve: Serve) -> None:
             peer.wait_for_close(),
         )
     )
-    port = room(server)
-    reply = await port.open(get(stream=True), Deadline(Timeout(idle=20)))
+    transport = http_transport(server)
+    reply = await transport.open(get(stream=True), Deadline(Timeout(idle=20)))
     assert await reply.read()
-    began = time.monotonic()
+    started_at = time.monotonic()
     await reply.aclose()
-    assert time.monotonic() - began < 0.5
-    await port.aclose()
+    assert time.monotonic() - started_at < 0.5
+    await transport.aclose()
 
 
-class Endless:
-    """A body of many pieces that says how much of it was taken."""
+class LargeBody:
+    """A streaming body of many chunks that counts how many were sent."""
 
-    def __init__(self, pieces: int) -> None:
-        self.length = pieces * 65536
-        self.taken = 0
-        self._pieces = pieces
+    def __init__(self, chunks: int) -> None:
+        self.length = chunks * 65536
+        self.chunks_sent = 0
+        self._count = chunks
 
     def chunks(self):  # type: ignore[no-untyped-def]
-        for _ in range(self._pieces):
-            self.taken += 1
+        for _ in range(self._count):
+            self.chunks_sent += 1
             yield b"x" * 65536
 
 
-@pytest.mark.parametrize("pause", [0, 0.3], ids=["while the body leaves", "when the body is stuck"])
-async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(
-    serve: Serve, pause: float
-) -> None:
+@pytest.mark.parametrize("pause", [0, 0.3], ids=["while sending", "while the socket is full"])
+async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause: float) -> None:
     def handler(peer: Peer) -> None:
         peer.socket.recv(1000)
         time.sleep(pause)
@@ -702,84 +720,88 @@ async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(
         time.sleep(0.3)
         peer.reset()
 
-    body = Endless(400)
-    port = room(serve(handler))
-    status, answer = await fetch(port, HTTPRequest("POST", "/x", body, "application/json"))
-    assert (status, answer) == (413, b'{"error": "too large"}')
-    assert body.taken < 400
-    await port.aclose()
+    body = LargeBody(400)
+    transport = http_transport(serve(handler))
+    status, response_body = await fetch(
+        transport, HTTPRequest("POST", "/x", body, "application/json")
+    )
+    assert (status, response_body) == (413, b'{"error": "too large"}')
+    assert body.chunks_sent < 400
+    await transport.aclose()
 
 
-async def test_it_sends_a_body_piece_by_piece_with_a_known_length(serve: Serve) -> None:
+async def test_a_streaming_body_is_sent_in_chunks_with_a_content_length(serve: Serve) -> None:
     server = serve(always(whole("ok")))
-    port = room(server)
-    await fetch(port, HTTPRequest("POST", "/x", Endless(20), "application/json"))
+    transport = http_transport(server)
+    await fetch(transport, HTTPRequest("POST", "/x", LargeBody(20), "application/json"))
     assert server.seen[0].body == b"x" * 20 * 65536
     assert "transfer-encoding" not in server.seen[0].headers
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_decodes_gzip_and_refuses_other_codings(serve: Serve) -> None:
-    packed = gzip.compress(b"hello " * 100)
+async def test_gzip_is_decoded_and_other_codings_are_refused(serve: Serve) -> None:
+    compressed = gzip.compress(b"hello " * 100)
     server = serve(
         always(
-            whole(packed, headers={"content-encoding": "gzip"}),
+            whole(compressed, headers={"content-encoding": "gzip"}),
             whole(zlib.compress(b"x"), headers={"content-encoding": "deflate"}),
-            whole(packed, headers={"content-encoding": "gzip, gzip"}),
+            whole(compressed, headers={"content-encoding": "gzip, gzip"}),
             whole(b"no gzip at all", headers={"content-encoding": "gzip"}),
-            whole(packed[:-9], headers={"content-encoding": "gzip"}),
+            whole(compressed[:-9], headers={"content-encoding": "gzip"}),
             whole("fine"),
         )
     )
-    port = room(server)
-    assert (await fetch(port))[1] == b"hello " * 100
+    transport = http_transport(server)
+    assert (await fetch(transport))[1] == b"hello " * 100
     for _ in range(3):
         with pytest.raises(md.BadResponseError, match="gzip"):
-            await fetch(port)
+            await fetch(transport)
     with pytest.raises(md.ConnectionFailedError, match="gzip"):
-        await fetch(port)
-    assert (await fetch(port))[1] == b"fine"
-    await port.aclose()
+        await fetch(transport)
+    assert (await fetch(transport))[1] == b"fine"
+    await transport.aclose()
 
 
-async def test_a_bomb_comes_in_small_pieces(serve: Serve) -> None:
-    bomb = gzip.compress(b"\0" * (64 << 20))
-    port = room(serve(always(whole(bomb, headers={"content-encoding": "gzip"}))))
-    reply = await port.open(get(), Deadline(QUICK))
+async def test_a_decompression_bomb_is_returned_in_small_chunks(serve: Serve) -> None:
+    decompression_bomb = gzip.compress(b"\0" * (64 << 20))
+    transport = http_transport(
+        serve(always(whole(decompression_bomb, headers={"content-encoding": "gzip"})))
+    )
+    reply = await transport.open(get(), Deadline(QUICK))
     assert {len(await reply.read()) for _ in range(50)} == {65536}
     await reply.aclose()
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_follows_no_redirect_and_keeps_no_cookie(serve: Serve) -> None:
+async def test_redirects_are_not_followed_and_cookies_are_not_kept(serve: Serve) -> None:
     server = serve(
         always(whole(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}), whole("ok"))
     )
-    port = room(server)
-    assert (await fetch(port))[0] == 307
-    await fetch(port)
+    transport = http_transport(server)
+    assert (await fetch(transport))[0] == 307
+    await fetch(transport)
     assert [seen.path for seen in server.seen] == ["/", "/"]
     assert "cookie" not in server.seen[1].headers
-    await port.aclose()
+    await transport.aclose()
 
 
-async def test_it_ignores_proxies_of_the_environment(
+async def test_proxies_of_the_environment_are_ignored(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    port = room(serve(always(whole("direct"))))
-    assert (await fetch(port))[1] == b"direct"
-    await port.aclose()
+    transport = http_transport(serve(always(whole("direct"))))
+    assert (await fetch(transport))[1] == b"direct"
+    await transport.aclose()
 
 
-async def test_it_goes_through_a_proxy_that_was_asked_for(serve: Serve) -> None:
+async def test_a_configured_proxy_is_used(serve: Serve) -> None:
     proxy = serve(always(whole("by proxy")))
-    port = room("http://backend.test:81/base", proxy=proxy.url)
-    assert (await fetch(port, get("/x")))[1] == b"by proxy"
+    transport = http_transport("http://backend.test:81/base", proxy=proxy.url)
+    assert (await fetch(transport, get("/x")))[1] == b"by proxy"
     assert proxy.seen[0].path == "http://backend.test:81/base/x"
     assert proxy.seen[0].headers["host"] == "backend.test:81"
-    await port.aclose()
+    await transport.aclose()
 
 
 @pytest.fixture(scope="module")
@@ -787,30 +809,30 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def secured(authority: trustme.CA, handler: Handler) -> Loopback:
+def tls_server(authority: trustme.CA, handler: Handler) -> Loopback:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     return Loopback(handler, context)
 
 
-async def test_it_verifies_certificates(
+async def test_certificates_are_verified(
     authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    server = secured(authority, always(whole("secure")))
-    trusted = tmp_path_factory.mktemp("tls") / "ca.pem"
-    authority.cert_pem.write_to_path(str(trusted))
-    port = room(server, tls=str(trusted))
-    assert await fetch(port) == (200, b"secure")
-    assert await fetch(port) == (200, b"secure")
+    server = tls_server(authority, always(whole("secure")))
+    ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    transport = http_transport(server, tls=str(ca_file))
+    assert await fetch(transport) == (200, b"secure")
+    assert await fetch(transport) == (200, b"secure")
     assert server.connections == 1
-    with pytest.raises(md.ConnectionFailedError, match="no TLS") as caught:
-        await fetch(room(server))
+    with pytest.raises(md.ConnectionFailedError, match="TLS connection to") as caught:
+        await fetch(http_transport(server))
     assert caught.value.retryable is False
-    await port.aclose()
+    await transport.aclose()
     server.close()
 
 
-async def test_an_unasked_tls_record_never_becomes_an_answer(authority: trustme.CA) -> None:
+async def test_an_unsolicited_tls_record_is_never_used_as_a_response(authority: trustme.CA) -> None:
     sent = threading.Event()
 
     def handler(peer: Peer) -> None:
@@ -822,41 +844,41 @@ async def test_an_unasked_tls_record_never_becomes_an_answer(authority: trustme.
             sent.set()
             peer.wait_for_close()
 
-    server = secured(authority, handler)
+    server = tls_server(authority, handler)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    port = room(server, tls=context)
-    assert (await fetch(port))[1] == b"0"
+    transport = http_transport(server, tls=context)
+    assert (await fetch(transport))[1] == b"0"
     await anyio.to_thread.run_sync(sent.wait)
     await anyio.sleep(0.02)
-    assert (await fetch(port))[1] == b"1"
-    await port.aclose()
+    assert (await fetch(transport))[1] == b"1"
+    await transport.aclose()
     server.close()
 
 
-async def test_it_tunnels_tls_through_a_proxy(authority: trustme.CA, serve: Serve) -> None:
-    server = secured(authority, always(whole("through")))
-    asked: list[bytes] = []
+async def test_tls_is_tunneled_through_a_proxy(authority: trustme.CA, serve: Serve) -> None:
+    server = tls_server(authority, always(whole("through")))
+    connect_requests: list[bytes] = []
 
     def handler(peer: Peer) -> None:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += peer.socket.recv(1)
-        asked.append(head)
-        with socket.create_connection(("127.0.0.1", server.port)) as far:
+        connect_requests.append(head)
+        with socket.create_connection(("127.0.0.1", server.port)) as upstream:
             peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_pump, args=(far, peer.socket))
-            back.start()
-            _pump(peer.socket, far)
-            back.join()
+            thread = threading.Thread(target=_pump, args=(upstream, peer.socket))
+            thread.start()
+            _pump(peer.socket, upstream)
+            thread.join()
 
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    port = room(server, tls=context, proxy=serve(handler).url)
-    assert (await fetch(port))[1] == b"through"
-    assert asked[0].startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n".encode())
-    assert b"sk-key" not in asked[0]
-    await port.aclose()
+    transport = http_transport(server, tls=context, proxy=serve(handler).url)
+    assert (await fetch(transport))[1] == b"through"
+    assert connect_requests[0].startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n".encode())
+    assert b"sk-key" not in connect_requests[0]
+    await transport.aclose()
     server.close()
 
 
@@ -869,43 +891,44 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
-async def test_a_closed_room_refuses_calls(serve: Serve) -> None:
-    port = room(serve(always(whole("ok"))))
-    await fetch(port)
-    await port.aclose()
+async def test_a_closed_transport_refuses_requests(serve: Serve) -> None:
+    transport = http_transport(serve(always(whole("ok"))))
+    await fetch(transport)
+    await transport.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
-        await fetch(port)
+        await fetch(transport)
 
 
-async def test_the_log_names_the_call_and_no_secret(
+async def test_the_log_shows_the_request_but_no_secret(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    port = room(serve(always(whole("ok"))))
-    await fetch(port, get("/v1/models?token=abc"))
+    transport = http_transport(serve(always(whole("ok"))))
+    await fetch(transport, get("/v1/models?token=abc"))
     assert any(
         "GET http://127.0.0.1" in line and "/v1/models -> 200" in line for line in caplog.messages
     )
     assert "sk-key" not in caplog.text
-    await port.aclose()
+    await transport.aclose()
 
 
 @pytest.mark.slow
-async def test_a_thousand_at_once_all_arrive(serve: Serve) -> None:
-    port = room(serve(always(whole("ok"))))
-    arrived: list[bytes] = []
+async def test_a_thousand_concurrent_requests_succeed(serve: Serve) -> None:
+    transport = http_transport(serve(always(whole("ok"))))
+    bodies: list[bytes] = []
     async with anyio.create_task_group() as group:
 
-        async def one() -> None:
-            arrived.append(
+        async def fetch_one() -> None:
+            bodies.append(
                 (
                     await fetch(
-                        port, timeout=Timeout(connect=5, queue=30, first_byte=30, idle=30, total=60)
+                        transport,
+                        timeout=Timeout(connect=5, queue=30, first_byte=30, idle=30, total=60),
                     )
                 )[1]
             )
 
         for _ in range(1000):
-            group.start_soon(one)
-    assert arrived == [b"ok"] * 1000
-    await port.aclose()
+            group.start_soon(fetch_one)
+    assert bodies == [b"ok"] * 1000
+    await transport.aclose()

@@ -1,4 +1,4 @@
-"""Pools end with their event loop: no socket left, no warning, on asyncio and trio."""
+"""Pools end with their event loop: no open socket, no warning, on asyncio and trio."""
 
 from __future__ import annotations
 
@@ -23,85 +23,87 @@ from tests.support.loopback import Handler, Loopback, always, whole
 Serve = Callable[[Handler], Loopback]
 
 
-def plain_room(server: Loopback) -> HTTPTransport:
-    address = BaseURL.parse(server.url)
-    return HTTPTransport(address, headers=encode_headers(address, {}))
+def make_http_transport(server: Loopback) -> HTTPTransport:
+    base_url = BaseURL.parse(server.url)
+    return HTTPTransport(base_url, headers=encode_headers(base_url, {}))
 
 
 async def fetch(transport: HTTPTransport) -> bytes:
-    reply = await transport.open(HTTPRequest("GET", "/"), Deadline(Timeout(total=5)))
+    response = await transport.open(HTTPRequest("GET", "/"), Deadline(Timeout(total=5)))
     body = b""
-    while piece := await reply.read():
-        body += piece
-    await reply.aclose()
+    while chunk := await response.read():
+        body += chunk
+    await response.aclose()
     return body
 
 
-def sockets() -> int:
-    """Sockets this process holds to other processes or itself, listening ones apart."""
-    found = 0
+def count_sockets() -> int:
+    """Return the number of open sockets of this process."""
+    count = 0
     for name in os.listdir("/proc/self/fd"):
         try:
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         except OSError:
             continue
-    return found
+    return count
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_two_runs_without_a_close_leave_no_socket_and_warn_of_nothing(
+def test_two_event_loops_without_a_close_leave_no_socket_and_no_warning(
     serve: Serve, backend: str
 ) -> None:
     server = serve(always(whole("ok")))
-    port = plain_room(server)
+    transport = make_http_transport(server)
     for _ in range(2):
-        assert anyio.run(fetch, port, backend=backend) == b"ok"
+        assert anyio.run(fetch, transport, backend=backend) == b"ok"
         assert server.peers[-1].closed_by_client.wait(2)
     gc.collect()
     assert server.connections == 2
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("rooms", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_rooms_leave_no_file_descriptor(serve: Serve, backend: str, rooms: int) -> None:
+@pytest.mark.parametrize("transports", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_closed_transports_leave_no_file_descriptor(
+    serve: Serve, backend: str, transports: int
+) -> None:
     server = serve(always(whole("ok")))
 
     async def main() -> None:
-        for _ in range(rooms):
-            port = plain_room(server)
-            await fetch(port)
-            await port.aclose()
+        for _ in range(transports):
+            transport = make_http_transport(server)
+            await fetch(transport)
+            await transport.aclose()
 
     anyio.run(main, backend=backend)
     gc.collect()
     for peer in server.peers:
         assert peer.closed_by_client.wait(2)
         peer.close()
-    before = sockets()
+    sockets_before = count_sockets()
     anyio.run(main, backend=backend)
     gc.collect()
     for peer in server.peers:
         peer.closed_by_client.wait(2)
         peer.close()
-    assert sockets() <= before + 1
+    assert count_sockets() <= sockets_before + 1
 
 
-def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(
+def test_a_connection_whose_h11_state_is_inaccessible_is_not_reused(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It rests on one private attribute of httpcore; a renamed one costs keep-alive, and is noticed here."""
+    """Keep-alive depends on a private attribute of httpcore; if it is renamed, this test fails."""
     server = serve(always(whole("ok")))
 
-    async def twice() -> None:
-        port = plain_room(server)
-        await fetch(port)
-        await fetch(port)
-        await port.aclose()
+    async def fetch_twice() -> None:
+        transport = make_http_transport(server)
+        await fetch(transport)
+        await fetch(transport)
+        await transport.aclose()
 
-    anyio.run(twice)
+    anyio.run(fetch_twice)
     assert server.connections == 1, "keep-alive is lost: httpcore may have renamed _h11_state"
 
-    class Renamed:
+    class WithoutH11State:
         def __init__(self, real: object) -> None:
             self._real = real
 
@@ -110,22 +112,22 @@ def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(
                 raise AttributeError(name)
             return getattr(self._real, name)
 
-    clean = Connection.is_clean
+    is_clean = Connection.is_clean
 
-    def blind(self: Connection) -> bool:
-        self.protocol = Renamed(self.protocol)  # type: ignore[assignment]
-        return clean(self)
+    def is_clean_without_h11_state(self: Connection) -> bool:
+        self.protocol = WithoutH11State(self.protocol)  # type: ignore[assignment]
+        return is_clean(self)
 
-    monkeypatch.setattr(Connection, "is_clean", blind)
-    anyio.run(twice)
+    monkeypatch.setattr(Connection, "is_clean", is_clean_without_h11_state)
+    anyio.run(fetch_twice)
     assert server.connections == 3
 
 
-def test_addresses_are_read_once_and_strictly() -> None:
+def test_base_urls_are_parsed_strictly() -> None:
     assert BaseURL.parse("http://gpu-box:8080/base/").path == "/base"
     assert BaseURL.parse("https://[::1]").authority == "[::1]"
     assert BaseURL.parse("http://bücher.test").host == "xn--bcher-kva.test"
-    for bad in (
+    for url in (
         "gpu-box:8080",
         "ftp://x",
         "http://",
@@ -137,16 +139,16 @@ def test_addresses_are_read_once_and_strictly() -> None:
         5,
     ):
         with pytest.raises(ConfigurationError) as caught:
-            BaseURL.parse(bad)  # type: ignore[arg-type]
+            BaseURL.parse(url)  # type: ignore[arg-type]
         assert "sk-secret" not in str(caught.value)
 
 
-def test_one_tls_context_is_shared_by_all_who_trust_the_same() -> None:
+def test_a_tls_context_is_shared_per_set_of_ca_certificates() -> None:
     first = context_for(None)
     assert context_for(None) is first
     assert first.verify_mode is ssl.CERT_REQUIRED
     assert first.check_hostname
-    own = ssl.create_default_context()
-    assert context_for(own) is own
+    custom = ssl.create_default_context()
+    assert context_for(custom) is custom
     with pytest.raises(ConfigurationError):
         context_for("/no/such/file.pem")

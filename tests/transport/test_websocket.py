@@ -1,4 +1,4 @@
-"""Websockets over our own sockets, against a server that sends what it likes."""
+"""Websockets over our own sockets, against a server that may send anything."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 LIMIT = 1000
 
 
-class Talker:
-    """The server's end."""
+class WebSocketServer:
+    """The server side of a websocket."""
 
     def __init__(self, peer: Peer) -> None:
         seen = peer.request()
@@ -48,19 +48,18 @@ class Talker:
             [(name.encode(), value.encode()) for name, value in seen.headers.items()], seen.path
         )
         list(self.protocol.events())
-        self.say(AcceptConnection())
+        self.send(AcceptConnection())
 
-    def bytes_of(self, *events: Event) -> bytes:
+    def encode(self, *events: Event) -> bytes:
         return b"".join(self.protocol.send(event) for event in events)
 
-    def say(self, *events: Event) -> None:
-        self.peer.send(self.bytes_of(*events))
+    def send(self, *events: Event) -> None:
+        self.peer.send(self.encode(*events))
 
-    def hear(self) -> list[Event]:
-        """The next events of the client; [] when it has gone."""
+    def receive(self) -> list[Event]:
+        """Return the next events from the client; [] after it has disconnected."""
         while True:
-            data = self.peer._held or self.peer.socket.recv(1 << 16)
-            self.peer._held = b""
+            data = self.peer.receive()
             if not data:
                 return []
             self.protocol.receive_data(data)
@@ -68,29 +67,29 @@ class Talker:
                 return events
 
 
-def saying(*events: Event) -> Handler:
+def sending(*events: Event) -> Handler:
     def handler(peer: Peer) -> None:
-        Talker(peer).say(*events)
+        WebSocketServer(peer).send(*events)
         peer.wait_for_close()
 
     return handler
 
 
-async def connected(
+async def connect_websocket(
     url: str, timeout: Timeout = QUICK, limit: int = LIMIT, **settings: Any
 ) -> MessageStream:
-    port = make_transport(
+    transport = make_transport(
         BaseURL.parse(url), headers={"Authorization": Secret("Bearer sk-key")}, **settings
     )
-    connect = websocket_connector(port)
+    connect = websocket_connector(transport)
     assert connect is not None
     return await connect("/ws?clientId=a", Deadline(timeout), limit)
 
 
-async def test_messages_come_whole_whatever_their_pieces(serve: Serve) -> None:
+async def test_messages_are_complete_however_they_are_fragmented(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        talker = Talker(peer)
-        pieces = talker.bytes_of(
+        server_side = WebSocketServer(peer)
+        encoded = server_side.encode(
             TextMessage("grü", message_finished=False),
             Ping(b"x"),
             TextMessage("ße", message_finished=True),
@@ -99,53 +98,55 @@ async def test_messages_come_whole_whatever_their_pieces(serve: Serve) -> None:
             TextMessage(""),
             BytesMessage(b"x" * 500),
         )
-        for at in range(len(pieces)):
-            peer.send(pieces[at : at + 1])
-        heard = []
-        while not any(isinstance(event, CloseConnection) for event in heard):
-            heard += talker.hear()
-        talker.say(heard[-1].response())  # type: ignore[attr-defined]
-        outcome.extend(heard)
-        ended.set()
+        for at in range(len(encoded)):
+            peer.send(encoded[at : at + 1])
+        received = []
+        while not any(isinstance(event, CloseConnection) for event in received):
+            received += server_side.receive()
+        server_side.send(received[-1].response())  # type: ignore[attr-defined]
+        client_events.extend(received)
+        closed.set()
 
-    outcome: list[Event] = []
-    ended = threading.Event()
+    client_events: list[Event] = []
+    closed = threading.Event()
     server = serve(handler)
-    socket = await connected(f"{server.url}/base")
+    websocket = await connect_websocket(f"{server.url}/base")
     try:
-        await socket.send("hello")
-        assert [await socket.receive() for _ in range(4)] == ["grüße", b"\0\1\2", "", b"x" * 500]
+        await websocket.send("hello")
+        assert [await websocket.receive() for _ in range(4)] == ["grüße", b"\0\1\2", "", b"x" * 500]
     finally:
-        await socket.aclose()
-        await socket.aclose()
+        await websocket.aclose()
+        await websocket.aclose()
     assert server.seen[0].path == "/base/ws?clientId=a"
     headers = server.seen[0].headers
     assert (headers["authorization"], headers["host"]) == (
         "Bearer sk-key",
         f"127.0.0.1:{server.port}",
     )
-    assert await anyio.to_thread.run_sync(ended.wait, 5)
-    assert isinstance(outcome[0], TextMessage)
-    assert isinstance(outcome[1], Pong)
+    assert await anyio.to_thread.run_sync(closed.wait, 5)
+    assert isinstance(client_events[0], TextMessage)
+    assert isinstance(client_events[1], Pong)
 
 
-async def test_the_other_sides_end(serve: Serve) -> None:
-    socket = await connected(serve(saying(Ping(), TextMessage("a"), CloseConnection(1001))).url)
-    assert [await socket.receive() for _ in range(3)] == ["a", None, None]
-    await socket.aclose()
+async def test_receive_returns_none_after_the_server_has_closed(serve: Serve) -> None:
+    websocket = await connect_websocket(
+        serve(sending(Ping(), TextMessage("a"), CloseConnection(1001))).url
+    )
+    assert [await websocket.receive() for _ in range(3)] == ["a", None, None]
+    await websocket.aclose()
 
 
-async def test_a_lost_connection(serve: Serve) -> None:
+async def test_a_lost_connection_raises_connection_failed_error(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        Talker(peer)
+        WebSocketServer(peer)
         peer.close()
 
-    socket = await connected(serve(handler).url)
+    websocket = await connect_websocket(serve(handler).url)
     try:
         with pytest.raises(md.ConnectionFailedError):
-            await socket.receive()
+            await websocket.receive()
     finally:
-        await socket.aclose()
+        await websocket.aclose()
 
 
 @pytest.mark.parametrize(
@@ -171,113 +172,120 @@ async def test_a_lost_connection(serve: Serve) -> None:
         "nothing to continue",
     ],
 )
-async def test_frames_that_cannot_be(serve: Serve, raw: bytes, code: str) -> None:
+async def test_invalid_or_oversized_frames_raise_bad_response_error(
+    serve: Serve, raw: bytes, code: str
+) -> None:
     def handler(peer: Peer) -> None:
-        Talker(peer)
+        WebSocketServer(peer)
         peer.send(raw)
         peer.wait_for_close()
 
-    socket = await connected(serve(handler).url)
+    websocket = await connect_websocket(serve(handler).url)
     try:
         with pytest.raises(md.BadResponseError) as caught:
-            await socket.receive()
+            await websocket.receive()
         assert caught.value.code == code
-        assert await socket.receive() is None
+        assert await websocket.receive() is None
     finally:
-        await socket.aclose()
+        await websocket.aclose()
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("response", "error_type"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno!", md.NotFoundError),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", md.BadResponseError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", md.BadResponseError),
         (
-            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+            (
+                b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: wrong\r\n\r\n"
+            ),
             md.BadResponseError,
         ),
         (b"nonsense\r\n\r\n", md.BadResponseError),
         (b"", md.MajordomoError),
     ],
 )
-async def test_no_websocket_there(serve: Serve, answer: bytes, kind: type[Exception]) -> None:
+async def test_a_refused_handshake_raises_a_typed_error(
+    serve: Serve, response: bytes, error_type: type[Exception]
+) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
-        peer.send(answer)
+        peer.send(response)
 
-    with pytest.raises(kind):
-        await connected(serve(handler).url)
+    with pytest.raises(error_type):
+        await connect_websocket(serve(handler).url)
 
 
-async def test_time_limits(serve: Serve) -> None:
-    def silent(peer: Peer) -> None:
+async def test_first_byte_and_idle_limits_are_enforced(serve: Serve) -> None:
+    def stall(peer: Peer) -> None:
         peer.request()
         peer.wait_for_close()
 
-    server = serve(silent)
+    server = serve(stall)
     with pytest.raises(md.DeadlineExceededError) as caught:
-        await connected(server.url, Timeout(connect=2, first_byte=0.05, idle=2))
+        await connect_websocket(server.url, Timeout(connect=2, first_byte=0.05, idle=2))
     assert caught.value.phase == "first_byte"
     assert await anyio.to_thread.run_sync(server.peers[0].closed_by_client.wait, 5)
-    socket = await connected(
-        serve(saying(TextMessage("a"))).url, Timeout(connect=2, first_byte=2, idle=0.05)
+    websocket = await connect_websocket(
+        serve(sending(TextMessage("a"))).url, Timeout(connect=2, first_byte=2, idle=0.05)
     )
     try:
-        assert await socket.receive() == "a"
+        assert await websocket.receive() == "a"
         with pytest.raises(md.DeadlineExceededError) as caught:
-            await socket.receive()
+            await websocket.receive()
         assert caught.value.phase == "idle"
     finally:
-        await socket.aclose()
+        await websocket.aclose()
 
 
-async def test_nobody_there() -> None:
+async def test_a_refused_connection_raises_connection_failed_error() -> None:
     with pytest.raises(md.ConnectionFailedError):
-        await connected("http://127.0.0.1:9")
+        await connect_websocket("http://127.0.0.1:9")
 
 
-async def test_a_cancelled_wait_leaves_a_socket_that_closes(serve: Serve) -> None:
-    server = serve(saying())
-    socket = await connected(server.url)
+async def test_a_websocket_can_be_closed_after_a_cancelled_receive(serve: Serve) -> None:
+    server = serve(sending())
+    websocket = await connect_websocket(server.url)
     with anyio.move_on_after(0.05) as scope:
-        await socket.receive()
+        await websocket.receive()
     assert scope.cancelled_caught
-    await socket.aclose()
+    await websocket.aclose()
     assert await anyio.to_thread.run_sync(server.peers[0].closed_by_client.wait, 5)
 
 
-async def test_over_tls() -> None:
+async def test_a_websocket_over_tls() -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    server = Loopback(saying(TextMessage("a")), context)
+    server = Loopback(sending(TextMessage("a")), context)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     try:
-        socket = await connected(f"https://localhost:{server.port}", tls=trust)
-        assert await socket.receive() == "a"
-        await socket.aclose()
+        websocket = await connect_websocket(f"https://localhost:{server.port}", tls=trust)
+        assert await websocket.receive() == "a"
+        await websocket.aclose()
     finally:
         server.close()
 
 
-async def test_through_a_proxy_it_asks_for_a_tunnel(serve: Serve) -> None:
+async def test_a_proxy_is_asked_for_a_tunnel(serve: Serve) -> None:
     def proxy(peer: Peer) -> None:
-        asked = peer.request()
-        assert asked is not None
+        request = peer.request()
+        assert request is not None
         peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
-        Talker(peer).say(TextMessage(f"{asked.method} {asked.path}"))
+        WebSocketServer(peer).send(TextMessage(f"{request.method} {request.path}"))
         peer.wait_for_close()
 
-    socket = await connected("http://backend.example:8188", proxy=serve(proxy).url)
+    websocket = await connect_websocket("http://backend.example:8188", proxy=serve(proxy).url)
     try:
-        assert await socket.receive() == "CONNECT backend.example:8188"
+        assert await websocket.receive() == "CONNECT backend.example:8188"
     finally:
-        await socket.aclose()
+        await websocket.aclose()
 
 
-async def test_who_has_none(serve: Serve) -> None:
+async def test_transports_without_a_websocket(serve: Serve) -> None:
     async with httpx.AsyncClient() as client:
         assert (
             websocket_connector(
@@ -285,9 +293,9 @@ async def test_who_has_none(serve: Serve) -> None:
             )
             is None
         )
-    port = make_transport(BaseURL.parse(serve(saying()).url), headers={})
-    await port.aclose()
-    connect = websocket_connector(port)
+    transport = make_transport(BaseURL.parse(serve(sending()).url), headers={})
+    await transport.aclose()
+    connect = websocket_connector(transport)
     assert connect is not None
     with pytest.raises(md.ConfigurationError):
         await connect("/ws", Deadline(QUICK), LIMIT)

@@ -115,7 +115,7 @@ class SDAPICodec:
         geometry = local_geometry(model)
         if not self.sdcpp and request.size:
             # The grid of the latent; other sizes fail or are rounded down.
-            geometry = replace(geometry, multiple=8, smallest=8)
+            geometry = replace(geometry, multiple=8, min_side=8)
         request, size_warnings = resolve_size(request, geometry, exactly=not self.sdcpp)
         return request, [*warnings, *size_warnings]
 

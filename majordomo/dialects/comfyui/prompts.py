@@ -164,7 +164,7 @@ class ComfyUICodec:
             )
             return request, warnings + dropped
         # The grid of latents. ComfyUI rounds other sizes down.
-        geometry = replace(local_geometry(model), multiple=8, smallest=16, largest=16_384)
+        geometry = replace(local_geometry(model), multiple=8, min_side=16, max_side=16_384)
         if (
             self.custom_workflow is None
             and not request.images

@@ -21,7 +21,8 @@ from majordomo.framing.base64_placeholders import Splices
 from majordomo.framing.json import decode_json
 from majordomo.llm.reply import Usage
 from majordomo.llm.tools import output_schema
-from majordomo.media.image_part import ImagePart, check_sendable
+from majordomo.media.image_limits import check_sendable
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name, check_text

@@ -47,7 +47,7 @@ from majordomo.llm import (
 )
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
-from majordomo.media.image_part import PNG_AND_JPEG, ImageSupport
+from majordomo.media.image_limits import PNG_AND_JPEG, ImageSupport
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 

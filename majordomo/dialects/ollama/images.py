@@ -72,7 +72,7 @@ _UNSUPPORTED_FIELDS = (
     "quality",
     "background",
 )
-_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, largest=MAX_SIDE)
+_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, max_side=MAX_SIDE)
 _IMAGES_NEED = "image generation needs Ollama 0.14.3 to 0.32.5"
 
 # Our capabilities by Ollama's names of them.

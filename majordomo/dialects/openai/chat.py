@@ -51,7 +51,7 @@ from majordomo.llm import (
     ToolResultPart,
 )
 from majordomo.llm.tools import output_schema
-from majordomo.media.image_part import PNG_AND_JPEG, ImageSupport
+from majordomo.media.image_limits import PNG_AND_JPEG, ImageSupport
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 

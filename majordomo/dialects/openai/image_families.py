@@ -81,7 +81,9 @@ GPT_IMAGE = ImageModelFamily(
 # "any WxH with both divisible by 16, ratio 1:3..3:1, max 3840x2160"
 GPT_IMAGE_2 = ImageModelFamily(
     "gpt-image-2",
-    Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0),
+    Geometry(
+        multiple=16, min_side=256, max_side=3840, max_pixels=3840 * 2160, max_aspect_ratio=3.0
+    ),
     max_prompt_characters=32_000,
     qualities=_GPT_IMAGE_QUALITIES,
     streams=True,

@@ -49,7 +49,8 @@ from majordomo.framing.json import decode_json, encode_json
 from majordomo.framing.lines import EventDecoder
 from majordomo.framing.multipart import FormField, MultipartBody
 from majordomo.imagegen import ImageDetails, ImageEvent, Preview, Request, Result, Usage
-from majordomo.media.image_part import SUFFIXES, ImagePart
+from majordomo.media.filenames import SUFFIXES
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 

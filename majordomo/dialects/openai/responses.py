@@ -53,7 +53,7 @@ from majordomo.llm import (
 )
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
-from majordomo.media.image_part import COMMON_FORMATS, ImageSupport
+from majordomo.media.image_limits import COMMON_FORMATS, ImageSupport
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 

@@ -1,1 +1,1 @@
-"""The renderer behind the offline image model: draws scenes from the words of a prompt with Pillow."""
+"""The renderer of the offline image model: draws scenes from the words of a prompt with Pillow."""

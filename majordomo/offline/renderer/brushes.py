@@ -1,4 +1,8 @@
-"""The hand that paints: how a finished composition is put on paper. The name of a sampler chooses the brush."""
+"""Brushes: filters that give the finished composition a style.
+
+The name of the sampler selects the brush. A sampler has no meaning without a diffusion model, but
+two samplers should still give two different images.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,22 @@ from collections.abc import Callable, Iterator
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from majordomo.offline.renderer.canvas import levels, noise
-from majordomo.offline.renderer.palette import dice
+from majordomo.offline.renderer.palette import rng_for
 
 Brush = Callable[[Image.Image, random.Random], Image.Image]
-CELLS = 96  # marks along the shorter side: the same number in a small image and in a large one
+# Marks along the shorter side, so that small and large images get the same look.
+CELLS = 96
 
 
-def soft(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Smooth, with a breath of mottled pigment."""
-    return _mottled(image, chance, 0.10)
+def soft(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Leave the image smooth, with slightly mottled pigment."""
+    return _mottled(image, rng, 0.10)
 
 
-def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Pencil lines, denser where it is dark."""
+def hatching(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Hatch with pencil lines, denser in dark areas."""
     tone = image.convert("L")
-    angle = chance.uniform(0.5, 1.1)
+    angle = rng.uniform(0.5, 1.1)
     for turn, threshold in ((angle, 150), (angle + 1.3, 85)):
         lines = _lines(image.size, turn, _cell(image) * 0.9, 0.42)
         mask = ImageChops.multiply(
@@ -44,8 +49,8 @@ def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
     return image
 
 
-def dots(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Touches of pure color side by side."""
+def dots(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Paint dots of pure color side by side."""
     cell = _cell(image) * 1.05
     small = _sampled(image, cell)
     pixels = small.load()
@@ -55,12 +60,12 @@ def dots(image: Image.Image, chance: random.Random) -> Image.Image:
     for row in range(small.height):
         for column in range(small.width):
             red, green, blue = _channels(pixels[column, row])
-            lift = chance.uniform(0.84, 1.2)
+            lift = rng.uniform(0.84, 1.2)
             x, y = (
-                (column + 0.5 + chance.uniform(-0.3, 0.3)) * cell,
-                (row + 0.5 + chance.uniform(-0.3, 0.3)) * cell,
+                (column + 0.5 + rng.uniform(-0.3, 0.3)) * cell,
+                (row + 0.5 + rng.uniform(-0.3, 0.3)) * cell,
             )
-            radius = cell * chance.uniform(0.36, 0.56)
+            radius = cell * rng.uniform(0.36, 0.56)
             pen.ellipse(
                 (x - radius, y - radius, x + radius, y + radius),
                 fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift)),
@@ -68,9 +73,9 @@ def dots(image: Image.Image, chance: random.Random) -> Image.Image:
     return Image.blend(image, drawing, 0.72)
 
 
-def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Short brush strokes that follow one wind."""
-    wind = chance.uniform(-0.5, 0.5)
+def strokes(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Paint short brush strokes that all lean in one direction."""
+    wind = rng.uniform(-0.5, 0.5)
     drawing = image
     for share, cell, alpha in ((1.9, _cell(image) * 1.25, 0.6), (1.3, _cell(image) * 0.6, 0.5)):
         small = _sampled(image, cell)
@@ -79,12 +84,12 @@ def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
         layer = drawing.copy()
         pen = ImageDraw.Draw(layer)
         order = [(column, row) for row in range(small.height) for column in range(small.width)]
-        chance.shuffle(order)
+        rng.shuffle(order)
         for column, row in order:
             red, green, blue = _channels(pixels[column, row])
-            lift = chance.uniform(0.9, 1.12)
-            turn, long = wind + chance.gauss(0, 0.25), cell * share * chance.uniform(0.5, 1)
-            x, y = (column + chance.random()) * cell, (row + chance.random()) * cell
+            lift = rng.uniform(0.9, 1.12)
+            turn, long = wind + rng.gauss(0, 0.25), cell * share * rng.uniform(0.5, 1)
+            x, y = (column + rng.random()) * cell, (row + rng.random()) * cell
             dx, dy = math.cos(turn) * long, math.sin(turn) * long
             color = (_clip(red * lift), _clip(green * lift), _clip(blue * lift))
             pen.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=max(1, round(cell * 0.62)))
@@ -92,8 +97,8 @@ def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
     return drawing
 
 
-def facets(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Flat triangles, as if folded from paper."""
+def facets(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Cover the image with flat triangles, as if folded from paper."""
     cell = _cell(image) * 2.3
     columns, rows = math.ceil(image.width / cell), math.ceil(image.height / cell)
     small = _sampled(image, cell / 2)
@@ -102,8 +107,8 @@ def facets(image: Image.Image, chance: random.Random) -> Image.Image:
     corners = [
         [
             (
-                (column + chance.uniform(-0.36, 0.36)) * cell,
-                (row + chance.uniform(-0.36, 0.36)) * cell,
+                (column + rng.uniform(-0.36, 0.36)) * cell,
+                (row + rng.uniform(-0.36, 0.36)) * cell,
             )
             for column in range(columns + 1)
         ]
@@ -120,28 +125,28 @@ def facets(image: Image.Image, chance: random.Random) -> Image.Image:
                 corners[row + 1][column],
             )
             for triangle in (
-                ((a, b, c), (a, c, d)) if chance.random() < 0.5 else ((a, b, d), (b, c, d))
+                ((a, b, c), (a, c, d)) if rng.random() < 0.5 else ((a, b, d), (b, c, d))
             ):
                 x, y = (
                     sum(point[0] for point in triangle) / 3,
                     sum(point[1] for point in triangle) / 3,
                 )
-                spot = (
+                sample_point = (
                     min(small.width - 1, max(0, int(2 * x / cell))),
                     min(small.height - 1, max(0, int(2 * y / cell))),
                 )
-                red, green, blue = _channels(pixels[spot])
-                lift = chance.uniform(0.92, 1.1)
+                red, green, blue = _channels(pixels[sample_point])
+                lift = rng.uniform(0.92, 1.1)
                 pen.polygon(
                     triangle, fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift))
                 )
     return Image.blend(image, drawing, 0.68)
 
 
-def ink(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Washes of color under dark outlines."""
-    wash = _mottled(image, chance, 0.3)
-    # outlines are found on a smaller copy: they come out as wide as a pen, and the cost stays small
+def ink(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Paint washes of color under dark outlines."""
+    wash = _mottled(image, rng, 0.3)
+    # Outlines are found on a smaller copy: they come out as wide as a pen, and the cost stays low.
     scale = max(1.0, min(image.size) / 512)
     small = image.convert("L").resize(
         (max(1, round(image.width / scale)), max(1, round(image.height / scale))),
@@ -152,7 +157,7 @@ def ink(image: Image.Image, chance: random.Random) -> Image.Image:
         .filter(ImageFilter.GaussianBlur(0.7))
         .point(levels(8, 46, 215))
     )
-    # FIND_EDGES leaves the outermost pixels as they were
+    # FIND_EDGES leaves the outermost pixels unchanged.
     ImageDraw.Draw(edges).rectangle((0, 0, edges.width - 1, edges.height - 1), outline=0, width=2)
     wash.paste(
         (26, 22, 38), (0, 0, *image.size), edges.resize(image.size, Image.Resampling.BILINEAR)
@@ -160,8 +165,8 @@ def ink(image: Image.Image, chance: random.Random) -> Image.Image:
     return wash
 
 
-def watercolor(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Color that ran and dried: soft inside, darker at the rims, on rough paper."""
+def watercolor(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Imitate dried watercolor: soft inside, darker at the rims, on rough paper."""
     half = image.resize((max(1, image.width // 3), max(1, image.height // 3)), Image.Resampling.BOX)
     ran = half.filter(ImageFilter.MedianFilter(5))
     rims = (
@@ -174,7 +179,7 @@ def watercolor(image: Image.Image, chance: random.Random) -> Image.Image:
     wash.paste(
         ImageChops.multiply(wash, wash), (0, 0), rims.resize(image.size, Image.Resampling.BILINEAR)
     )
-    return _mottled(Image.blend(image, wash, 0.72), chance, 0.55)
+    return _mottled(Image.blend(image, wash, 0.72), rng, 0.55)
 
 
 BRUSHES: dict[str, Brush] = {
@@ -186,7 +191,7 @@ BRUSHES: dict[str, Brush] = {
     "ink": ink,
     "watercolor": watercolor,
 }
-# Samplers people name most often, each with a hand of its own; any other name finds one by its hash.
+# The most common samplers have a fixed brush each; the hash of any other name selects one.
 SAMPLERS = {
     "euler": "soft",
     "euler_a": "strokes",
@@ -205,22 +210,22 @@ SAMPLERS |= {
 
 
 def brush_for(sampler: str) -> str:
-    """The name of the brush a sampler's name stands for."""
+    """Return the name of the brush for a sampler; "soft" for an empty name."""
     name = "_".join(sampler.lower().split())
     if not name:
         return "soft"
-    return SAMPLERS.get(name) or dice("sampler", name).choice(
+    return SAMPLERS.get(name) or rng_for("sampler", name).choice(
         [brush for brush in BRUSHES if brush != "soft"]
     )
 
 
-def brushed(image: Image.Image, sampler: str, root: tuple[object, ...]) -> Image.Image:
-    """The image as the sampler's brush paints it; `image` may be used up."""
-    return BRUSHES[brush_for(sampler)](image, dice(*root, "brush", sampler))
+def apply_brush(image: Image.Image, sampler: str, seed_parts: tuple[object, ...]) -> Image.Image:
+    """Return the image painted with the sampler's brush. `image` may be modified."""
+    return BRUSHES[brush_for(sampler)](image, rng_for(*seed_parts, "brush", sampler))
 
 
-def tiled(image: Image.Image, steps: int) -> Image.Image:
-    """How far few steps get: one step is square blocks, a few leave their trace, from a dozen on nothing is left of them."""
+def apply_step_blocks(image: Image.Image, steps: int) -> Image.Image:
+    """Mix in square blocks that show how few steps were taken; none from 12 steps on."""
     block = round(min(image.size) / (14 * steps))
     if block < 2 or steps >= 12:
         return image
@@ -231,42 +236,44 @@ def tiled(image: Image.Image, steps: int) -> Image.Image:
     return Image.blend(image, blocks, min(1.0, 1.25 - 0.12 * steps))
 
 
-def grained(image: Image.Image, chance: random.Random, strength: float = 0.016) -> Image.Image:
-    """Fine grain, which also hides the steps of long gradients. One tile of it repeats, too large to be noticed. Changes `image`."""
+def add_grain(image: Image.Image, rng: random.Random, strength: float = 0.016) -> Image.Image:
+    """Add fine grain to `image` in place and return it. Grain also hides banding in gradients.
+
+    A tile of 256 x 256 pixels repeats; it is too large for the repetition to be noticed.
+    """
     side = 256
-    tile = Image.frombytes("L", (side, side), chance.randbytes(side * side))
+    tile = Image.frombytes("L", (side, side), rng.randbytes(side * side))
     tile = tile.point([round(128 + (level - 128) * strength * 2) for level in range(256)])
     strip = Image.new("L", (image.width, side))
     for left in range(0, image.width, side):
         strip.paste(tile, (left, 0))
     sheet = Image.merge("RGB", (strip, strip, strip))
-    for box in bands(
-        image.size, side
-    ):  # band by band, since a large image three times over would fill the memory
+    # Work in bands, because three copies of a large image would need too much memory.
+    for box in bands(image.size, side):
         part = image.crop(box)
-        # adding (grain - 128): one addition with an offset does it
+        # One addition with an offset adds (grain - 128).
         image.paste(ImageChops.add(part, sheet.crop((0, 0, *part.size)), 1.0, -128), box)
     return image
 
 
 def bands(size: tuple[int, int], height: int) -> Iterator[tuple[int, int, int, int]]:
-    """The boxes of an image cut into horizontal bands."""
+    """Yield the boxes of the horizontal bands of an image, from the top down."""
     for top in range(0, size[1], height):
         yield (0, top, size[0], min(size[1], top + height))
 
 
-def _mottled(image: Image.Image, chance: random.Random, strength: float) -> Image.Image:
+def _mottled(image: Image.Image, rng: random.Random, strength: float) -> Image.Image:
     cells = (
         max(1, min(60, 12 * image.width // max(1, min(image.size)))),
         max(1, min(60, 12 * image.height // max(1, min(image.size)))),
     )
-    pigment = noise(chance, image.size, cells, 4)
+    pigment = noise(rng, image.size, cells, 4)
     light = ImageChops.soft_light(image, Image.merge("RGB", (pigment, pigment, pigment)))
     return Image.blend(image, light, strength)
 
 
 def _lines(size: tuple[int, int], angle: float, pitch: float, share: float) -> Image.Image:
-    """Parallel lines as a mask. The period is a whole tile so that neither size nor angle makes it slow."""
+    """Return a mask of parallel lines, at most 4,000 of them whatever the size and angle."""
     sheet = Image.new("L", size)
     pen = ImageDraw.Draw(sheet)
     reach = math.hypot(*size)
@@ -283,7 +290,7 @@ def _lines(size: tuple[int, int], angle: float, pitch: float, share: float) -> I
 
 
 def _cell(image: Image.Image) -> float:
-    # a long strip would take a million marks: their number is bounded by making them larger
+    # A long strip would need a million marks; larger cells bound their number.
     return max(1.5, min(image.size) / CELLS, math.sqrt(image.width * image.height / 40_000))
 
 

@@ -1,4 +1,4 @@
-"""A surface that knows a few words of drawing; what is drawn is said elsewhere. Coordinates are its own pixels."""
+"""The drawing surface and its primitives. Coordinates are pixels of the canvas."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ Box = tuple[int, int, int, int]
 
 
 class Canvas:
-    """An RGB image being painted, and, when asked for, the mask of what stands before the sky."""
+    """An RGB image with drawing primitives and, optionally, a mask of what covers the sky.
 
-    def __init__(self, width: int, height: int, *, keep_solid: bool = False) -> None:
+    Args:
+        width: Pixels.
+        height: Pixels.
+        keep_opaque_mask: Record in `opaque_mask` what is drawn while `marking_opaque` is true.
+    """
+
+    def __init__(self, width: int, height: int, *, keep_opaque_mask: bool = False) -> None:
         self.width: int = width
         self.height: int = height
-        self.unit: float = min(height, 1.25 * width)  # what sizes of things are measured in
+        # Sizes of subjects are multiples of this length.
+        self.unit: float = min(height, 1.25 * width)
         self.image: Image.Image = Image.new("RGB", (width, height))
-        self.solid: Image.Image | None = Image.new("L", (width, height)) if keep_solid else None
-        self.marking = False  # whether what is painted now stands before the sky
+        self.opaque_mask: Image.Image | None = (
+            Image.new("L", (width, height)) if keep_opaque_mask else None
+        )
+        # Whether the shapes drawn now cover the sky.
+        self.marking_opaque = False
 
     def polygon(self, points: Sequence[Point], fill: RGB, alpha: int = 255) -> None:
-        """Fill it; `alpha` below 255 lets what is there shine through."""
+        """Fill a polygon; an `alpha` below 255 lets the pixels below show through."""
         self._pen().polygon(points, fill=(*fill, alpha))
         if mask := self._mask():
             mask.polygon(points, fill=255)
@@ -33,7 +43,7 @@ class Canvas:
     def ellipse(
         self, x: float, y: float, rx: float, ry: float, fill: RGB, alpha: int = 255
     ) -> None:
-        """Fill it around its middle."""
+        """Fill an ellipse around its center, with the radii `rx` and `ry`."""
         box = (x - rx, y - ry, x + rx, y + ry)
         self._pen().ellipse(box, fill=(*fill, alpha))
         if mask := self._mask():
@@ -42,14 +52,14 @@ class Canvas:
     def rectangle(
         self, x: float, y: float, width: float, height: float, fill: RGB, alpha: int = 255
     ) -> None:
-        """Fill it from its upper left corner."""
+        """Fill a rectangle from its upper left corner."""
         box = (x, y, x + max(0.0, width), y + max(0.0, height))
         self._pen().rectangle(box, fill=(*fill, alpha))
         if mask := self._mask():
             mask.rectangle(box, fill=255)
 
     def line(self, points: Sequence[Point], fill: RGB, width: float, alpha: int = 255) -> None:
-        """Draw it, never thinner than a pixel."""
+        """Draw a line that is at least one pixel wide."""
         self._pen().line(
             points,
             fill=(*fill, alpha),
@@ -62,11 +72,11 @@ class Canvas:
     def shade(
         self, points: Sequence[Point], first: RGB, last: RGB, *, across: bool = False
     ) -> None:
-        """A polygon whose color runs from its top to its bottom, or `across` from left to right."""
-        found = self._clip(points)
-        if found is None:
+        """Fill a polygon with a gradient from top to bottom, or `across` from left to right."""
+        box = self._clip(points)
+        if box is None:
             return
-        left, top, right, bottom = found
+        left, top, right, bottom = box
         size = (right - left, bottom - top)
         mask = Image.new("L", size)
         ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in points], fill=255)
@@ -76,11 +86,11 @@ class Canvas:
             (ramp.transpose(Image.Transpose.ROTATE_90) if across else ramp).resize(
                 size, Image.Resampling.NEAREST
             ),
-            found,
+            box,
             mask,
         )
-        if self.solid is not None and self.marking:
-            self.solid.paste(255, found, mask)
+        if self.opaque_mask is not None and self.marking_opaque:
+            self.opaque_mask.paste(255, box, mask)
 
     def glow(
         self,
@@ -92,13 +102,23 @@ class Canvas:
         power: float = 2.0,
         flat: float = 1.0,
     ) -> None:
-        """Light around a point, fading outwards: `power` says how fast, `flat` how much wider than high it is. Never solid."""
+        """Add light around a point that fades outwards. Never part of the opaque mask.
+
+        Args:
+            x: Center, in pixels.
+            y: Center, in pixels.
+            radius: Vertical radius, in pixels.
+            fill: Color of the light.
+            amount: Strength at the center, 0 to 1.
+            power: How quickly the light fades; 1 is linear.
+            flat: Width divided by height.
+        """
         rx, ry = max(1.0, radius * flat), max(1.0, radius)
         left, top = max(0, int(x - rx)), max(0, int(y - ry))
         right, bottom = min(self.width, int(x + rx) + 1), min(self.height, int(y + ry) + 1)
         if left >= right or top >= bottom:
             return
-        # only the part that falls on the canvas is enlarged: a glow may be much larger than the image
+        # A glow may be much larger than the image: scale only the part that falls on the canvas.
         scale_x, scale_y = 256 / (2 * rx), 256 / (2 * ry)
         source = (
             max(0.0, (left - x + rx) * scale_x),
@@ -115,14 +135,18 @@ class Canvas:
         self._screen(fill, mask, box)
 
     def beam(self, points: Sequence[Point], reach: float, fill: RGB, amount: float) -> None:
-        """Light that leaves the first point and fades along the polygon, over `reach`. Never solid."""
-        found = self._clip(points)
-        if found is None:
+        """Add light that leaves the first point and fades along the polygon.
+
+        The light ends `reach` pixels from the first point. Never part of the opaque mask.
+        """
+        box = self._clip(points)
+        if box is None:
             return
-        left, top, right, bottom = found
+        left, top, right, bottom = box
         x, y = points[0]
         scale = 128 / max(1.0, reach)
-        # the fade is cut out of a disc that may be larger than the image; outside of it there is no light
+        # The fade is cut from a disc that may be larger than the image. There is no light outside
+        # of the disc.
         corners = [
             128 + (edge - middle) * scale
             for edge, middle in ((left, x), (top, y), (right, x), (bottom, y))
@@ -135,7 +159,7 @@ class Canvas:
         )
         wedge = Image.new("L", fade.size)
         ImageDraw.Draw(wedge).polygon([(px - left, py - top) for px, py in points], fill=255)
-        self._screen(fill, ImageChops.multiply(fade, wedge), found)
+        self._screen(fill, ImageChops.multiply(fade, wedge), box)
 
     def _screen(self, fill: RGB, mask: Image.Image, box: Box) -> None:
         part = self.image.crop(box)
@@ -146,7 +170,7 @@ class Canvas:
     def arc(
         self, x: float, y: float, rx: float, ry: float, width: float, fill: RGB, alpha: int
     ) -> None:
-        """The upper half of a ring, `width` wide inwards. Never solid."""
+        """Draw the upper half of a ring, `width` wide inwards. Never part of the opaque mask."""
         mask = Image.new("L", (self.width, max(1, min(self.height, round(y)))))
         ImageDraw.Draw(mask).arc(
             (x - rx, y - ry, x + rx, y + ry), 180, 360, fill=alpha, width=max(1, round(width))
@@ -154,14 +178,18 @@ class Canvas:
         self.cover(fill, mask, (0, 0))
 
     def cover(self, fill: RGB, mask: Image.Image, at: tuple[int, int]) -> None:
-        """One color through a mask whose upper left corner lies at `at`."""
+        """Paint one color through a mask whose upper left corner is at `at`."""
         self.image.paste(fill, (at[0], at[1], at[0] + mask.width, at[1] + mask.height), mask)
 
     def _pen(self) -> ImageDraw.ImageDraw:
         return ImageDraw.Draw(self.image, "RGBA")
 
     def _mask(self) -> ImageDraw.ImageDraw | None:
-        return ImageDraw.Draw(self.solid) if self.solid is not None and self.marking else None
+        return (
+            ImageDraw.Draw(self.opaque_mask)
+            if self.opaque_mask is not None and self.marking_opaque
+            else None
+        )
 
     def _clip(self, points: Sequence[Point]) -> Box | None:
         left, right = (
@@ -176,7 +204,7 @@ class Canvas:
 
 
 def gradient(stops: Sequence[tuple[float, RGB]], height: int) -> Image.Image:
-    """One column of pixels running through the colors; positions go from 0 to 1."""
+    """Return a column of pixels that blends the color stops; positions go from 0 to 1."""
     column = bytearray()
     index = 0
     for row in range(height):
@@ -189,10 +217,10 @@ def gradient(stops: Sequence[tuple[float, RGB]], height: int) -> Image.Image:
 
 
 def noise(
-    chance: random.Random, size: tuple[int, int], cells: tuple[int, int], octaves: int = 4
+    rng: random.Random, size: tuple[int, int], cells: tuple[int, int], octaves: int = 4
 ) -> Image.Image:
-    """Smooth cloudy gray: random grids, each twice as fine and half as strong, laid over each other."""
-    # mixed small and enlarged once: nobody sees the difference, and the cost no longer depends on the image
+    """Return smooth gray noise: a sum of random grids, each twice as fine and half as strong."""
+    # Mixed at a small size and enlarged once: it looks alike, at a cost independent of the image.
     small = (
         min(size[0], max(16, cells[0] * 2**octaves)),
         min(size[1], max(16, cells[1] * 2**octaves)),
@@ -201,7 +229,7 @@ def noise(
     weight = 0.0
     for octave in range(octaves):
         columns, rows = cells[0] * 2**octave + 1, cells[1] * 2**octave + 1
-        grid = Image.frombytes("L", (columns, rows), chance.randbytes(columns * rows)).resize(
+        grid = Image.frombytes("L", (columns, rows), rng.randbytes(columns * rows)).resize(
             small, Image.Resampling.BICUBIC
         )
         share = 0.5**octave
@@ -211,7 +239,7 @@ def noise(
 
 
 def levels(low: float, high: float, top: float = 255.0) -> Callable[[int], int]:
-    """A point function: 0 up to `low`, `top` from `high`, smooth in between."""
+    """Return a point function: 0 up to `low`, `top` from `high`, smooth in between."""
 
     def level(value: int) -> int:
         share = min(1.0, max(0.0, (value - low) / (high - low)))
@@ -221,8 +249,9 @@ def levels(low: float, high: float, top: float = 255.0) -> Callable[[int], int]:
 
 
 def _fade(amount: float, power: float) -> Image.Image:
-    """A disc of light, 256 wide: `amount` in the middle, nothing from the rim on."""
-    # Pillow's gradient is 181 where the inscribed circle touches the edge and 255 only in the corners
+    """Return a disc of light, 256 pixels wide: `amount` in the middle, 0 from the rim on."""
+    # Pillow's gradient is 181 where the inscribed circle touches the edge, and 255 only in the
+    # corners.
     strength = [max(0.0, 1 - level / 181) ** power for level in range(256)]
     return Image.radial_gradient("L").point(
         [round(255 * min(1.0, amount) * share) for share in strength]

@@ -1,4 +1,4 @@
-"""Colours: their names, their arithmetic, and the moods of the day. Values only; nothing here draws."""
+"""Colors: their names, their arithmetic, and a palette for each time of day. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields, replace
 
 RGB = tuple[int, int, int]
 
-# Plain names, as somebody would say them; also what a picture's colours are reported as.
-NAMED: dict[str, RGB] = {
+# Everyday color names, as users write them in prompts. The rule-based chat reports the colors of
+# an image with these names too.
+NAMED_COLORS: dict[str, RGB] = {
     "black": (12, 12, 14),
     "charcoal": (54, 57, 63),
     "grey": (128, 130, 133),
@@ -45,7 +46,7 @@ NAMED: dict[str, RGB] = {
     "pink": (246, 166, 190),
     "rose": (204, 104, 132),
 }
-_OTHER_NAMES = {
+_COLOR_ALIASES = {
     "gray": "grey",
     "golden": "gold",
     "crimson": "red",
@@ -53,7 +54,7 @@ _OTHER_NAMES = {
     "azure": "sky blue",
     "cyan": "turquoise",
 }
-_OTHER_NAMES |= {
+_COLOR_ALIASES |= {
     "violet": "purple",
     "emerald": "green",
     "amber": "gold",
@@ -62,19 +63,22 @@ _OTHER_NAMES |= {
 }
 
 
-def dice(*parts: object) -> random.Random:
-    """Chance that depends on `parts` alone: the same parts roll the same numbers in every process."""
-    told = hashlib.sha256(
+def rng_for(*parts: object) -> random.Random:
+    """Return a random generator seeded by `parts`: equal parts give equal numbers in every process.
+
+    The strings passed here are part of the output: changing one changes every image.
+    """
+    digest = hashlib.sha256(
         "\x1f".join(str(part) for part in parts).encode("utf-8", "replace")
     ).digest()
-    return random.Random(int.from_bytes(told, "big"))
+    return random.Random(int.from_bytes(digest, "big"))
 
 
-def color_named(word: str) -> RGB | None:
-    """The colour of a plain name or of "#rrggbb", or None."""
-    word = _OTHER_NAMES.get(word, word)
-    if word in NAMED:
-        return NAMED[word]
+def find_color(word: str) -> RGB | None:
+    """Return the color with a plain name or "#rrggbb"; None when there is none."""
+    word = _COLOR_ALIASES.get(word, word)
+    if word in NAMED_COLORS:
+        return NAMED_COLORS[word]
     if len(word) == 7 and word.startswith("#"):
         try:
             return parse_hex(word)
@@ -84,12 +88,12 @@ def color_named(word: str) -> RGB | None:
 
 
 def parse_hex(text: str) -> RGB:
-    """The colour "#rrggbb" means."""
+    """Parse "#rrggbb"."""
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """From `a` (share 0) to `b` (share 1)."""
+    """Mix two colors, from `a` at a `share` of 0 to `b` at 1."""
     share = min(1.0, max(0.0, share))
     return (
         round(a[0] + (b[0] - a[0]) * share),
@@ -99,12 +103,12 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 def lighter(color: RGB, share: float) -> RGB:
-    """Towards white; a negative share goes towards black."""
+    """Mix a color with white, or with black for a negative `share`."""
     return mix(color, (255, 255, 255), share) if share >= 0 else mix(color, (0, 0, 0), -share)
 
 
-def turned(color: RGB, degrees: float, saturation: float = 1.0) -> RGB:
-    """The hue turned, the saturation multiplied, the lightness kept."""
+def rotate_hue(color: RGB, degrees: float, saturation: float = 1.0) -> RGB:
+    """Rotate the hue and multiply the saturation; the lightness stays."""
     hue, light, chroma = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
     red, green, blue = colorsys.hls_to_rgb(
         (hue + degrees / 360) % 1, light, min(1.0, chroma * saturation)
@@ -112,8 +116,8 @@ def turned(color: RGB, degrees: float, saturation: float = 1.0) -> RGB:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def tinted(color: RGB, towards: RGB, share: float) -> RGB:
-    """Mixed towards a colour with its own lightness mostly kept, so that shadows stay shadows."""
+def tint(color: RGB, towards: RGB, share: float) -> RGB:
+    """Mix towards a color but keep 85% of the lightness, so that shadows stay shadows."""
     hue, light, chroma = colorsys.rgb_to_hls(*(channel / 255 for channel in towards))
     own = colorsys.rgb_to_hls(*(channel / 255 for channel in color))[1]
     red, green, blue = colorsys.hls_to_rgb(hue, own * 0.85 + light * 0.15, chroma)
@@ -122,23 +126,35 @@ def tinted(color: RGB, towards: RGB, share: float) -> RGB:
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The light of one hour: four sky colours from the top down, what shines, what stands in it."""
+    """The colors of a scene at one time of day."""
 
     sky: tuple[RGB, RGB, RGB, RGB]
+    """Sky colors from the top to the horizon."""
     sun: RGB
+    """The sun, or the moon at night."""
     cloud: RGB
-    far: RGB  # what distance fades into
+    """Clouds."""
+    far: RGB
+    """The color that distance fades into."""
     land: RGB
-    near: RGB  # the darkest foreground
+    """The ground."""
+    near: RGB
+    """The darkest foreground."""
     water: RGB
+    """The sea or a lake."""
     lamp: RGB = (255, 214, 130)
+    """Lit windows and lamps."""
     accent: RGB = (200, 60, 54)
-    daylight: float = 1.0  # 0 at night, when windows are lit and stars are out
-    sun_height: float = 0.5  # above the horizon, as a share of the sky
+    """Roofs, stripes and other details that stand out."""
+    daylight: float = 1.0
+    """From 0 (night: windows are lit and stars are out) to 1."""
+    sun_height: float = 0.5
+    """Height of the sun or moon above the horizon, as a share of the sky."""
     moon: bool = False
+    """Whether the moon shines instead of the sun."""
 
-    def mapped(self, change: Callable[[RGB], RGB]) -> Palette:
-        """Every colour changed; the lamp stays, since light is what makes it a lamp."""
+    def map_colors(self, change: Callable[[RGB], RGB]) -> Palette:
+        """Apply `change` to every color except `lamp`, because lamps give their own light."""
         new: dict[str, RGB] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -167,8 +183,8 @@ def _hour(
     )
 
 
-HOURS: dict[str, Palette] = {
-    #                 top     upper   lower   horizon     sun     cloud   far     land    near    water
+PALETTES: dict[str, Palette] = {
+    # Each entry: sky (top, upper, lower, horizon); sun, cloud, far, land, near, water.
     "dawn": _hour(
         "#4f6fa8 #a3aed2 #f0c0bd #ffe2b5",
         "#fff0c8 #f6cfcb #b7a9c4 #5d7a63 #2c3a45 #7f9cba",

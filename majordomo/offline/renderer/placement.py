@@ -1,4 +1,7 @@
-"""Where a thing stands and the few ways in which all things are painted: lit from one side, in the light of the hour."""
+"""The position of a subject, and drawing primitives in its own coordinates.
+
+All shapes are lit from one side, in the light of the time of day.
+"""
 
 from __future__ import annotations
 
@@ -13,48 +16,54 @@ from majordomo.offline.renderer.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one thing goes: its foot, its height, its own chance, and the color the prompt gave it."""
+    """The position, size and color of one subject on the stage."""
 
     stage: Stage
+    """The composition to draw on."""
     x: float
+    """Horizontal position of the foot, in pixels of the canvas."""
     y: float
+    """Vertical position of the foot, in pixels of the canvas."""
     size: float
-    chance: random.Random
+    """Height of the subject, in pixels of the canvas."""
+    rng: random.Random
+    """Random numbers for this subject."""
     color: RGB | None
+    """Color that the prompt names for the subject, if any."""
 
     def at(self, *points: Point) -> list[Point]:
-        """Points in heights of the thing, from its foot, y upwards."""
+        """Convert points from heights of the subject (from its foot, y upwards) to pixels."""
         return [(self.x + dx * self.size, self.y - dy * self.size) for dx, dy in points]
 
     def lit(self, color: RGB) -> RGB:
-        """A color in the light of the hour: dimmed by the evening, warmed by the horizon."""
+        """Return a color in the light of the time of day: darker at night, tinted by the sky."""
         palette = self.stage.palette
         dim = 0.56 * (1 - palette.daylight)
         return mix(mix(color, palette.near, dim), palette.sky[3], 0.12)
 
     @property
-    def away(self) -> bool:
-        """Whether the light comes from the left."""
+    def sun_from_left(self) -> bool:
+        """Whether the sun or moon is left of the subject."""
         return self.stage.light_x < self.x
 
     def block(self, points: list[Point], color: RGB, contrast: float = 0.42) -> None:
-        """A round or upright body: bright towards the light, dark away from it."""
+        """Fill a round or upright body: bright towards the light, dark away from it."""
         bright, dark = (
             mix(color, self.stage.palette.sun, 0.22),
             mix(color, self.stage.palette.near, contrast + 0.2),
         )
         self.stage.canvas.shade(
-            points, *((bright, dark) if self.away else (dark, bright)), across=True
+            points, *((bright, dark) if self.sun_from_left else (dark, bright)), across=True
         )
 
     def flat(self, points: list[Point], color: RGB, alpha: int = 255) -> None:
-        """One color all over."""
+        """Fill a polygon with one color."""
         self.stage.canvas.polygon(points, color, alpha)
 
     def disc(
         self, dx: float, dy: float, rx: float, ry: float, color: RGB, alpha: int = 255
     ) -> None:
-        """An ellipse around a point in heights of the thing."""
+        """Fill an ellipse; center and radii are in heights of the subject."""
         self.stage.canvas.ellipse(
             self.x + dx * self.size,
             self.y - dy * self.size,
@@ -65,11 +74,11 @@ class Placement:
         )
 
     def stroke(self, points: list[Point], color: RGB, width: float) -> None:
-        """A line; its width is in heights of the thing."""
+        """Draw a line whose width is in heights of the subject."""
         self.stage.canvas.line(points, color, width * self.size)
 
     def window(self, dx: float, dy: float, wide: float, tall: float) -> None:
-        """Lit when the day is going, with a little of its light around."""
+        """Draw a window, lit and with a glow in the evening; lengths in heights of the subject."""
         palette, canvas = self.stage.palette, self.stage.canvas
         glass = palette.lamp if palette.daylight < 0.7 else mix(palette.sky[1], palette.near, 0.5)
         self.flat(
@@ -81,7 +90,7 @@ class Placement:
 
 
 def oval(dx: float, dy: float, rx: float, ry: float) -> list[Point]:
-    """The outline of an ellipse, in heights of a thing."""
+    """Return the outline of an ellipse, in heights of a subject."""
     return [
         (dx + rx * math.cos(t * math.pi / 12), dy + ry * math.sin(t * math.pi / 12))
         for t in range(24)

@@ -1,4 +1,7 @@
-"""What a prompt asks for, as far as plain words tell: hour, weather, season, place, things and colours. Nothing here draws."""
+"""Prompt parsing: time of day, weather, season, location, subjects and colors from known words.
+
+Nothing here draws.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from majordomo.offline.renderer.palette import (
-    HOURS,
+    PALETTES,
     RGB,
     Palette,
-    color_named,
-    dice,
+    find_color,
     lighter,
     mix,
-    tinted,
-    turned,
+    rng_for,
+    rotate_hue,
+    tint,
 )
 
-READ = 20_000  # characters; a longer prompt steers by hash with its whole length, by words with this much
+# Words after this are not parsed. The hash of the prompt always covers its full length.
+MAX_READ_CHARS = 20_000
 
 
 def _words(table: str) -> dict[str, str]:
-    """Lines "meaning: word word" as word -> meaning; the meaning is one of its own words."""
+    """Parse lines of the form "meaning: synonym synonym" into a map from each word to its meaning.
+
+    A meaning is also a word for itself.
+    """
     rows = (line.split(":") for line in table.strip().splitlines())
     return {
         word: meaning.strip()
@@ -56,8 +63,9 @@ SEASONS = _words("""
     autumn: fall october november autumnal
     winter: december january ice icy frozen
 """)
-PLACES = _words("""
-    sea: ocean coast coastal shore bay harbour harbor seaside wave waves island cliff cliffs water seascape
+LOCATIONS = _words("""
+    sea: ocean coast coastal shore bay harbour harbor seaside wave waves
+    sea: island cliff cliffs water seascape
     beach: lagoon tropical
     lake: river pond fjord
     mountains: mountain peak peaks alps alpine summit volcano
@@ -66,9 +74,10 @@ PLACES = _words("""
     desert: dune dunes sahara sand
     city: skyline downtown town street metropolis cyberpunk skyscraper
     space: galaxy cosmos nebula universe planetary outer
-    abstract: geometric pattern bauhaus cubist cubism minimal minimalist composition shapes
+    abstract: geometric pattern bauhaus cubist cubism
+    abstract: minimal minimalist composition shapes
 """)
-THINGS = _words("""
+SUBJECTS = _words("""
     lighthouse: beacon
     house: cottage home cabin hut farmhouse barn
     castle: fortress palace
@@ -102,8 +111,8 @@ THINGS = _words("""
     star: stars
     rainbow: rainbows
 """)
-# Where a thing is at home when the prompt names no place.
-HOMES = {
+# The location that a subject implies when the prompt names none.
+DEFAULT_LOCATIONS = {
     "lighthouse": "sea",
     "boat": "sea",
     "ship": "sea",
@@ -112,7 +121,7 @@ HOMES = {
     "cactus": "desert",
     "bridge": "lake",
 }
-HOMES |= {
+DEFAULT_LOCATIONS |= {
     "castle": "mountains",
     "pine": "mountains",
     "tent": "mountains",
@@ -120,7 +129,7 @@ HOMES |= {
     "fox": "forest",
     "mushroom": "forest",
 }
-HOMES |= {"rocket": "space", "planet": "space"}
+DEFAULT_LOCATIONS |= {"rocket": "space", "planet": "space"}
 FILLERS = frozenset(
     (
         "a",
@@ -146,91 +155,119 @@ FILLERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """Something to be seen in the picture, with the colour said just before it; `many` for a plural."""
+class Subject:
+    """Something that the prompt names and the image shows."""
 
     name: str
+    """A key of `DRAWABLES`, or "sun", "moon" or "star"."""
     color: RGB | None = None
+    """The color named directly before the subject."""
     many: bool = False
+    """Whether the prompt uses the plural."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One reading of a prompt, complete: whatever it did not say has been decided by chance from its words."""
+    """A parsed prompt. What the prompt leaves open was decided by random numbers seeded from it."""
 
     hour: str
+    """A key of `PALETTES`, such as "dusk"."""
     weather: str
+    """A value of `WEATHER`, or "fair"."""
     season: str
-    place: str
-    things: tuple[Thing, ...]  # in the order named
-    colors: tuple[RGB, ...]  # named for the picture as a whole
-    absent: frozenset[str]  # meanings the negative prompt rules out
+    """A value of `SEASONS`."""
+    location: str
+    """A value of `LOCATIONS`."""
+    subjects: tuple[Subject, ...]
+    """Subjects in the order in which the prompt names them, at most 8."""
+    colors: tuple[RGB, ...]
+    """Colors that belong to no subject and tint the entire image, at most 3."""
+    excluded: frozenset[str]
+    """Meanings that the negative prompt excludes."""
     palette: Palette
+    """The colors of the scene."""
 
     def has(self, name: str) -> bool:
-        """Whether such a thing is to be seen."""
-        return any(thing.name == name for thing in self.things)
+        """Return whether the scene has a subject with this name."""
+        return any(subject.name == name for subject in self.subjects)
 
 
 def read_scene(
-    prompt: str, negative: str, seed: int, background: str = "", literal: float = 1.0
+    prompt: str, negative: str, seed: int, background: str = "", guidance: float = 1.0
 ) -> Scene:
-    """Read a prompt. The less `literal`, the more the colours follow the hash of the words instead of their meaning."""
-    words = _split(prompt)
-    unwanted = _split(negative)
-    absent = frozenset(
+    """Parse a prompt.
+
+    Args:
+        prompt: What to draw.
+        negative: What to exclude.
+        seed: Decides, with the prompt, what the prompt leaves open.
+        background: A color name, "#rrggbb", or any other text, whose hash gives the color. Empty,
+            "auto", "opaque" and "transparent" have no effect on the palette.
+        guidance: Strength of the prompt, 1 for the default cfg_scale. The lower it is, the more
+            the colors follow the hash of the words instead of their meaning.
+    """
+    words = _split_words(prompt)
+    unwanted = _split_words(negative)
+    excluded = frozenset(
         meaning
         for word in unwanted
-        for table in (TIMES, WEATHER, PLACES, THINGS)
+        for table in (TIMES, WEATHER, LOCATIONS, SUBJECTS)
         if (meaning := _look_up(table, word))
     )
-    # every decision rolls its own dice, so that ruling one thing out leaves the others as they were
-    things = _things(words, absent)
-    colors = _loose_colors(words)
-    named = [thing.name for thing in _things(words, frozenset())]
-    place = _first(PLACES, words, absent) or next(
-        (HOMES[name] for name in named if HOMES.get(name, "") not in ("", *absent)), ""
+    # Every decision uses its own generator, so that excluding one thing does not change the others.
+    subjects = _find_subjects(words, excluded)
+    colors = _scene_colors(words)
+    named = [subject.name for subject in _find_subjects(words, frozenset())]
+    location = _first_match(LOCATIONS, words, excluded) or next(
+        (
+            DEFAULT_LOCATIONS[name]
+            for name in named
+            if DEFAULT_LOCATIONS.get(name, "") not in ("", *excluded)
+        ),
+        "",
     )
-    if not place:
-        places = (
+    if not location:
+        locations = (
             ["hills", "mountains", "lake"]
             if named
             else ["hills", "mountains", "lake", "forest", "abstract", "sea"]
         )
-        place = _pick("place", places, absent, prompt, seed)
-    hour = _first(TIMES, words, absent)
-    if not hour and (place == "space" or any(thing.name in ("moon", "star") for thing in things)):
+        location = _pick("place", locations, excluded, prompt, seed)
+    hour = _first_match(TIMES, words, excluded)
+    if not hour and (
+        location == "space" or any(subject.name in ("moon", "star") for subject in subjects)
+    ):
         hour = "night"
     hour = hour or _pick(
-        "hour", ["dawn", "morning", "day", "golden", "sunset", "dusk"], absent, prompt, seed
+        "hour", ["dawn", "morning", "day", "golden", "sunset", "dusk"], excluded, prompt, seed
     )
-    weather = _first(WEATHER, words, absent) or (
+    weather = _first_match(WEATHER, words, excluded) or (
         "clear"
-        if "clouds" in absent
-        else _pick("weather", ["fair", "fair", "clouds"], absent, prompt, seed)
+        if "clouds" in excluded
+        else _pick("weather", ["fair", "fair", "clouds"], excluded, prompt, seed)
     )
-    season = _first(SEASONS, words, absent) or ("winter" if weather == "snow" else "summer")
-    palette = _palette(hour, weather, season, place, colors, words, unwanted, seed, literal)
-    tone = color_named(background.lower().strip())
+    season = _first_match(SEASONS, words, excluded) or ("winter" if weather == "snow" else "summer")
+    palette = _palette(hour, weather, season, location, colors, words, unwanted, seed, guidance)
+    tone = find_color(background.lower().strip())
     if tone is None and background.lower() not in ("", "auto", "opaque", "transparent"):
-        tone = turned((90, 140, 200), dice("background", background).uniform(0, 360))
+        tone = rotate_hue((90, 140, 200), rng_for("background", background).uniform(0, 360))
     if tone is not None:
-        palette = palette.mapped(lambda colour: mix(colour, tone, 0.12))
+        palette = palette.map_colors(lambda color: mix(color, tone, 0.12))
         palette = replace(
             palette,
             sky=(tone, mix(tone, palette.sky[1], 0.1), lighter(tone, 0.12), lighter(tone, 0.25)),
         )
-    return Scene(hour, weather, season, place, things, tuple(colors), absent, palette)
+    return Scene(hour, weather, season, location, subjects, tuple(colors), excluded, palette)
 
 
-def _pick(what: str, choices: list[str], absent: frozenset[str], prompt: str, seed: int) -> str:
-    return dice(what, prompt, seed).choice(
-        [choice for choice in choices if choice not in absent] or choices
+def _pick(what: str, choices: list[str], excluded: frozenset[str], prompt: str, seed: int) -> str:
+    return rng_for(what, prompt, seed).choice(
+        [choice for choice in choices if choice not in excluded] or choices
     )
 
 
-def _split(text: str) -> list[str]:
-    return re.findall(r"#[0-9a-f]{6}|[^\W_]+", text[:READ].lower())
+def _split_words(text: str) -> list[str]:
+    return re.findall(r"#[0-9a-f]{6}|[^\W_]+", text[:MAX_READ_CHARS].lower())
 
 
 def _look_up(table: Mapping[str, str], word: str) -> str:
@@ -245,92 +282,99 @@ def _look_up(table: Mapping[str, str], word: str) -> str:
     return ""
 
 
-def _first(table: Mapping[str, str], words: list[str], absent: frozenset[str]) -> str:
+def _first_match(table: Mapping[str, str], words: list[str], excluded: frozenset[str]) -> str:
     return next(
-        (meaning for word in words if (meaning := _look_up(table, word)) and meaning not in absent),
+        (
+            meaning
+            for word in words
+            if (meaning := _look_up(table, word)) and meaning not in excluded
+        ),
         "",
     )
 
 
-def _things(words: list[str], absent: frozenset[str]) -> tuple[Thing, ...]:
-    found: dict[str, Thing] = {}
+def _find_subjects(words: list[str], excluded: frozenset[str]) -> tuple[Subject, ...]:
+    subjects: dict[str, Subject] = {}
     for index, word in enumerate(words):
-        name = _look_up(THINGS, word)
-        if name and name not in absent:
-            color = color_named(words[index - 1]) if index else None
-            found.setdefault(
-                name, Thing(name, color, many=word.endswith("s") and word not in THINGS)
+        name = _look_up(SUBJECTS, word)
+        if name and name not in excluded:
+            color = find_color(words[index - 1]) if index else None
+            subjects.setdefault(
+                name, Subject(name, color, many=word.endswith("s") and word not in SUBJECTS)
             )
-    return tuple(found.values())[:8]
+    return tuple(subjects.values())[:8]
 
 
-def _loose_colors(words: list[str]) -> list[RGB]:
-    """Colours that belong to no thing colour the whole picture."""
-    found = []
+def _scene_colors(words: list[str]) -> list[RGB]:
+    """Return the first three colors that belong to no subject."""
+    scene_colors = []
     for index, word in enumerate(words):
-        color = color_named(word)
+        color = find_color(word)
         follower = words[index + 1] if index + 1 < len(words) else ""
         if (
             color is not None
-            and not _look_up(THINGS, follower)
-            and word not in THINGS
+            and not _look_up(SUBJECTS, follower)
+            and word not in SUBJECTS
             and word not in TIMES
         ):
-            found.append(color)
-    return found[:3]
+            scene_colors.append(color)
+    return scene_colors[:3]
 
 
 def _palette(
     hour: str,
     weather: str,
     season: str,
-    place: str,
+    location: str,
     colors: list[RGB],
     words: list[str],
     unwanted: list[str],
     seed: int,
-    literal: float,
+    guidance: float,
 ) -> Palette:
-    palette = HOURS[hour]
-    palette = _seasoned(palette, season, place)
+    palette = PALETTES[hour]
+    palette = _apply_season(palette, season, location)
     if weather in ("rain", "storm", "fog"):
         gray = (70, 76, 88) if weather == "storm" else (150, 158, 168)
         share = {"rain": 0.45, "storm": 0.55, "fog": 0.5}[weather]
         light = 0.35 + 0.65 * palette.daylight
-        palette = palette.mapped(
-            lambda colour: mix(turned(colour, 0, 0.6), lighter(gray, light - 1), share)
+        palette = palette.map_colors(
+            lambda color: mix(rotate_hue(color, 0, 0.6), lighter(gray, light - 1), share)
         )
     if colors:
-        turn = itertools.cycle(colors)  # several colours share the picture instead of mixing to mud
-        palette = palette.mapped(
-            lambda own: tinted(own, next(turn), min(0.85, 0.15 + 0.45 * literal))
+        # Several colors alternate, because mixed they would give a muddy gray.
+        color_cycle = itertools.cycle(colors)
+        palette = palette.map_colors(
+            lambda own: tint(own, next(color_cycle), min(0.85, 0.15 + 0.45 * guidance))
         )
-    known = (TIMES, WEATHER, SEASONS, PLACES, THINGS)
+    known = (TIMES, WEATHER, SEASONS, LOCATIONS, SUBJECTS)
     unknown = [
         word
         for word in words
         if word not in FILLERS
-        and color_named(word) is None
+        and find_color(word) is None
         and not any(_look_up(t, word) for t in known)
     ]
     drift = 0.0
     if unknown:
-        drift += dice("drift", *unknown).uniform(-24, 24)
-    if unwanted:  # away from what is not wanted, in a direction of its own
-        drift += dice("away", *unwanted).choice([-1, 1]) * dice("far", *unwanted).uniform(7, 13)
-    drift += dice("hue", seed).uniform(-9, 9)
-    drift += (1 - min(1.0, literal)) * dice("loose", *words, seed).uniform(-70, 70)
-    accent = turned(
-        palette.accent, drift / 4
-    )  # what stands out should stay what it is: a red stripe does not turn brown
-    palette = replace(palette.mapped(lambda colour: turned(colour, drift)), accent=accent)
+        drift += rng_for("drift", *unknown).uniform(-24, 24)
+    # A negative prompt shifts the hue in a direction that depends on its words.
+    if unwanted:
+        drift += rng_for("away", *unwanted).choice([-1, 1]) * rng_for("far", *unwanted).uniform(
+            7, 13
+        )
+    drift += rng_for("hue", seed).uniform(-9, 9)
+    drift += (1 - min(1.0, guidance)) * rng_for("loose", *words, seed).uniform(-70, 70)
+    # Accents keep most of their hue: a red stripe should not turn brown.
+    accent = rotate_hue(palette.accent, drift / 4)
+    palette = replace(palette.map_colors(lambda color: rotate_hue(color, drift)), accent=accent)
     for word in unwanted:
-        if (color := color_named(word)) is not None:
-            palette = palette.mapped(partial(_without, color))
+        if (color := find_color(word)) is not None:
+            palette = palette.map_colors(partial(_remove_hue, color))
     return palette
 
 
-def _seasoned(palette: Palette, season: str, place: str) -> Palette:
+def _apply_season(palette: Palette, season: str, location: str) -> Palette:
     tints: dict[str, tuple[RGB, float]] = {
         "spring": ((128, 190, 92), 0.3),
         "autumn": ((188, 104, 40), 0.55),
@@ -338,22 +382,25 @@ def _seasoned(palette: Palette, season: str, place: str) -> Palette:
         "desert": ((222, 170, 104), 0.8),
         "beach": ((232, 206, 152), 0.65),
     }
-    key = place if place in tints and season != "winter" else season
+    key = location if location in tints and season != "winter" else season
     if key not in tints:
         return palette
-    tint, share = tints[key]
+    season_color, share = tints[key]
     light = 0.32 + 0.68 * palette.daylight
-    land = mix(palette.land, mix(mix(palette.near, palette.sky[2], 0.35), tint, light), share)
+    land = mix(
+        palette.land, mix(mix(palette.near, palette.sky[2], 0.35), season_color, light), share
+    )
     near = mix(palette.near, lighter(land, -0.55), 0.6)
     return replace(palette, land=land, near=near)
 
 
-def _without(unwanted: RGB, own: RGB) -> RGB:
-    """A colour that no longer leans the unwanted way: what the two share in hue is turned away and greyed."""
+def _remove_hue(unwanted: RGB, own: RGB) -> RGB:
+    """Return a color without the hue of `unwanted`, turned away from it and less saturated."""
     mean = sum(unwanted) / 3
     lean = [channel - mean for channel in unwanted]
     size = sum(value * value for value in lean)
-    if size < 100:  # black, grey, white: move the lightness instead
+    # Black, gray and white have no hue: change the lightness instead.
+    if size < 100:
         return lighter(own, -0.25) if mean > 128 else lighter(own, 0.25)
     middle = sum(own) / 3
     share = sum((channel - middle) * value for channel, value in zip(own, lean, strict=True)) / size

@@ -1,4 +1,4 @@
-"""The things a prompt can name: who paints each, how high it is and where it belongs."""
+"""The subjects a prompt can name, and how each is drawn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from majordomo.offline.renderer.placement import Placement
 
 @dataclass(frozen=True, slots=True)
 class Drawable:
-    """How a thing is painted, how high it is in units of the canvas, where it belongs, how many of it look right."""
+    """How a subject is drawn and where it belongs."""
 
-    paint: Callable[[Placement], None]
+    draw: Callable[[Placement], None]
+    """Draws one instance."""
     height: float
-    where: str  # land, water, sky
-    crowd: int = 1
+    """Height in units of the canvas; see `Canvas.unit`."""
+    zone: str
+    """Either "land", "water" or "sky"; "back" for what a layer of its own draws."""
+    group_size: int = 1
+    """How many instances to draw at least."""
 
 
 DRAWABLES: dict[str, Drawable] = {

@@ -1,6 +1,7 @@
-"""Chat with Ollama: an image is sent only to a model that sees.
+"""Chat with Ollama: images are only sent to vision models.
 
-A server gives a model without sight the words "[img-0]" in the image's place and says nothing (seen with 0.24.0).
+For a model without vision, the server silently replaces an image by the text "[img-0]" (seen with
+0.24.0).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ EnsureVision = Callable[[str], Awaitable[None]]
 
 
 class OllamaChatModel(HTTPChatModel):
-    """`look` is asked about the model before each call with images; it raises UnsupportedError for one that cannot see them."""
+    """A chat model that checks for vision before a call with images.
+
+    `ensure_vision` raises UnsupportedError for a model without vision.
+    """
 
     def __init__(self, *args: Any, ensure_vision: EnsureVision, **settings: Any) -> None:
         super().__init__(*args, **settings)

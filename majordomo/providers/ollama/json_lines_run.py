@@ -1,4 +1,10 @@
-"""An answer of Ollama's that comes in JSON lines: read once, for the call that waits, for its stream, and for both colors."""
+"""Replies of Ollama that come in JSON lines: progress of long operations, and generated text.
+
+A `JSONLinesRun` describes one request and how its reply is read. It can be awaited (`result`) or
+streamed, sync and async; all of these read a `JSONLinesSource`. The source owns the HTTP stream and
+the slot: both are released at the end of the reply, in `aclose`, or, when the source is abandoned,
+at the end of the event loop (`LoopGuard`).
+"""
 
 from __future__ import annotations
 
@@ -30,28 +36,34 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class FrameReader(Protocol[E_co, R_co]):
-    """What the frames of one kind of answer mean."""
+    """Decodes the frames of one kind of reply."""
 
     @property
-    def whole(self) -> bool: ...
+    def complete(self) -> bool:
+        """Whether the last frame has arrived."""
 
     @property
     def partial(self) -> Any:
-        """What there is so far, for an error to keep."""
+        """The result so far, for an error to hold."""
         ...
 
-    def take(self, frame: Mapping[str, Any]) -> E_co | None: ...
+    def feed(self, frame: Mapping[str, Any]) -> E_co | None:
+        """Return the event in a frame; None when it has none."""
 
     def result(self) -> R_co:
-        """What all frames came to. Raises StreamBrokenError unless `whole`."""
+        """Return the result of all frames. Raises StreamBrokenError unless `complete`."""
         ...
 
 
 class TaskEventStream(Protocol[E_co, R_co]):
-    """Work while it goes on: iterate it once, inside its `async with`; leaving stops the work. `result` is None until it is done."""
+    """The events of a running operation.
+
+    Iterate it once, inside its `async with`. Leaving it stops the operation.
+    """
 
     @property
-    def result(self) -> R_co | None: ...
+    def result(self) -> R_co | None:
+        """The result; None until the operation is complete."""
 
     def __aiter__(self) -> AsyncIterator[E_co]: ...
 
@@ -59,10 +71,14 @@ class TaskEventStream(Protocol[E_co, R_co]):
 
 
 class SyncTaskEventStream(Protocol[E_co, R_co]):
-    """The same, blocking."""
+    """The events of a running operation, with a blocking iterator.
+
+    Iterate it once, inside its `with`. Leaving it stops the operation.
+    """
 
     @property
-    def result(self) -> R_co | None: ...
+    def result(self) -> R_co | None:
+        """The result; None until the operation is complete."""
 
     def __iter__(self) -> Iterator[E_co]: ...
 
@@ -71,25 +87,28 @@ class SyncTaskEventStream(Protocol[E_co, R_co]):
 
 @dataclass(frozen=True, slots=True)
 class JSONLinesRun(Generic[E, R]):
-    """A request, and how its answer is read; `source` begins it anew. `gated`: it is one of the calls that `max_concurrency` counts.
-    `first` is awaited before anything is sent, and may raise."""
+    """A request, and how its reply is read. Each use sends the request anew."""
 
     client: BackendClient
     request: HTTPRequest
-    reading: Callable[[], FrameReader[E, R]]
+    make_reader: Callable[[], FrameReader[E, R]]
+    """Returns a new reader for each use."""
     timeout: Timeout
     model: str
-    counts_as_call: bool = False
-    first: Callable[[], Awaitable[None]] | None = None
+    needs_slot: bool = False
+    """Whether it counts against `max_concurrency`."""
+    prepare: Callable[[], Awaitable[None]] | None = None
+    """Awaited before anything is sent; it may raise."""
 
     def source(self) -> JSONLinesSource[E, R]:
+        """Return a new source of events. Nothing is sent yet."""
         return JSONLinesSource(self)
 
     async def result(self, on_event: Callable[[E], None] | None) -> R:
-        """The result, `tell` called with each event on the way."""
+        """Return the result, and call `on_event`, unless None, with each event."""
         source = self.source()
         try:
-            while await _told(source, on_event):
+            while await _emit_next(source, on_event):
                 pass
         finally:
             await source.aclose()
@@ -97,96 +116,105 @@ class JSONLinesRun(Generic[E, R]):
         return source.result
 
     def stream(self) -> AbstractAsyncContextManager[TaskEventStream[E, R]]:
+        """Return a stream of the events."""
         return cast("AbstractAsyncContextManager[TaskEventStream[E, R]]", EventStream(self.source))
 
     def stream_sync(self) -> AbstractContextManager[SyncTaskEventStream[E, R]]:
+        """Return a blocking stream of the events."""
         return cast(
             "AbstractContextManager[SyncTaskEventStream[E, R]]", SyncEventStream(self.source)
         )
 
 
 class JSONLinesSource(Generic[E, R]):
-    """Events in batches, one batch for each piece of network that holds any."""
+    """Events in batches, one batch per chunk from the network that completes any."""
 
-    def __init__(self, work: JSONLinesRun[E, R]) -> None:
+    def __init__(self, run: JSONLinesRun[E, R]) -> None:
         self.result: R | None = None
-        self._work = work
-        self._client = work.client
-        self._reading = work.reading()
-        self._deadline = work.client.deadline(work.timeout, work.model)
-        self._lines = JSONLinesDecoder(work.client.limits.max_event_bytes)
+        self._run = run
+        self._client = run.client
+        self._reader = run.make_reader()
+        self._deadline = run.client.deadline(run.timeout, run.model)
+        self._decoder = JSONLinesDecoder(run.client.limits.max_event_bytes)
         self._stream: HTTPStream | None = None
         self._failure: MajordomoError | None = None
-        self._place: Admission | None = None
-        self._tie: LoopGuard | None = None
+        self._admission: Admission | None = None
+        self._guard: LoopGuard | None = None
 
     async def next_events(self) -> Sequence[E]:
+        """Return the next events; nothing after the last."""
         try:
             if self._failure is not None:
                 raise self._failure
             if self.result is not None:
                 return ()
             if self._stream is None:
-                self._stream = await self._opened()
-                self._tie = await close_with_loop(self._stream, self._place)
+                self._stream = await self._open()
+                self._guard = await close_with_loop(self._stream, self._admission)
             return await self._read(self._stream)
         except MajordomoError as error:
-            # Without its frames: they hold the answer, which may quote a key
-            raise self._client.with_context(error, self._work.model).with_traceback(None) from None
+            # The frames of the traceback hold the body, which may quote a key.
+            raise self._client.with_context(error, self._run.model).with_traceback(None) from None
 
-    async def _opened(self) -> HTTPStream:
-        if self._work.first is not None:
-            await self._work.first()
-        if self._work.counts_as_call:
-            self._place = await self._client.admit(self._deadline, self._work.model)
-        return await self._client.open(self._work.request, self._deadline)
+    async def _open(self) -> HTTPStream:
+        if self._run.prepare is not None:
+            await self._run.prepare()
+        if self._run.needs_slot:
+            self._admission = await self._client.admit(self._deadline, self._run.model)
+        return await self._client.open(self._run.request, self._deadline)
 
     async def _read(self, stream: HTTPStream) -> Sequence[E]:
         events: list[E] = []
         while not events and self.result is None:
-            piece = await self._piece(stream)
+            chunk = await self._read_chunk(stream)
             try:
-                for line in self._lines.feed(piece) if piece else self._lines.finish():
-                    event = self._reading.take(decode_frame(line, self._client.limits))
+                for line in self._decoder.feed(chunk) if chunk else self._decoder.finish():
+                    event = self._reader.feed(decode_frame(line, self._client.limits))
                     if event is not None:
                         events.append(event)
-                    if self._reading.whole:
+                    if self._reader.complete:
                         break
-                if self._reading.whole or not piece:
-                    self.result = self._reading.result()
+                if self._reader.complete or not chunk:
+                    self.result = self._reader.result()
                     await stream.finish()
-                    self._leave()
+                    self._release()
             except MajordomoError as error:
                 if not events:
                     raise
-                self._failure = error  # what came before it in the same piece is told first
+                # Raised by the next call, after the events that preceded it in the same chunk.
+                self._failure = error
         return events
 
-    async def _piece(self, stream: HTTPStream) -> bytes:
+    async def _read_chunk(self, stream: HTTPStream) -> bytes:
         try:
             return await stream.read()
         except ConnectionFailedError as error:
-            broken = f"the stream broke off: {error.message}"
             raise StreamBrokenError(
-                broken, partial=self._reading.partial, details=error.details
+                f"the stream broke off: {error.message}",
+                partial=self._reader.partial,
+                details=error.details,
             ) from None
 
     async def aclose(self) -> None:
+        """Close the HTTP stream and release the slot."""
         try:
             if self._stream is not None:
                 await self._stream.aclose()
         finally:
-            self._leave()
-            if self._tie is not None:
-                await self._tie.aclose()
+            self._release()
+            if self._guard is not None:
+                await self._guard.aclose()
 
-    def _leave(self) -> None:
-        if self._place is not None:
-            self._place.release()
+    def _release(self) -> None:
+        if self._admission is not None:
+            self._admission.release()
 
 
-async def _told(source: JSONLinesSource[E, R], emit: Callable[[E], None] | None) -> bool:
-    """Whether there was something to tell. In a frame of its own, so that an error's traceback holds nothing of what came before it."""
+async def _emit_next(source: JSONLinesSource[E, R], emit: Callable[[E], None] | None) -> bool:
+    """Emit the next events, and return whether there were any.
+
+    A function of its own, so that the traceback of an error holds no earlier events.
+    """
     events = await source.next_events()
     if emit is not None:
         for event in events:
@@ -195,47 +223,54 @@ async def _told(source: JSONLinesSource[E, R], emit: Callable[[E], None] | None)
 
 
 class ProgressReader:
-    """Pull, push and create: whole at `success`, and that is the result."""
+    """Reads pull, push and create: complete at status `success`, which is the result."""
 
     def __init__(self) -> None:
-        self.whole: bool = False
+        self.complete: bool = False
         self._last = PullProgress("")
 
-    def take(self, frame: Mapping[str, Any]) -> PullProgress:
+    def feed(self, frame: Mapping[str, Any]) -> PullProgress:
+        """Return the progress in a frame."""
         self._last = decode_progress(frame)
-        self.whole = self._last.status == "success"
+        self.complete = self._last.status == "success"
         return self._last
 
     @property
     def partial(self) -> str:
+        """The last status."""
         return self._last.status
 
     def result(self) -> PullProgress:
-        if not self.whole:
+        """Return the last progress. Raises StreamBrokenError unless it is `success`."""
+        if not self.complete:
             raise StreamBrokenError(
-                f"the work ended without success, at: {self.partial or 'nothing'}",
+                f"the operation ended without success; last status: {self.partial or 'none'}",
                 partial=self.partial,
             )
         return self._last
 
 
 class TextReader:
-    """`/api/generate`: pieces of text, and the whole of it."""
+    """Reads `/api/generate`: pieces of text, then the complete text and statistics."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._generation = GenerationAccumulator()
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
+        """Whether the last frame has arrived."""
         return self._generation.done is not None
 
     @property
     def partial(self) -> Generated:
+        """The text so far."""
         return self._generation.partial
 
-    def take(self, frame: Mapping[str, Any]) -> str | None:
+    def feed(self, frame: Mapping[str, Any]) -> str | None:
+        """Return the text in a frame; None when it has none."""
         return self._generation.feed(frame, self._limits) or None
 
     def result(self) -> Generated:
+        """Return the complete text and statistics."""
         return self._generation.result()

@@ -1,4 +1,8 @@
-"""Ollama, in the versions that draw images. Facts: ollama/ollama, tags v0.14.0 to v0.32.5, and fb30760, where drawing is gone."""
+"""Ollama: chat, images, embeddings and administration.
+
+Sources: ollama/ollama, tags v0.14.0 to v0.32.5 (which generate images), and fb30760, where image
+generation has been removed.
+"""
 
 from __future__ import annotations
 
@@ -48,28 +52,36 @@ from majordomo.redaction import Secret, as_secret
 from majordomo.transport_types import Deadline, HTTPRequest
 from majordomo.validation import check_name
 
-HOSTED = "ollama.com"
+HOSTED_HOST = "ollama.com"
+MAX_STATE_BYTES = 1 << 20
 
 
 class EnsureSupported(Protocol):
-    """Raises UnsupportedError or NotFoundError for a server or model that draws nothing. Asks once, or `again`."""
+    """Raises UnsupportedError or NotFoundError for a server or model that generates no images.
 
-    async def __call__(self, model: str, *, again: bool = False) -> OllamaServer: ...
+    The answer is cached; `again` queries anew.
+    """
+
+    async def __call__(self, model: str, *, again: bool = False) -> OllamaServer:
+        """Return what is known about the server and the model."""
 
 
 class OllamaImageModel(StreamedImageModel):
-    """Asks before its first image whether this server and this model draw at all, and once more when an image is refused."""
+    """An image model that first queries whether this server and model generate images.
+
+    It queries again when an image is refused, because the server may have been replaced.
+    """
 
     always = True
 
-    def __init__(self, *args: Any, meet: EnsureSupported, **settings: Any) -> None:
+    def __init__(self, *args: Any, ensure_supported: EnsureSupported, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._meet = meet
+        self._ensure_supported = ensure_supported
 
     async def _adapt_request(
         self, request: imagegen.Request
     ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._meet(self.id)
+        await self._ensure_supported(self.id)
         return await super()._adapt_request(request)
 
     async def _run(
@@ -78,14 +90,15 @@ class OllamaImageModel(StreamedImageModel):
         try:
             return await super()._run(request, deadline, emit)
         except (InvalidRequestError, NotFoundError) as error:
-            raise await self._explained(error) from None
+            raise await self._explain(error) from None
 
-    async def _explained(self, error: MajordomoError) -> MajordomoError:
-        """Why an image was refused: the server may be another one by now."""
-        if error.status is None:  # nothing was sent
+    async def _explain(self, error: MajordomoError) -> MajordomoError:
+        """Return the reason why an image was refused, from a new query of the server."""
+        # Without a status, nothing was sent.
+        if error.status is None:
             return error
         try:
-            server = await self._meet(self.id, again=True)
+            server = await self._ensure_supported(self.id, again=True)
         except (UnsupportedError, NotFoundError) as reason:
             return reason
         except MajordomoError:
@@ -94,52 +107,64 @@ class OllamaImageModel(StreamedImageModel):
 
 
 class Ollama(HTTPProvider):
-    """Chat over Ollama's own API, and images from Ollama 0.14.3 to 0.32.5, one call at a time (`max_concurrency` is 1 unless you say
-    otherwise).
+    """Ollama's API: chat, embeddings, and images with Ollama 0.14.3 to 0.32.5.
 
-    Before a model's first image the server is asked for its version and the model's capabilities: UnsupportedError where it draws
-    nothing, NotFoundError where it has no such model. Only 0.15.0 to 0.15.4 begin with images of yours. The steps come as events;
-    leaving a call stops the work between two steps. Ollama knows no keys: `api_key`, else OLLAMA_API_KEY, is sent for a proxy in front
-    of it. Raises ConfigurationError for an address or key that cannot be one.
+    One call at a time: `max_concurrency` is 1 by default.
+
+    Before the first image of a model, the server's version and the model's capabilities are
+    queried: UnsupportedError where there is no image generation, NotFoundError for an unknown
+    model. Only 0.15.0 to 0.15.4 accept input images. Steps are reported as events; canceling a call
+    stops the generation between two steps.
+
+    Args:
+        base_url: Address of the server.
+        api_key: Ollama has no keys; one is sent for a proxy in front of it, and for
+            https://ollama.com. Default: the environment variable OLLAMA_API_KEY.
+        **common: See `CommonSettings`.
+
+    Raises:
+        ConfigurationError: For an invalid address or key.
     """
 
     name = "ollama"
-    releases = True
+    can_unload = True
     default_max_concurrency: int | None = 1
 
     def __init__(
         self,
         base_url: str = "http://localhost:11434",
+        *,
         api_key: str | Secret | None = None,
         **common: Unpack[CommonSettings],
     ) -> None:
         common = with_secret_headers(common)
         api_key = as_secret(api_key or env.variable("OLLAMA_API_KEY"))
-        self._met: dict[str, OllamaServer] = {}
-        self._sees: set[str] = set()
+        self._servers: dict[str, OllamaServer] = {}
+        self._vision_models: set[str] = set()
         self._chat = OllamaChatCodec(self.name)
-        self._images = OllamaImagesCodec(lambda model: self._met.get(model, OllamaServer()))
+        self._images = OllamaImagesCodec(lambda model: self._servers.get(model, OllamaServer()))
         super().__init__(base_url, api_key, **common)
-        # The questions before an image are part of its call: they never take longer than the call may
-        longest = self._image_timeout.total
-        self._asking = (
+        # Queries before an image are part of its call, so they share its total limit.
+        total = self._image_timeout.total
+        self._query_timeout = (
             QUERY_TIMEOUT
-            if longest is None
-            else replace(QUERY_TIMEOUT, total=min(longest, QUERY_TIMEOUT.total or longest))
+            if total is None
+            else replace(QUERY_TIMEOUT, total=min(total, QUERY_TIMEOUT.total or total))
         )
 
     @property
     def admin(self) -> OllamaAdmin:
-        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`; the hosted service."""
+        """The administration of the server: models, blobs, `/api/generate`, the hosted service."""
         return OllamaAdmin(
             self._client,
             self._query,
             self._timeout,
-            look=self._ensure_vision,
-            hosted=self.address.host == HOSTED,
+            ensure_vision=self._ensure_vision,
+            hosted=self.address.host == HOSTED_HOST,
         )
 
     def model(self, id: str, *options: llm.Option) -> OllamaChatModel:
+        """Return a chat model. `options` are defaults of its requests."""
         settings: dict[str, Any] = {"timeout": self._timeout, "strict": self._strict}
         return OllamaChatModel(
             self._client,
@@ -151,20 +176,24 @@ class Ollama(HTTPProvider):
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:
+        """Return an image model. `options` are defaults of its requests."""
         return self._make_image_model(
-            OllamaImageModel, self._images, id, options, meet=self._ensure_supported
+            OllamaImageModel, self._images, id, options, ensure_supported=self._ensure_supported
         )
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        """Return an embedding model."""
         return self._make_embedding_model(OllamaEmbeddingsCodec(), id)
 
     async def server(self) -> str:
+        """Return the name and version of the server."""
         return f"Ollama {await self.admin.version()}".strip()
 
     async def models(self) -> list[ModelInfo]:
-        """The models pulled. "image" stands only where this version draws, "edit" only where it begins with images. Loads nothing.
+        """Return the models on the server's disk. Loads nothing.
 
-        Before 0.30.0 the list names no capabilities, so each model is asked for its own.
+        "image" is only listed where this version generates images, "edit" only where it accepts
+        input images. Before 0.30.0 the list has no capabilities, so each model is queried.
         """
         version = await self._version()
         items = await self._query_decoded("/api/tags", decode_tags)
@@ -172,7 +201,7 @@ class Ollama(HTTPProvider):
             loaded = await self._query_decoded("/api/ps", decode_loaded)
         except NotFoundError:
             loaded = None
-        found: list[ModelInfo] = []
+        models: list[ModelInfo] = []
         for item in items:
             server = OllamaServer(version)
             if (
@@ -181,75 +210,85 @@ class Ollama(HTTPProvider):
                 and "capabilities" not in item
             ):
                 try:
-                    server = await self._shown(model_name(item), version)
+                    server = await self._query_server(model_name(item), version)
                 except NotFoundError:
-                    continue  # deleted since it was listed
-            found.append(model_info(item, server, loaded))
-        return found
+                    # It was deleted after it was listed.
+                    continue
+            models.append(model_info(item, server, loaded))
+        return models
 
     async def health(self) -> Health:
-        """Whether `GET /api/version` answers."""
+        """Return whether `GET /api/version` is answered."""
         return await self._check_health("/api/version")
 
     def _load_check(self) -> LoadCheck:
-        """`/api/ps` lists what is in memory; what is not there while its answer is awaited is being loaded."""
+        """Return a load check: `/api/ps` lists the models in memory.
 
-        async def look(deadline: Deadline) -> frozenset[str]:
+        A model that is not in memory while its reply is awaited is loading.
+        """
+
+        async def query(deadline: Deadline) -> frozenset[str]:
             body = await self._client.read_body(
-                HTTPRequest("GET", "/api/ps"), deadline.child(QUERY_TIMEOUT), 1 << 20
+                HTTPRequest("GET", "/api/ps"),
+                deadline.child(QUERY_TIMEOUT),
+                MAX_STATE_BYTES,
             )
             return decode_loaded(body, self._client.limits)
 
-        def loading(loaded: frozenset[str], model: str) -> str | None:
-            if model.endswith(
-                ("-cloud", ":cloud")
-            ):  # runs on the hosted service: never in this memory
+        def describe_loading(loaded: frozenset[str], model: str) -> str | None:
+            # These run on the hosted service, never in the memory of this server.
+            if model.endswith(("-cloud", ":cloud")):
                 return None
             return None if {model, f"{model}:latest"} & loaded else "not in memory yet"
 
-        return LoadWatch(look, loading, time.monotonic)
+        return LoadWatch(query, describe_loading, time.monotonic)
 
     async def _unload_model(self, model: str) -> None:
-        # past the gate: whoever wants the memory holds its place
+        # Without a slot: the call that needs the memory already holds one.
         await self._client.query(encode_unload(model), QUERY_TIMEOUT)
 
     async def _ensure_supported(self, model: str, *, again: bool = False) -> OllamaServer:
         if again:
-            self._met.pop(model, None)
-        if model not in self._met:
+            self._servers.pop(model, None)
+        if model not in self._servers:
             version = await self._version()
-            OllamaServer(
-                version
-            ).check_version()  # before the model is asked for: an older server lists none that draws
-            server = await self._shown(model, version)
+            # Checked before the model is queried: an older server lists no image models.
+            OllamaServer(version).check_version()
+            server = await self._query_server(model, version)
             server.check_model(model)
-            self._met[model] = server
-        return self._met[model]
+            self._servers[model] = server
+        return self._servers[model]
 
     async def _ensure_vision(self, model: str) -> None:
-        """Raises UnsupportedError for a chat model that is known not to see. Older servers name no capabilities: nothing is known then."""
-        if model in self._sees:
+        """Raise UnsupportedError for a chat model that is known to have no vision.
+
+        Older servers list no capabilities; then nothing is known.
+        """
+        if model in self._vision_models:
             return
         try:
-            words = (await self._shown(model, None)).capabilities
+            capabilities = (await self._query_server(model, None)).capabilities
         except MajordomoError:
-            return  # the call itself will tell
-        if "completion" in words and "vision" not in words:
+            # The call itself will report what is wrong.
+            return
+        if "completion" in capabilities and "vision" not in capabilities:
             raise UnsupportedError(
-                f"{model} sees no images; the server would leave them out without a word",
+                f"{model} has no vision; the server would leave out the images without an error",
                 field="messages",
             )
-        self._sees.add(model)
+        self._vision_models.add(model)
 
     async def _version(self) -> Version | None:
         try:
             return await self._client.query_decoded(
-                HTTPRequest("GET", "/api/version"), self._asking, decode_version
+                HTTPRequest("GET", "/api/version"), self._query_timeout, decode_version
             )
         except NotFoundError:
-            return None  # a proxy that hides it
+            # A proxy may hide this route.
+            return None
 
-    async def _shown(self, model: str, version: Version | None) -> OllamaServer:
+    async def _query_server(self, model: str, version: Version | None) -> OllamaServer:
         return OllamaServer(
-            version, await self._client.query_decoded(encode_show(model), self._asking, decode_show)
+            version,
+            await self._client.query_decoded(encode_show(model), self._query_timeout, decode_show),
         )
