@@ -26,7 +26,9 @@ def test_importing_the_package_loads_no_heavy_module() -> None:
         "import sys, majordomo; print([m for m in sys.modules "
         f"if (m + '.').startswith({prefixes!r}) or m in {prefixes!r}])"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert process.stdout.strip() == "[]"
 
 
