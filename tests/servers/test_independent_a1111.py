@@ -544,7 +544,7 @@ def test_wrong_types_are_reported_for_each_field(api: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "status", "detail"),
+    ("extra", "status", "detail"),
     [
         ({}, 404, "Init image not found"),
         ({"init_images": ["bm90IGFuIGltYWdl"]}, 500, "Invalid encoded image"),
