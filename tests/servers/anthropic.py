@@ -1,8 +1,13 @@
-"""Anthropic's Messages API in both of its versions: strict about every field, about tool results and about signatures.
+"""A strict server of both versions of Anthropic's Messages API.
+
+It checks every field, the tool results and the signatures.
 
 server = Anthropic()
 url = serve(server).url      # the key is "k"
-server.script = [Turn([{"type": "text", "text": "Hi"}]), Turn([{"type": "tool_use", "name": "look", "input": {}}])]
+server.script = [
+    Turn([{"type": "text", "text": "Hi"}]),
+    Turn([{"type": "tool_use", "name": "look", "input": {}}]),
+]
 ...
 assert server.seen[-1]["max_tokens"] == 100
 """
@@ -35,30 +40,51 @@ from tests.support.loopback import Peer, Seen
 
 @dataclass
 class Turn:
-    """One scripted reply. What is left out of a block (ids, signatures), the reason and the usage have defaults."""
+    """One scripted reply."""
 
     content: list[dict[str, Any]]
+    """Content blocks; ids and signatures that are absent are generated."""
     stop_reason: str | None = None
+    """None for "tool_use" after calls and "end_turn" otherwise."""
     usage: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(
-        default_factory=dict
-    )  # of the message: stop_sequence, stop_details, container
+    """Usage fields that replace the counted ones."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the message: stop_sequence, stop_details, container."""
 
 
 class _Left(Exception):
-    """The client has gone, or is to be dropped."""
+    """The client has disconnected, or the server drops the connection on purpose."""
 
 
 class Anthropic(Gate):
-    """A handler for `serve()`. `seen` lists the parsed bodies of all POSTs, legal or not.
+    """A handler for `serve()`.
 
-    Knobs: `script` (a `Turn` for each next request; without one a rule answers, see `_ruled`), `models`, `files` (id to bytes), `failures`
-    (each next request takes one: a status, 413 being HTML; "spend_limit" is the 429 not to repeat), `retry_after` (None leaves it out),
-    `redacted` (thinking comes with a redacted block), `refuse_limits` (schemas with limits of numbers and lengths are refused) and
-    `hold()`/`release()`, before a whole answer or a stream's first delta. Of streams: `break_stream` ("error", "cut" for a clean end, or
-    "drop") after `break_after` deltas, `pings`, `padding` (blanks before the last brace), `strange` (unknown events and deltas),
-    `interleaved` (blocks by turns), `late_input` (so much of input_tokens is known at the end only), `bare_delta` (the last usage has
-    output_tokens only).
+    `seen` lists the parsed bodies of all POST requests, accepted or refused. `hold()` and
+    `release()` delay a non-streaming response, or the first delta of a stream.
+
+    Settings that tests change:
+
+    * `script`: one `Turn` for each of the next valid requests. Without one, `_ruled` answers.
+    * `models`: the models by id.
+    * `files`: contents of uploaded files by id.
+    * `failures`: each of the next requests fails with one of these: a status (413 has an HTML
+      body), or "spend_limit", the 429 that must not be retried.
+    * `retry_after`: value of the retry-after header of 429 and 529; None leaves it out.
+    * `redacted`: add a redacted block to the thinking.
+    * `refuse_limits`: refuse schemas that limit numbers or lengths.
+
+    Settings for streams:
+
+    * `break_stream`, `break_after`: after so many deltas a stream ends with an "error" event,
+      with a regular end of the body ("cut"), or with a closed connection ("drop").
+    * `pings`: send a ping after every event.
+    * `padding`: add spaces before the last brace of the data.
+    * `strange`: add unknown events and deltas.
+    * `interleaved`: alternate between the blocks.
+    * `late_input`: number of input tokens that are reported at the end only.
+    * `bare_delta`: send only output_tokens in the last usage.
+
+    `signed` and `thought` remember the thinking that was returned, see `Account`.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -81,10 +107,8 @@ class Anthropic(Gate):
         self.break_after = 1
         self.late_input = 0
         self._numbers = 0
-        self.signed: dict[str, str] = {}  # a signature, or redacted data, to the thinking shown
-        self.thought: dict[
-            str, list[Any]
-        ] = {}  # the id of a call to the thinking and the calls of its message
+        self.signed: dict[str, str] = {}
+        self.thought: dict[str, list[Any]] = {}
 
     # HTTP
 
@@ -124,7 +148,7 @@ class Anthropic(Gate):
             return self._numbers
 
     def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> dict[str, Any] | None:
-        """The whole answer; None when it was streamed."""
+        """Return the response body; None when it was streamed."""
         path, query = route(seen)
         key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix(
             "Bearer "
@@ -171,7 +195,7 @@ class Anthropic(Gate):
         with self._changed:
             turn = self.script.pop(0) if self.script else self._ruled(request)
         message = self._finished(turn, request)
-        # The limits are told on successes too, and even when to retry.
+        # The real server sends its rate limits, and even retry-after, with successful responses.
         headers |= {
             "retry-after": "3",
             "anthropic-ratelimit-requests-remaining": "9",
@@ -212,7 +236,11 @@ class Anthropic(Gate):
     # Answers
 
     def _ruled(self, request: Request) -> Turn:
-        """Without a script: call the tools named in the last text, or fill the schema, or tell what the last user message held."""
+        """Return the turn that is used without a script.
+
+        In this order: call the tools that the last text names, return a value of the schema, or
+        repeat the content of the last user message.
+        """
         said = "\n".join(request.text)
         content: list[dict[str, Any]] = []
         if request.thinking:
@@ -248,7 +276,7 @@ class Anthropic(Gate):
         )
 
     def _finished(self, turn: Turn, request: Request) -> dict[str, Any]:
-        """The whole message of a turn; its signatures and calls are remembered, for they have to come back."""
+        """Return the message of a turn, and remember its signatures and calls for later checks."""
         content = json.loads(json.dumps(turn.content))
         for block in content:
             if block["type"] == "thinking":
@@ -349,7 +377,7 @@ class Anthropic(Gate):
 
 
 def _filled(schema: Any, root: Any) -> Any:
-    """A simple value of this schema."""
+    """Return a simple value that matches the schema."""
     if "$ref" in schema:
         return _filled(target(schema, root), root)
     for name in ("enum", "anyOf", "allOf"):
@@ -367,7 +395,7 @@ def _filled(schema: Any, root: Any) -> Any:
 
 
 def _pieces(block: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events of one block; what has no deltas comes whole with its start."""
+    """Yield the events of one block; a block without deltas is complete in its start event."""
     kind = block["type"]
     deltas: list[dict[str, Any]] = []
     start = dict(block)

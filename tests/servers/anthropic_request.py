@@ -1,4 +1,4 @@
-"""What a request to Anthropic's Messages API may hold, and what there is to see in it."""
+"""Validation of requests to Anthropic's Messages API, and the input that they give to the model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ KINDS = {
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
-# The shapes of a request. A type is a scalar or is not looked into, a tuple lists the legal words, a dict has fields: with "!" they are
-# required, with "?" they may be null.
+# The shapes of a request. A type is a scalar or a container whose content is not checked, a tuple
+# lists the accepted strings, and a dict has the shape of each field: "!" after the name marks a
+# required field, "?" one that may be null.
 ANY = object()
 CACHE = {"type!": ("ephemeral",), "ttl": ("5m", "1h")}
 _CACHED: dict[str, Any] = {"type!": str, "cache_control?": CACHE}
@@ -130,10 +131,16 @@ WORDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A `newer` one refuses sampling parameters, a thinking budget and a prefill, and takes a system message amid the others."""
+    """A model of the server."""
 
     newer: bool = False
+    """Whether the model has the rules of the newer models.
+
+    These refuse sampling parameters, a thinking budget and a prefill, and accept system messages
+    between the others.
+    """
     efforts: Sequence[str] = ("low", "medium", "high")
+    """Effort levels that the model accepts."""
 
 
 class Refused(Exception):
@@ -148,17 +155,19 @@ class Refused(Exception):
 
 
 class Account(Protocol):
-    """What the requests of a server are judged by: its models and files, and what it thought before."""
+    """The state of a server that requests are checked against."""
 
     models: dict[str, Model]
     files: dict[str, bytes]
-    signed: dict[str, str]  # a signature, or redacted data, to the thinking shown
-    thought: dict[str, list[Any]]  # the id of a call to the thinking and the calls of its message
+    signed: dict[str, str]
+    """The visible thinking by its signature or redacted data."""
+    thought: dict[str, list[Any]]
+    """The thinking and the calls of a message, by the id of each of its calls."""
     refuse_limits: bool
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it shows."""
+    """A request with all fields validated, and the input that it gives to the model."""
 
     def __init__(self, account: Account, body: Any, version: str, beta: str, counted: bool) -> None:
         self.account, self.body, self.version, self.beta, self.counted = (
@@ -214,7 +223,8 @@ class Request:
         if thinking["type"] == "enabled":
             if self.model.newer:
                 raise Refused(
-                    '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
+                    '"thinking.type.enabled" is not supported for this model. '
+                    'Use "thinking.type.adaptive".'
                 )
             if thinking.get("budget_tokens", 0) < 1024:
                 raise Refused(
@@ -231,7 +241,8 @@ class Request:
         config = body.get("output_config", {})
         if config.get("effort") not in (None, *self.model.efforts):
             raise Refused(
-                f"This model does not support effort level '{config['effort']}'. Supported levels: {', '.join(self.model.efforts)}."
+                f"This model does not support effort level '{config['effort']}'. "
+                f"Supported levels: {', '.join(self.model.efforts)}."
             )
         wanted = config.get("format") or body.get("output_format")
         self.schema = wanted["schema"] if wanted else None
@@ -258,7 +269,8 @@ class Request:
                 raise Refused(f"{path}.custom.input_schema.type: Input should be 'object'")
             if not hosted and _nulls(tool["input_schema"]):
                 raise Refused(
-                    f"{path}.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12"
+                    f"{path}.custom.input_schema: JSON schema is invalid. "
+                    "It must match JSON Schema draft 2020-12"
                 )
             self.cached += bool(tool.get("cache_control"))
             self.tools.append(tool["name"])
@@ -273,7 +285,8 @@ class Request:
             choice["type"] == "none" and "disable_parallel_tool_use" in choice
         ):
             raise Refused(
-                f"tool_choice.{choice['type']}: `name` goes with type tool only, `disable_parallel_tool_use` not with none"
+                f"tool_choice.{choice['type']}: `name` goes with type tool only, "
+                "`disable_parallel_tool_use` not with none"
             )
         if "name" in choice and choice["name"] not in self.tools:
             raise Refused(f"Tool '{choice['name']}' not found in provided tools")
@@ -291,7 +304,7 @@ class Request:
             self._blocks(system, "system", "system")
 
     def _messages(self) -> list[tuple[str, list[dict[str, Any]]]]:
-        """The messages, those of one role in a row as one."""
+        """Return the messages, with consecutive messages of one role merged."""
         merged: list[tuple[str, list[dict[str, Any]]]] = []
         messages = self.body["messages"]
         if not messages:
@@ -306,7 +319,8 @@ class Request:
                 and not (role == "assistant" and index == len(messages) - 1)
             ):
                 raise Refused(
-                    f"{path}: all messages must have non-empty content except for the optional final assistant message"
+                    f"{path}: all messages must have non-empty content "
+                    "except for the optional final assistant message"
                 )
             blocks = (
                 [{"type": "text", "text": content}]
@@ -320,12 +334,13 @@ class Request:
         if merged[0][0] != "user":
             raise Refused("messages: first message must use the user role")
         role, blocks = merged[-1]
-        if role == "assistant" and not any(
-            block["type"] == "server_tool_use" for block in blocks
-        ):  # else it goes on after pause_turn
+        # A last assistant message with a hosted call continues after pause_turn; any other is a
+        # prefill.
+        if role == "assistant" and not any(block["type"] == "server_tool_use" for block in blocks):
             if self.model.newer or self.thinking:
                 raise Refused(
-                    "This model does not support assistant message prefill. The conversation must end with a user message."
+                    "This model does not support assistant message prefill. "
+                    "The conversation must end with a user message."
                 )
             if (
                 blocks
@@ -351,7 +366,8 @@ class Request:
         ):
             tags = ", ".join(f"'{name}'" for name in WHERE[where])
             raise Refused(
-                f"{path}: Input tag '{kind}' found using 'type' does not match any of the expected tags: {tags}"
+                f"{path}: Input tag '{kind}' found using 'type' "
+                f"does not match any of the expected tags: {tags}"
             )
         _check(block, BLOCKS.get(kind, dict), f"{path}.{kind}")
         self.cached += bool(block.get("cache_control"))
@@ -401,11 +417,16 @@ class Request:
         if f"image/{image.format}".lower() != source["media_type"]:
             seems = f"but the image appears to be an image/{str(image.format).lower()} image"
             raise Refused(
-                f"{path}.base64: The image was specified using the {source['media_type']} media type, {seems}"
+                f"{path}.base64: The image was specified using the {source['media_type']} "
+                f"media type, {seems}"
             )
 
     def _pairs(self) -> None:
-        """Every call has one result, all of them first in the next message; every result has its call in the message before."""
+        """Check that calls and results match.
+
+        Every call has exactly one result, at the beginning of the next message; every result has
+        its call in the message before.
+        """
         used: set[str] = set()
         for index, (role, blocks) in enumerate(self.merged):
             calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
@@ -419,13 +440,15 @@ class Request:
             missing = [name for name in calls if name not in given]
             if missing:
                 raise Refused(
-                    f"messages.{index}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}. "
-                    "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+                    f"messages.{index}: `tool_use` ids were found without `tool_result` blocks "
+                    f"immediately after: {', '.join(missing)}. Each `tool_use` block must have a "
+                    "corresponding `tool_result` block in the next message."
                 )
             kinds = [block["type"] == "tool_result" for block in blocks]
             if kinds != sorted(kinds, reverse=True):
                 raise Refused(
-                    f"messages.{index}: `tool_result` blocks must come first in the content of their message"
+                    f"messages.{index}: `tool_result` blocks must come first "
+                    "in the content of their message"
                 )
             before = (
                 [block["id"] for block in self.merged[index - 1][1] if block["type"] == "tool_use"]
@@ -436,15 +459,20 @@ class Request:
             for name in results:
                 if role == "user" and name not in before:
                     raise Refused(
-                        f"messages.{index}: unexpected `tool_use_id` found in `tool_result` blocks: {name}."
+                        f"messages.{index}: unexpected `tool_use_id` found "
+                        f"in `tool_result` blocks: {name}."
                     )
                 if results.count(name) > 1:
                     raise Refused(
-                        f"messages.{index}: each tool_use must have a single result. Found multiple results with id: {name}"
+                        f"messages.{index}: each tool_use must have a single result. "
+                        f"Found multiple results with id: {name}"
                     )
 
     def _thoughts(self) -> None:
-        """Signatures are read only while thinking is on; within a loop of tools what was thought has to be there, unaltered and in place."""
+        """Check signatures, and that thinking comes back unchanged during a tool loop.
+
+        Nothing is checked while thinking is off.
+        """
         if not self.thinking:
             return
         results = [
@@ -476,11 +504,12 @@ class Request:
                     kept[at : at + len(wanted)] == wanted for at in range(len(kept))
                 ):
                     raise Refused(
-                        f"messages.{index}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. "
+                        f"messages.{index}: `thinking` or `redacted_thinking` blocks in the "
+                        "latest assistant message cannot be modified. "
                         "These blocks must remain as they were in the original response."
                     )
 
-    # What there is to see in the last message of the user
+    # The input in the last user message
 
     def _look(self) -> None:
         blocks = next(blocks for role, blocks in reversed(self.merged) if role == "user")
@@ -495,7 +524,8 @@ class Request:
                     item["text"] if item["type"] == "text" else self._sight(item) for item in inner
                 ]
                 self.sights.append(
-                    f"{'error' if block.get('is_error') else 'result'} {block['tool_use_id']}: {' '.join(shown)}".rstrip()
+                    f"{'error' if block.get('is_error') else 'result'} "
+                    f"{block['tool_use_id']}: {' '.join(shown)}".rstrip()
                 )
             else:
                 self.sights.append(self._sight(block))
@@ -519,7 +549,11 @@ class Request:
         return f"{image.width}x{image.height} #{bytes(means).hex()}"
 
     def calls(self, said: str) -> list[dict[str, Any]]:
-        """A call of each tool that the text names, with the JSON objects in the text in turn; a forced one if none is named."""
+        """Return one call for each tool that the text names.
+
+        The JSON objects in the text become the inputs, in order. When no tool is named but the
+        request forces a call, the forced or first tool is called.
+        """
         choice = self.body.get("tool_choice", {"type": "auto"})
         if (
             not self.tools
@@ -541,7 +575,7 @@ class Request:
 
 
 def _check(value: Any, wanted: Any, path: str) -> None:
-    """A value against a shape."""
+    """Check a value against a shape; the error names the path of the invalid part."""
     dotted = f"{path}." if path else ""
     if wanted is ANY:
         return
@@ -571,7 +605,10 @@ def _check(value: Any, wanted: Any, path: str) -> None:
 
 
 def _nulls(schema: Any) -> bool:
-    """Whether a keyword has no value; null is a value of `default` and `const`, and of lists."""
+    """Return whether a keyword of the schema is null.
+
+    Null is a valid value of `default` and `const`, and inside lists.
+    """
     if isinstance(schema, list):
         return any(_nulls(item) for item in schema)
     if not isinstance(schema, dict):
@@ -583,6 +620,7 @@ def _nulls(schema: Any) -> bool:
     )
 
 
+# Schema keywords that are refused while `refuse_limits` is set.
 LIMITS = {
     "minimum",
     "maximum",
@@ -596,6 +634,7 @@ LIMITS = {
 
 
 def target(schema: dict[str, Any], root: Any) -> Any:
+    """Return the schema that `$ref` refers to."""
     found = root
     for step in schema["$ref"].removeprefix("#").strip("/").split("/"):
         found = found[step] if step else found
@@ -603,7 +642,7 @@ def target(schema: dict[str, Any], root: Any) -> Any:
 
 
 def _closed(schema: Any, root: Any, limited: bool, above: tuple[str, ...]) -> None:
-    """Every object of the schema of an answer forbids other properties, and none holds itself."""
+    """Check that every object of an output schema forbids other properties and is not recursive."""
     if isinstance(schema, list):
         for item in schema:
             _closed(item, root, limited, above)
@@ -616,7 +655,8 @@ def _closed(schema: Any, root: Any, limited: bool, above: tuple[str, ...]) -> No
         )
     if limited and LIMITS & set(schema):
         raise Refused(
-            f"{where}: For '{schema.get('type')}' type, property '{min(LIMITS & set(schema))}' is not supported"
+            f"{where}: For '{schema.get('type')}' type, "
+            f"property '{min(LIMITS & set(schema))}' is not supported"
         )
     if "$ref" in schema:
         if schema["$ref"] in above or schema["$ref"] == "#":
@@ -630,7 +670,7 @@ def _closed(schema: Any, root: Any, limited: bool, above: tuple[str, ...]) -> No
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text."""
+    """Return the JSON objects in a text."""
     found, at = [], text.find("{")
     while at >= 0:
         try:
@@ -643,7 +683,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 
 def order(blocks: list[dict[str, Any]]) -> list[Any]:
-    """The thinking and the calls of a message in their order; nothing when nothing was thought."""
+    """Return the thinking and the calls of a message in order; nothing without thinking."""
     kept = [
         block.get("id") or block
         for block in blocks

@@ -1,4 +1,6 @@
-"""Gemini's image models, as `gemini-images.md` describes them, and `gemini-chat.md` where that is silent: strict about every field.
+"""A strict server of Gemini's image models, as in `gemini-images.md`.
+
+It follows `gemini-chat.md` where that page has no rule, and checks every field.
 
 server = Gemini()
 base = serve(server).url + "/v1beta"      # the key is "k"
@@ -42,11 +44,14 @@ STATUS = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a model takes; no `ratios` is a model of words. `signed` ones give every image a thought signature, and want it back."""
+    """What a model accepts."""
 
     ratios: Sequence[str] = ()
+    """Accepted aspect ratios; empty for a text model."""
     sizes: Sequence[str] = ()
+    """Accepted image sizes; empty when the parameter is not supported."""
     signed: bool = False
+    """Whether every image has a thought signature, which must come back with it."""
 
 
 MODELS = {
@@ -56,7 +61,7 @@ MODELS = {
     "gemini-2.5-flash": Model(),
 }
 
-# The fields of a request: a type is a scalar, a list or a dict holds more, ANY is not looked into.
+# The fields of a request: a type is a scalar, a list or a dict is nested, ANY is not checked.
 ANY = object()
 _PART: dict[str, Any] = {
     "text": str,
@@ -121,9 +126,10 @@ DATA = (
 
 
 def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
-    """The color of the image of these settings, or of a draft of it; what is left out has a default.
+    """Return the color of the image for these settings, or of its draft; absent ones have defaults.
 
-    `prompt` is the text of all contents of the user, a line each; `images` are `fingerprint()`s of all images in the contents.
+    `prompt` has the texts of all user contents, one per line; `images` are the `fingerprint()`s of
+    all images in the contents.
     """
     defaults: dict[str, Any] = {
         "model": "gemini-2.5-flash-image",
@@ -140,7 +146,7 @@ def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
 
 
 def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
-    """The size of an image: about the area of a square of that size, its sides multiples of 16."""
+    """Return the pixel size: about the area of a square of that size, with sides in multiples of 16."""
     across, _, down = ratio.partition(":")
     shape = (int(across) / int(down)) ** 0.5
     return max(16, round(SIZES[size] * shape / 16) * 16), max(
@@ -149,6 +155,8 @@ def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
 
 
 class _Refused(Exception):
+    """An error response in Google's format."""
+
     def __init__(self, status: str, message: str, *details: dict[str, Any]) -> None:
         super().__init__(message)
         self.code = STATUS[status]
@@ -167,13 +175,27 @@ def _invalid(message: str, path: str = "") -> _Refused:
 
 
 class Gemini(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every request found legal.
+    """A handler for `serve()`.
 
-    Knobs: `models`, `files` (uri to bytes, for `fileData`), `failures` (statuses as "RESOURCE_EXHAUSTED": each next request takes one),
-    `retry_delay`, `wrapped` (errors of streams in a list), `blocked` (a blockReason), `finish` (a finishReason, and no parts), `only_words`
-    (words in place of an image), `drafts` (images marked as thoughts before the real one), `words` (text before the image, where TEXT
-    was asked for), `mime` (of what is drawn), `break_stream` ("error" or "drop", before the image), and `hold()`/`release()`, before the
-    image; `cancelled` counts the clients that left there.
+    `jobs` lists the settings of every valid request. `hold()` and `release()` delay the image;
+    `cancelled` counts the clients that disconnect meanwhile.
+
+    Settings that tests change:
+
+    * `models`: the models by name.
+    * `files`: contents of uploaded files by URI, for `fileData`.
+    * `failures`: each of the next requests fails with one of these statuses, for example
+      "RESOURCE_EXHAUSTED".
+    * `retry_delay`: the delay in the details of RESOURCE_EXHAUSTED.
+    * `wrapped`: put errors of streams into a list.
+    * `blocked`: respond with this blockReason.
+    * `finish`: respond with this finishReason and no parts.
+    * `only_words`: respond with this text instead of an image.
+    * `drafts`: number of draft images, marked as thoughts, before the final one.
+    * `words`: text before the image when the TEXT modality is requested.
+    * `mime`: MIME type of generated images.
+    * `break_stream`: end a stream before the image, with an "error" event or a closed
+      connection ("drop").
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -215,7 +237,7 @@ class Gemini(Gate):
                 peer.send(answer.sent)
 
     def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
-        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
+        """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
         self._authorise(seen, query)
         if seen.method == "GET" and path == "/v1beta/models":
             return self._list(query)
@@ -276,7 +298,10 @@ class Gemini(Gate):
     def _model(self, name: str, method: str) -> str:
         bare = name.removeprefix("models/")
         if bare not in self.models:
-            message = f"{name} is not found for API version v1beta, or is not supported for {method}. Call ListModels to see the list."
+            message = (
+                f"{name} is not found for API version v1beta, or is not supported for {method}. "
+                "Call ListModels to see the list."
+            )
             raise _Refused("NOT_FOUND", message)
         return bare
 
@@ -291,7 +316,7 @@ class Gemini(Gate):
         }
 
     def _list(self, query: dict[str, str]) -> Answer:
-        """The models, `pageSize` at a time."""
+        """Return one page of the models, `pageSize` long."""
         names = list(self.models)
         start, size = int(query.get("pageToken", 0)), int(query.get("pageSize", 50))
         following = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
@@ -302,7 +327,7 @@ class Gemini(Gate):
     # Reading a request
 
     def _read(self, model: str, raw: bytes) -> dict[str, Any]:
-        """The settings of a request that is legal in all its fields."""
+        """Validate a request and return its settings."""
         if len(raw) > LARGEST:
             raise _Refused(
                 "INVALID_ARGUMENT", f"Request payload size exceeds the limit: {LARGEST} bytes."
@@ -356,7 +381,8 @@ class Gemini(Gate):
     ) -> None:
         if sum(name in part for name in DATA) != 1:
             raise _invalid(
-                "Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field"
+                "Invalid value at 'contents.parts' (oneof), "
+                "oneof field 'data' must have one initialized field"
             )
         if "text" in part and role == "user":
             lines.append(part["text"])
@@ -389,7 +415,11 @@ class Gemini(Gate):
         shapes.append(image.size)
 
     def _check_signature(self, signature: str | None, image: str) -> None:
-        """An image the model made comes back with its own signature, or with the sentinel for one it did not make."""
+        """Check the signature of an image in a model content.
+
+        An image that the model generated needs its own signature; any other image may have the
+        sentinel.
+        """
         if signature is None:
             raise _Refused("INVALID_ARGUMENT", "Image part is missing a thought_signature.")
         if (
@@ -401,12 +431,13 @@ class Gemini(Gate):
     def _image_config(
         self, settings: dict[str, Any], config: dict[str, Any], shapes: list[tuple[int, int]]
     ) -> None:
-        """`aspectRatio` and `imageSize` as the model knows them. Without a ratio the first image decides."""
+        """Validate `aspectRatio` and `imageSize`; the default ratio is that of the first image."""
         model = self.models[settings["model"]]
         for name in settings["modalities"]:
             if name not in ("TEXT", "IMAGE", "AUDIO"):
                 raise _invalid(
-                    f"Invalid value at 'generation_config.response_modalities' (Modality), \"{name}\""
+                    "Invalid value at 'generation_config.response_modalities' (Modality), "
+                    f'"{name}"'
                 )
         if "IMAGE" in settings["modalities"] and not model.ratios:
             raise _Refused(
@@ -434,7 +465,7 @@ class Gemini(Gate):
     # Answers
 
     def _drawn(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
-        """A part with an image, signed where the model signs."""
+        """Return a part with the image, with a signature if the model signs its images."""
         image = plain(
             color(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"])
         )
@@ -451,7 +482,7 @@ class Gemini(Gate):
         return part | ({"thought": True} if draft else {})
 
     def _parts(self, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """What the model answers with: words only, unless an image was asked for by its modality."""
+        """Return the parts of the answer: text only, unless the IMAGE modality is requested."""
         if self.only_words is not None or "IMAGE" not in settings["modalities"]:
             return [{"text": self.words if self.only_words is None else self.only_words}]
         drafts = [{"text": "I think.", "thought": True}] if self.drafts else []
@@ -460,7 +491,7 @@ class Gemini(Gate):
         return [*drafts, *words, self._drawn(settings)]
 
     def _usage(self, settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
-        """Token counts as a test can foretell them; what is zero is left out."""
+        """Return predictable token counts; zeros are left out."""
         asked = len(settings["prompt"].split()) + 258 * len(settings["images"])
         made = sum(
             1290 if "inlineData" in part else len(part["text"].split())
@@ -481,7 +512,7 @@ class Gemini(Gate):
         return {"modelVersion": settings["model"], "responseId": f"r{len(self.jobs)}"}
 
     def _refusal(self, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer with no image that is a 200 all the same."""
+        """Return the response without an image, which still has status 200, or None."""
         about = {"usageMetadata": self._usage(settings, [])} | self._about(settings)
         if self.blocked is not None:
             return {"promptFeedback": {"blockReason": self.blocked}} | about
@@ -515,7 +546,10 @@ class Gemini(Gate):
         } | self._about(settings)
 
     def _chunks(self, peer: Peer, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
-        """A part in each, then a last one with the finish reason and the usage. None when the client has left, or is dropped."""
+        """Yield a chunk for each part, then one with the finish reason and the usage.
+
+        None means that the client has disconnected or that the connection must close.
+        """
         refusal = self._refusal(settings)
         if refusal is not None:
             yield refusal
@@ -548,7 +582,7 @@ class Gemini(Gate):
         )
 
     def _streamed(self, peer: Peer, settings: dict[str, Any], events: bool) -> Answer | None:
-        """Events with neither names nor a sentinel; without `alt=sse` one JSON array in pieces."""
+        """Send events without names and without a sentinel; without `alt=sse`, one JSON array."""
         peer.begin(headers={} if events else {"content-type": "application/json; charset=UTF-8"})
         start = b"["
         for chunk in self._chunks(peer, settings):
@@ -564,7 +598,7 @@ class Gemini(Gate):
 
 
 def _camel(name: str) -> str:
-    """Both spellings of a field are taken, `inline_data` and `inlineData`."""
+    """Return the camel case spelling; the server accepts `inline_data` and `inlineData`."""
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
 
 
@@ -573,7 +607,10 @@ def _snake(name: str) -> str:
 
 
 def _known(value: Any, wanted: Any, path: str) -> Any:
-    """The value with its fields spelt one way; an unknown field or a wrong type is a 400. Null is as good as absent."""
+    """Return the value with all field names in camel case.
+
+    An unknown field or a wrong type is refused with status 400; null means absent.
+    """
     if wanted is ANY:
         return value
     if isinstance(wanted, dict):
@@ -584,7 +621,8 @@ def _known(value: Any, wanted: Any, path: str) -> Any:
             if _camel(name) not in wanted:
                 where = f" at '{path}'" if path else ""
                 raise _invalid(
-                    f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.',
+                    f'Invalid JSON payload received. Unknown name "{name}"{where}: '
+                    "Cannot find field.",
                     path,
                 )
             if item is not None:
@@ -608,7 +646,7 @@ def _known(value: Any, wanted: Any, path: str) -> Any:
 
 
 def _bytes(data: str) -> bytes:
-    """Base64 of either alphabet."""
+    """Decode base64 of either alphabet, the standard or the URL-safe one."""
     try:
         plain_data = data.replace("+", "-").replace("/", "_")
         if not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", plain_data):
@@ -616,7 +654,8 @@ def _bytes(data: str) -> bytes:
         return urlsafe_b64decode(plain_data.rstrip("=") + "=" * (-len(plain_data.rstrip("=")) % 4))
     except NotBase64:
         raise _invalid(
-            "Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), Base64 decoding failed"
+            "Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), "
+            "Base64 decoding failed"
         ) from None
 
 

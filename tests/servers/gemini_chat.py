@@ -1,6 +1,8 @@
-"""Gemini's chat side, as `gemini-chat.md` describes it: words, calls, thoughts, images and embeddings, strict about every request.
+"""A strict server of Gemini's chat API, as in `gemini-chat.md`.
 
-server = GeminiChatCodec()
+It generates text, calls, thoughts, images and embeddings.
+
+server = GeminiChat()
 base = serve(server).url + "/v1beta"      # the key is "k"
 server.script = [Turn([{"text": "Hello."}]), Turn(finish="SAFETY")]
 ...
@@ -40,34 +42,50 @@ CHAT_MODELS = {
     "gemini-3-pro-image-preview": Model(("1:1",), signed=True),
     "gemini-embedding-001": Model(),
 }
-TASKS = r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
+TASKS = (
+    r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING"
+    r"|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
+)
 JSON_KIND = "application/json; charset=UTF-8"
 
 
 @dataclass
 class Turn:
-    """One scripted answer.
-
-    `finish` None never says how it ended; `usage` stands in place of the counted one; `blocked` is a blockReason, and no candidates.
-    `broken` is for streams, after their first piece: "error" (a frame), "bare" and "array" (the error without `data:`), "cut" (the body
-    ends well, but no chunk had a finishReason), "drop" (the connection ends). `signed` False leaves parts as they are on a Gemini 3 model.
-    """
+    """One scripted answer."""
 
     parts: list[Json] = field(default_factory=list)
     finish: str | None = "STOP"
+    """The finishReason; None sends none."""
     message: str | None = None
+    """The finishMessage."""
     usage: Json | None = None
+    """Usage that replaces the counted one."""
     blocked: str | None = None
+    """A blockReason; the response then has no candidates."""
     broken: str = ""
+    """How a stream fails after its first frame.
+
+    "error" sends an error frame, "bare" and "array" an error without `data:`. "cut" ends the body
+    regularly but without a finishReason, "drop" closes the connection.
+    """
     signed: bool = True
+    """Whether a Gemini 3 model adds signatures to the parts."""
 
 
 class GeminiChat(Gemini):
-    """A handler for `serve()`. `seen` lists the bodies of all POSTs with a good key, refused ones too; `script` is used up a Turn per legal request.
+    """A handler for `serve()`.
 
-    Knobs: `script`, and of `Gemini`: `models`, `files`, `failures`, `retry_delay`, `wrapped` (here every error is in a list), `blocked`,
-    `finish`, `drafts`, `words`, `mime`, `hold()`/`release()`. `call_ids` gives calls an id, `lone_usage` puts a
-    chunk with nothing but usage after the first one of a stream, `dimensions` is the length of embeddings.
+    `seen` lists the bodies of all POST requests with a valid key, accepted or refused.
+
+    Settings that tests change:
+
+    * `script`: one `Turn` for each of the next valid requests.
+    * `models`, `files`, `failures`, `retry_delay`, `blocked`, `finish`, `drafts`, `words`, `mime`,
+      `hold()` and `release()`: as in `Gemini`.
+    * `wrapped`: put every error into a list.
+    * `call_ids`: give every call an id.
+    * `lone_usage`: send a frame with nothing but usage after the first frame of a stream.
+    * `dimensions`: length of the embeddings.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -101,7 +119,10 @@ class GeminiChat(Gemini):
         model = self._model(call[1], call[2])
         embeds = "embedding" in model
         if embeds != ("mbed" in call[2]):
-            message = f"models/{model} is not found for API version v1beta, or is not supported for {call[2]}."
+            message = (
+                f"models/{model} is not found for API version v1beta, "
+                f"or is not supported for {call[2]}."
+            )
             raise _Refused("NOT_FOUND", message)
         if self.failures:
             raise self._failure(self.failures.pop(0))
@@ -145,12 +166,13 @@ class GeminiChat(Gemini):
             raise _invalid("* BatchEmbedContentsRequest.requests: at least one request is required")
         if any(request.get("model") != f"models/{model}" for request in requests):
             raise _invalid(
-                "* BatchEmbedContentsRequest.requests: the model in each request must match the model of the batch"
+                "* BatchEmbedContentsRequest.requests: "
+                "the model in each request must match the model of the batch"
             )
         return {"embeddings": [self._vector(request) for request in requests]}
 
     def _vector(self, request: Json) -> Json:
-        """Numbers a test can foretell: equal texts have equal ones."""
+        """Return a predictable vector; equal texts have equal vectors."""
         parts = request.get("content", {}).get("parts")
         if not parts:
             raise _invalid("* EmbedContentRequest.content: content is empty")
@@ -167,7 +189,10 @@ class GeminiChat(Gemini):
     # Signatures
 
     def sign(self, model: str, part: Json) -> Json:
-        """The part with a signature, its own or a new one, that this model takes back on this very part only."""
+        """Return the part with its own or a new signature.
+
+        Only this model accepts the signature, and only on this part.
+        """
         with self._changed:
             signature = part.get("thoughtSignature") or b64(
                 f"signature {len(self._issued)} of {model}".encode()
@@ -176,6 +201,7 @@ class GeminiChat(Gemini):
         return part | {"thoughtSignature": signature}
 
     def check_signature(self, model: str, part: Json) -> None:
+        """Refuse a signature that does not belong to this model and part."""
         signature = part.get("thoughtSignature")
         if signature in (None, SENTINEL, ENCODED_SENTINEL):
             return
@@ -183,7 +209,11 @@ class GeminiChat(Gemini):
             raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
 
     def _signed(self, model: str, parts: list[Json], streamed: bool) -> list[Json]:
-        """Gemini 3 signs the first call of a step, every image, or else the end of its words; a stream signs an empty text after them."""
+        """Return the parts with the signatures of a Gemini 3 model.
+
+        It signs the first call of a step and every image; without these, the end of the text. A
+        stream signs an empty text after it.
+        """
         made = [self.sign(model, part) if "thoughtSignature" in part else part for part in parts]
         calls = [index for index, part in enumerate(made) if "functionCall" in part]
         wanted = calls[:1] + [index for index, part in enumerate(made) if "inlineData" in part]
@@ -198,7 +228,7 @@ class GeminiChat(Gemini):
     # Answers
 
     def _default(self, request: Request) -> Turn:
-        """What this server answers without a script."""
+        """Return the turn that is used without a script."""
         if self.blocked is not None or self.finish is not None:
             return Turn(finish=self.finish, blocked=self.blocked)
         thoughts: list[Json] = [{"text": "I think.", "thought": True}] if request.thoughts else []
@@ -238,7 +268,7 @@ class GeminiChat(Gemini):
         }
 
     def _counted(self, request: Request, parts: list[Json]) -> Json:
-        """Counts a test can foretell, a word a token; what is zero is left out."""
+        """Return predictable token counts, one per word; zeros are left out."""
         prompt = sum(len(text.split()) for text in request.texts) + 258 * len(request.images)
         made, thought = (
             sum(
@@ -289,7 +319,10 @@ class GeminiChat(Gemini):
         return self._framed(request, turn, parts, usage)
 
     def _frames(self, request: Request, turn: Turn) -> Iterator[Json]:
-        """Pieces of the parts, one in each; the usage is cumulative, but the prompt's count starts too high and shrinks."""
+        """Yield the frames, with a part or half of its text in each.
+
+        The usage is cumulative, but the prompt count starts too high and shrinks.
+        """
         parts, usage = self._prepared(request, turn, streamed=True)
         pieces: list[Json] = []
         for part in parts:
@@ -313,7 +346,7 @@ class GeminiChat(Gemini):
         yield self._framed(request, turn, pieces[-1:], usage)
 
     def _stream(self, peer: Peer, request: Request, turn: Turn, events: bool) -> Answer | None:
-        """Frames with neither names nor a terminator; without `alt=sse` one JSON array in pieces."""
+        """Send frames without names and without a terminator; without `alt=sse`, one JSON array."""
         peer.begin(headers={} if events else {"content-type": JSON_KIND})
         error = {
             "error": {
@@ -346,7 +379,7 @@ class GeminiChat(Gemini):
 
 
 def _essence(part: Json) -> str:
-    """What a signature belongs to: the part without its id and its encoding, which clients may change."""
+    """Return what a signature covers: the part without id and encoding, which clients may change."""
     held = {
         name: value
         for name, value in part.items()

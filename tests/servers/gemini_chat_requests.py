@@ -1,4 +1,4 @@
-"""What the server of `gemini_chat.py` takes as a request, and what it makes of one it has no script for."""
+"""Validation of the requests to `gemini_chat.py`, and the default answers to them."""
 
 from __future__ import annotations
 
@@ -65,16 +65,17 @@ EMBED: Json = {
     "outputDimensionality": int,
 }
 ONE_OF = (*DATA, "toolCall", "toolResponse")
-# The OpenAPI subset of `parameters` and `responseSchema`: JSON Schema's other keywords are unknown fields there.
+# The OpenAPI subset of `parameters` and `responseSchema`, in which the other keywords of JSON Schema
+# are unknown fields.
 SUBSET = (
-    r"type|format|title|description|nullable|enum|(max|min)(Items|Length|Properties|imum)|properties|required|pattern|example|anyOf"
-    r"|propertyOrdering|default|items"
+    r"type|format|title|description|nullable|enum|(max|min)(Items|Length|Properties|imum)"
+    r"|properties|required|pattern|example|anyOf|propertyOrdering|default|items"
 )
 SUBSET_TYPES = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
 
 
 class Request:
-    """A request to generate, found legal in all its fields."""
+    """A request to generate content, with all fields validated."""
 
     def __init__(self, server: GeminiChat, model: str, raw: Any) -> None:
         self.server, self.model, self.third = server, model, model.startswith("gemini-3")
@@ -106,14 +107,15 @@ class Request:
         ]
         self.last_text: str = said_[-1] if said_ else ""
 
-    # Strictness
+    # Validation
 
     def _config(self) -> None:
         config, thinking = self.config, self.config.get("thinkingConfig", {})
         mime = config.get("responseMimeType", "text/plain")
         if mime not in ("text/plain", "application/json", "text/x.enum"):
             raise _invalid(
-                "* GenerateContentRequest.generation_config.response_mime_type: allowed mimetypes are `text/plain`, `application/json`"
+                "* GenerateContentRequest.generation_config.response_mime_type: "
+                "allowed mimetypes are `text/plain`, `application/json`"
             )
         if "responseSchema" in config and "responseJsonSchema" in config:
             raise _invalid("Only one of `response_schema` and `response_json_schema` may be set.")
@@ -167,7 +169,8 @@ class Request:
             and (hosted or self.config.get("responseMimeType", "text/plain") != "text/plain")
         ):
             raise _invalid(
-                "Tool use with a response mime type, or with built-in tools, is unsupported together with function calling"
+                "Tool use with a response mime type, or with built-in tools, "
+                "is unsupported together with function calling"
             )
         calling = self.body.get("toolConfig", {}).get("functionCallingConfig", {})
         self.mode: str = calling.get("mode", "AUTO")
@@ -180,7 +183,8 @@ class Request:
             self.mode not in ("ANY", "VALIDATED") or not set(self.allowed) <= set(self.declared)
         ):
             raise _invalid(
-                "Allowed function names are of declared functions, and only set when the mode is ANY or VALIDATED."
+                "Allowed function names are of declared functions, "
+                "and only set when the mode is ANY or VALIDATED."
             )
         cached = self.body.get("cachedContent")
         if cached is not None and (
@@ -188,7 +192,8 @@ class Request:
             or {"systemInstruction", "tools", "toolConfig"} & set(self.body)
         ):
             raise _invalid(
-                "CachedContent can not be used with GenerateContent request setting system_instruction, tools or tool_config."
+                "CachedContent can not be used with GenerateContent request setting "
+                "system_instruction, tools or tool_config."
             )
 
     def _content(self, content: Json) -> None:
@@ -201,7 +206,8 @@ class Request:
         for part in content["parts"]:
             if sum(name in part for name in ONE_OF) != 1:
                 raise _invalid(
-                    "Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field"
+                    "Invalid value at 'contents.parts' (oneof), "
+                    "oneof field 'data' must have one initialized field"
                 )
             user = _role(content) == "user"
             if "functionCall" in part if user else "functionResponse" in part:
@@ -257,7 +263,11 @@ class Request:
             raise _invalid(f"Unsupported MIME type: {kind}")
 
     def _turns(self) -> None:
-        """Calls come after a turn of the user, and the next content answers them all, in order; the calls of this turn are signed."""
+        """Check the order of calls and results.
+
+        Calls follow a user content, and the next content answers all of them in order. Calls
+        after the last user text need a signature.
+        """
         asked = max(
             (
                 index
@@ -268,7 +278,8 @@ class Request:
         )
         calls: list[Json] = []
         for index, content in enumerate(self.contents):
-            # Google's SDK keeps each chunk of a stream as a content, so the empty text that ends a stream may stand after its calls.
+            # Google's SDK keeps each chunk of a stream as a content, so the empty text that ends a
+            # stream may follow its calls.
             if (
                 calls
                 and _role(content) == "model"
@@ -279,32 +290,38 @@ class Request:
             if [_name(each) for each in responses] != [_name(each) for each in calls]:
                 if not calls:
                     raise _invalid(
-                        "Please ensure that function response turn comes immediately after a function call turn."
+                        "Please ensure that function response turn comes immediately "
+                        "after a function call turn."
                     )
-                message = "Please ensure that the number of function response parts is equal to the number of function call parts of the function call turn."
+                message = (
+                    "Please ensure that the number of function response parts is equal to "
+                    "the number of function call parts of the function call turn."
+                )
                 raise _invalid(message)
             calls = _held(content, "functionCall")
             if not calls:
                 continue
             if index == 0 or _role(self.contents[index - 1]) != "user":
                 raise _invalid(
-                    "Please ensure that function call turn comes immediately after a user turn or after a function response turn."
+                    "Please ensure that function call turn comes immediately after a user turn "
+                    "or after a function response turn."
                 )
             first = next(part for part in content["parts"] if "functionCall" in part)
             if self.third and index > asked and not first.get("thoughtSignature"):
                 called = f"function call `default_api:{calls[0]['name']}`, position {index + 1}"
                 raise _invalid(
-                    f"Function call is missing a thought_signature in functionCall parts. Additional data, {called}."
+                    "Function call is missing a thought_signature in functionCall parts. "
+                    f"Additional data, {called}."
                 )
         if calls:
             raise _invalid(
                 "Please ensure that function call turn is followed by a function response turn."
             )
 
-    # What to answer
+    # Default answers
 
     def wanted_calls(self) -> list[tuple[str, Json]]:
-        """Functions the last words of the user name, once each; ANY calls one whatever was said."""
+        """Return one call for each function that the last user text names; ANY forces a call."""
         if not self.declared or self.mode == "NONE":
             return []
         answered = bool(_held(self.contents[-1], "functionResponse"))
@@ -328,7 +345,11 @@ class Request:
         return made if isinstance(made, dict) else {}
 
     def reply(self) -> str:
-        """The last words of the user, every image, and the results in the last content; or a value of the schema."""
+        """Return the text of the answer.
+
+        This is a value of the schema, or else the last user text, every image and the results in
+        the last content.
+        """
         schema = self.config.get("responseJsonSchema", self.config.get("responseSchema"))
         if schema is not None:
             made = filled(schema, schema)
@@ -348,7 +369,7 @@ class Request:
 
 
 def filled(schema: Any, root: Any) -> Any:
-    """A simple value of a schema of either kind."""
+    """Return a simple value that matches a JSON or OpenAPI schema."""
     if not isinstance(schema, dict):
         return "x"
     if "$ref" in schema:
@@ -383,7 +404,10 @@ def _held(content: Json, name: str) -> list[Json]:
 
 
 def _name(call: Json) -> tuple[str, str | None]:
-    """By what a response is matched with its call: the name, and an id where the client made one, which it then gives both."""
+    """Return what matches a response with its call.
+
+    This is the name, and the id when the client sets one; it must then set it on both.
+    """
     return call.get("name", ""), call.get("id")
 
 
@@ -402,12 +426,15 @@ def _check_subset(schema: Any, path: str) -> None:
     for name, value in schema.items():
         if not re.fullmatch(SUBSET, _camel(name)):
             raise _invalid(
-                f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field.",
+                f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': "
+                "Cannot find field.",
                 path,
             )
         if name == "type" and value not in SUBSET_TYPES:
             raise _invalid(
-                f"Invalid value at '{path}.type' (type.googleapis.com/google.ai.generativelanguage.v1beta.Type), {json.dumps(value)}"
+                f"Invalid value at '{path}.type' "
+                "(type.googleapis.com/google.ai.generativelanguage.v1beta.Type), "
+                f"{json.dumps(value)}"
             )
         inner = (
             list(value.values())

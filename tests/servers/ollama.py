@@ -1,4 +1,6 @@
-"""Ollama's images, as `ollama-images.md` describes them: another contract in each range of versions, and none today.
+"""A strict server of Ollama's image generation, as in `ollama-images.md`.
+
+The contract differs between ranges of versions; current versions do not generate images.
 
 server = Ollama("0.32.5")
 url = serve(server).url
@@ -22,7 +24,8 @@ from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprin
 from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said, text
 from tests.support.loopback import Peer, Seen
 
-BUSY = "server busy, please try again.  maximum pending requests exceeded"  # two spaces are real
+# The real server's message has two spaces here, too.
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CRASHED = "mlx runner closed response before completion: EOF"
 MEMORY = "insufficient memory for image generation: need 20 GB, have 8 GB"
 REMOVED = "image generation models are not currently supported"
@@ -43,9 +46,10 @@ METHODS = {
 
 
 def color(settings: Mapping[str, Any]) -> Color:
-    """The color of the image of these settings; what is left out has the default of `x/z-image-turbo`.
+    """Return the color of the image for these settings.
 
-    `width` and `height` are those of the image; `images` are `fingerprint()`s, and count only where the version honors them.
+    Absent settings have the default of `x/z-image-turbo`. `width` and `height` are those of the
+    image; `images` are `fingerprint()`s and count only for versions that honor them.
     """
     defaults: dict[str, Any] = {
         "model": "x/z-image-turbo",
@@ -60,18 +64,29 @@ def color(settings: Mapping[str, Any]) -> Color:
 
 
 class _Refused(Exception):
+    """An error response."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
 
 
 class Ollama(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every image begun.
+    """A handler for `serve()`.
 
-    Knobs: `version`, `models` (name to capabilities), `busy` (503), `outcome` (how an image ends: "success"; "no_image", done without an
-    image; "crash", an error line; "cut", the body ends without a last frame; "dropped", the connection closes amid the body; "memory", 500
-    before any frame), `shown` (progress frames before a failure), and `hold()`/`release()`, after the first progress frame;
-    `cancelled` counts the clients that left there.
+    `jobs` lists the settings of every image that was started. `hold()` and `release()` delay a
+    response after its first progress frame; `cancelled` counts the clients that disconnect
+    meanwhile.
+
+    Settings that tests change:
+
+    * `version`: the Ollama version, which selects the contract.
+    * `models`: capabilities by model name.
+    * `busy`: refuse every image with status 503.
+    * `outcome`: how an image ends. "success"; "no_image", done without an image; "crash", an error
+      line; "cut", the body ends without a last frame; "dropped", the connection closes in the
+      middle of the body; "memory", status 500 before any frame.
+    * `shown`: number of progress frames before a failure.
     """
 
     def __init__(
@@ -88,7 +103,7 @@ class Ollama(Gate):
 
     @property
     def _era(self) -> str:
-        """The row of the table "Availability"."""
+        """The row of the table "Availability" in ollama-images.md."""
         version = tuple(int(part) for part in self.version.split(".")[:3])
         rows = [
             ((0, 14, 0), "none"),
@@ -118,7 +133,7 @@ class Ollama(Gate):
                 peer.send(answer.sent)
 
     def _answer(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
-        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
+        """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
         if path == "/" and seen.method == "GET":
             return text("Ollama is running")
         if path in METHODS and seen.method != METHODS[path]:
@@ -156,7 +171,7 @@ class Ollama(Gate):
         return text("404 page not found", 404, "text/plain")
 
     def _listed(self, name: str) -> dict[str, Any]:
-        """Capabilities are listed from 0.30.0 on, and left out when there are none."""
+        """Return the list entry of a model; capabilities exist since 0.30.0, unless empty."""
         shown = {
             "name": f"{name}:latest",
             "model": f"{name}:latest",
@@ -211,7 +226,7 @@ class Ollama(Gate):
         return said(last, 200, JSON)
 
     def _words(self, model: str, stream: bool) -> Answer:
-        """A text model: the fields of images are unknown keys to it."""
+        """Answer for a text model, which ignores the image fields like any unknown key."""
         last = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
         frames = [_frame(model, False) | {"response": "hello"}, last] if stream else [last]
         return Answer(200, b"\n".join(_line(frame) for frame in frames), NDJSON if stream else JSON)
@@ -232,7 +247,11 @@ class Ollama(Gate):
         seed: Any,
         files: list[bytes],
     ) -> dict[str, Any]:
-        """What is in effect. Sizes of nothing are the default, seeds of nothing are random, and most versions ignore images."""
+        """Return the effective settings.
+
+        A size or seed of 0 means the default size or a random seed, and most versions ignore
+        images.
+        """
         if max(width, height) > MOST:
             raise _Refused(400, f"width and height must be <= {MOST}")
         width, height = width if width > 0 else 1024, height if height > 0 else 1024
@@ -273,7 +292,10 @@ class Ollama(Gate):
     def _frames(
         self, peer: Peer, model: str, settings: dict[str, Any]
     ) -> Iterator[dict[str, Any] | None]:
-        """Progress, then one of the ends; None when the client has left. One image at a time."""
+        """Yield the progress frames and the last frame of the outcome, one image at a time.
+
+        None means that the client has disconnected.
+        """
         with self._engine:
             self.jobs.append(settings)
             total = settings["steps"]
@@ -319,10 +341,13 @@ class Ollama(Gate):
         peer.end()
         return STREAMED
 
-    # The routes in OpenAI's shape
+    # The OpenAI-compatible routes
 
     def _openai(self, peer: Peer, body: dict[str, Any], edit: bool) -> Answer | None:
-        """One JSON object, whatever the content type says; and nothing at all when it went wrong after the first progress frame."""
+        """Answer with one JSON object, although the content type is NDJSON.
+
+        The body is empty when the generation fails after the first progress frame.
+        """
         prompt, size = _typed(body, "prompt", str, ""), _typed(body, "size", str, "")
         if not prompt:
             raise _Refused(400, "prompt is required")
@@ -352,7 +377,7 @@ class Ollama(Gate):
         )
 
     def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Answer:
-        """0.14.0 to 0.14.2: events without a space after the colon."""
+        """Stream as 0.14.0 to 0.14.2 did: events without a space after the colon."""
         peer.begin()
         self.jobs.append(settings)
         for step in range(1, settings["steps"] + 1):
@@ -389,7 +414,7 @@ def _line(value: Any) -> bytes:
 
 
 def _body(seen: Seen) -> dict[str, Any]:
-    """JSON whatever the content type says; a form is not."""
+    """Parse the body as JSON, regardless of its content type; a form is refused."""
     if not seen.body:
         raise _Refused(400, "missing request body")
     try:
@@ -404,13 +429,14 @@ def _body(seen: Seen) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _Refused(
             400,
-            f"json: cannot unmarshal {type(found).__name__} into Go value of type api.GenerateRequest",
+            f"json: cannot unmarshal {type(found).__name__} "
+            "into Go value of type api.GenerateRequest",
         )
     return found
 
 
 def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    """A field as Go binds it: null is nothing, a wrong type fails the request."""
+    """Return a field as Go binds it: null means absent, a wrong type fails the request."""
     found = body.get(name)
     if found is None:
         return default
@@ -422,7 +448,7 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
 
 
 def _strict_base64(item: Any) -> bytes:
-    """Standard base64 without a data URL's prefix, or the request fails to bind."""
+    """Decode standard base64; a data URL prefix fails the request."""
     try:
         return b64decode(item, validate=True)
     except (NotBase64, TypeError, ValueError):
@@ -430,13 +456,14 @@ def _strict_base64(item: Any) -> bytes:
 
 
 def _data_url(value: Any) -> bytes:
-    """One data URL, of an image or of no type at all."""
+    """Decode one data URL with an image type or without a type."""
     if not isinstance(value, str) or not value:
         raise _Refused(400, "image is required")
     if value.startswith(("http://", "https://")):
         raise _Refused(
             400,
-            "invalid image: image URLs are not currently supported, please use base64 encoded data instead",
+            "invalid image: image URLs are not currently supported, "
+            "please use base64 encoded data instead",
         )
     found = re.match(r"data:(?:image/(?:png|jpeg|jpg|webp))?;base64,", value)
     if found is None:
@@ -445,7 +472,7 @@ def _data_url(value: Any) -> bytes:
 
 
 def _within(size: tuple[int, int], share: float) -> tuple[int, int]:
-    """A size scaled down to this share of its area, its ratio kept."""
+    """Scale a size down to this share of its area and keep its ratio."""
     scale = min(1.0, share) ** 0.5
     return int(size[0] * scale), int(size[1] * scale)
 

@@ -1,6 +1,8 @@
-"""What Ollama says of the hosted service, and what the hosted service says: status, account, web search and web fetch.
+"""The hosted service of Ollama: status, account, web search and web fetch.
 
-Facts: ollama/ollama at fb30760, and v0.24.0 as run.
+It answers both as the hosted service itself and as a local server that reports on it.
+
+Sources: ollama/ollama at fb30760, and v0.24.0 as run.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ FOUND = [
 
 @dataclass
 class Service:
-    """`account` None is nobody signed in; `hosted` is the service itself, which wants `key` and has other paths; `disabled` keeps a
-    local server away from it."""
+    """The account and web routes of a local server or of the hosted service."""
 
     account: dict[str, Any] | None = None
+    """The account that is signed in; None for no account."""
     hosted: bool = False
+    """Whether this is the hosted service itself, which requires `key` and has other paths."""
     key: str = "sesame"
     disabled: bool = False
+    """Whether the local server must not use the hosted service."""
     pages: list[dict[str, Any]] = field(default_factory=lambda: list(FOUND))
+    """Pages that web search and web fetch find."""
 
     @property
     def methods(self) -> dict[str, tuple[str, ...]]:
+        """The accepted methods by path."""
         below = "/api" if self.hosted else "/api/experimental"
         return {
             "/api/status": ("GET",),
@@ -45,6 +51,7 @@ class Service:
         }
 
     def status(self) -> Answer:
+        """Answer /api/status."""
         return said(
             {"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}},
             200,
@@ -52,9 +59,11 @@ class Service:
         )
 
     def me(self) -> Answer:
+        """Answer /api/me."""
         return self._unsigned() if self.account is None else said(self.account, 200, JSON)
 
     def web(self, what: str, body: dict[str, Any], authorization: str) -> Answer:
+        """Answer a web search or a web fetch."""
         if self.disabled:
             return said({"error": f"{DISABLED}: {WEB[what]}"}, 403, JSON)
         if authorization != f"Bearer {self.key}" if self.hosted else self.account is None:

@@ -1,6 +1,8 @@
-"""Ollama's native API, without image models: chat, generate, embeddings and the management of models.
+"""A strict server of Ollama's native API: chat, generate, embeddings and model management.
 
-server = OllamaChatCodec()
+Image models are in `ollama.py`.
+
+server = OllamaChat()
 server.script = [Reply("hello", thinking="hm")]
 url = serve(server).url
 """
@@ -62,7 +64,8 @@ REAL = (
     "presence_penalty",
     "frequency_penalty",
 )
-CREATED = "2026-08-21T10:00:00.123456789Z"  # nanoseconds, which strict ISO parsers reject
+# Nanoseconds, which strict ISO 8601 parsers reject.
+CREATED = "2026-08-21T10:00:00.123456789Z"
 DETAILS = {
     "parent_model": "",
     "format": "gguf",
@@ -80,29 +83,52 @@ MISSING = "pull model manifest: file does not exist"
 
 @dataclass
 class Reply:
-    """What the model says. A call is `{"name", "arguments"}` or whole; `error` is a line after the text; `cut` ends before `done`."""
+    """One scripted reply of the model."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """Calls as `{"name", "arguments"}`, or in the complete form with a `function` key."""
     done_reason: str | None = "stop"
+    """The done_reason; None sends none."""
     error: str = ""
+    """Message of an error line after the text."""
     cut: bool = False
+    """Whether the stream ends before `done`."""
 
 
 class _Refused(Exception):
+    """An error response."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
 
 
 class OllamaChat(Gate):
-    """A handler for `serve()`. `seen` lists the parsed bodies, `script` the replies to come, one per request; without one a rule answers.
+    """A handler for `serve()`.
 
-    State: `models` (name with tag to capabilities), `loaded`, `blobs`, `pushed`. Knobs: `busy` (503), `failure` (status and text of every
-    request for words), `ids` (whether calls have them), `metrics` (whether they are other than zero), `pull` (how pulls and pushes end:
-    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), `service` (the hosted one, as far
-    as this server knows it), and `hold()`/`release()` after the first frame of words.
+    `seen` lists the parsed request bodies. `hold()` and `release()` delay a stream of chat or
+    generate after its first frame.
+
+    State of the server:
+
+    * `models`: capabilities by model name with tag.
+    * `loaded`: context lengths of the loaded models.
+    * `created`: settings of the models that were created.
+    * `blobs`: uploaded blobs by digest.
+    * `pushed`: names of the models that were pushed.
+
+    Settings that tests change:
+
+    * `script`: one `Reply` for each of the next requests. Without one, `_default` answers.
+    * `busy`: refuse every chat and generate request with status 503.
+    * `failure`: status and message with which every chat and generate request fails.
+    * `ids`: whether calls have ids.
+    * `metrics`: whether the counts and durations are sent; the real server omits zeros.
+    * `pull`: how pulls and pushes end. "success"; "error", an error frame with status 200;
+      "refused", status 500 before any frame; "interrupted", no success frame.
+    * `service`: the hosted service as this server knows it.
     """
 
     def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -263,7 +289,7 @@ class OllamaChat(Gate):
         return empty(201)
 
     def _progressing(self, peer: Peer, body: dict[str, Any], kind: str) -> Answer:
-        """Pull, push and create: frames, and what they change once they succeed."""
+        """Answer a pull, push or create with progress frames, and apply it when it succeeds."""
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:
             raise _Refused(400, "model is required")
@@ -326,7 +352,7 @@ class OllamaChat(Gate):
         peer.end()
         return STREAMED
 
-    # Words
+    # Chat and generate
 
     def _chat(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
         name = self._named(body)
@@ -342,7 +368,7 @@ class OllamaChat(Gate):
         said_last = next(
             (message["content"] for message in reversed(messages) if message["role"] == "user"), ""
         )
-        # A result is answered with words, or the default rule would call its tool for ever.
+        # Answer a tool result with text; otherwise the default rule would call the tool forever.
         offered = [] if messages[-1]["role"] == "tool" else tools
         return self._speak(peer, name, body, said_last, images, offered)
 
@@ -362,21 +388,23 @@ class OllamaChat(Gate):
         return self._speak(peer, name, body, prompt, images, None)
 
     def _checked(self, name: str, body: dict[str, Any], route_name: str) -> None:
-        """What both routes refuse before a model is loaded."""
+        """Refuse what both routes refuse before a model is loaded."""
         _options(body)
         _typed(body, "stream", bool, True)
         think, form = body.get("think"), body.get("format")
         if isinstance(think, str) and think not in ("low", "medium", "high", "max"):
             raise _Refused(
                 400,
-                f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)',
+                f'invalid think value: "{think}" '
+                '(must be "high", "medium", "low", "max", true, or false)',
             )
         if not isinstance(think, bool | str | None):
             raise _Refused(400, "think must be a boolean or string")
         if form not in (None, "", "json") and not isinstance(form, dict):
             raise _Refused(
                 500,
-                f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object',
+                f'invalid format: {json.dumps(form)}; '
+                'expected "json" or a valid JSON Schema object',
             )
         if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
             raise _Refused(400, "top_logprobs must be between 0 and 20")
@@ -390,7 +418,7 @@ class OllamaChat(Gate):
             raise _Refused(*self.failure)
 
     def _kept(self, name: str, body: dict[str, Any], said_nothing: dict[str, Any]) -> Answer:
-        """Nothing to say: the model is loaded, or unloaded."""
+        """Answer a request without a prompt, which only loads or unloads the model."""
         unload = body.get("keep_alive") in (0, "0", "0s")
         self._load(name, body)
         reason = "unload" if unload else "load"
@@ -417,7 +445,8 @@ class OllamaChat(Gate):
         images: list[bytes],
         tools: list[str] | None,
     ) -> Answer | None:
-        if "vision" not in self.models[name]:  # not seen, and not a word about it
+        # A model without vision ignores images silently.
+        if "vision" not in self.models[name]:
             words, images = "".join(f"[img-{number}]" for number in range(len(images))) + words, []
         described = [_described(data) for data in images]
         reply = (
@@ -529,7 +558,7 @@ def _tagged(name: str) -> str:
 
 
 def _headed(answer: Answer) -> bytes:
-    """The head alone: a body after HEAD would be read as the next answer."""
+    """Return the head only: a client would read a body after HEAD as the next response."""
     return answer.sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
@@ -546,7 +575,7 @@ def _body(seen: Seen) -> dict[str, Any]:
 
 
 def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    """A field as Go binds it: null is nothing, a wrong type fails the request."""
+    """Return a field as Go binds it: null means absent, a wrong type fails the request."""
     found = body.get(name)
     if found is None:
         return default
@@ -558,7 +587,7 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
 
 
 def _options(body: dict[str, Any]) -> None:
-    """A wrong type is found when the model is about to be loaded: a 500."""
+    """Check the option types; the real server does so when it loads the model, hence status 500."""
     for name, value in _typed(body, "options", dict, {}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if (name in WHOLE and not (number and value == int(value))) or (
@@ -578,9 +607,8 @@ def _options(body: dict[str, Any]) -> None:
 def _message(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
-    role = _typed(
-        item, "role", str, ""
-    )  # any word will do; what becomes of it is the template's business
+    # The server accepts any role; the template of the model decides what it means.
+    role = _typed(item, "role", str, "")
     for call in _typed(item, "tool_calls", list, []):
         _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
     for name in ("thinking", "tool_name", "tool_call_id"):
@@ -596,7 +624,7 @@ def _tool(item: Any) -> str:
 
 
 def _base64(item: Any) -> bytes:
-    """Bare base64: a data URL's prefix has characters that are none."""
+    """Decode plain base64; the prefix of a data URL is invalid."""
     try:
         return b64decode(item, validate=True)
     except (NotBase64, TypeError, ValueError):
@@ -612,7 +640,7 @@ def _described(data: bytes) -> str:
 
 
 def _object_in(words: str) -> dict[str, Any]:
-    """The first JSON object in a text, or an empty one."""
+    """Return the first JSON object in a text, or an empty one."""
     for found in re.finditer(r"\{", words):
         try:
             value, _ = json.JSONDecoder().raw_decode(words, found.start())
@@ -623,7 +651,7 @@ def _object_in(words: str) -> dict[str, Any]:
 
 
 def _filled(schema: Any) -> Any:
-    """A simple value that fits the schema."""
+    """Return a simple value that matches the schema."""
     if not isinstance(schema, dict):
         return None
     if schema.get("enum"):
@@ -650,7 +678,7 @@ def _vector(words: str, size: int) -> list[float]:
 
 
 def _joined(frames: list[dict[str, Any]]) -> dict[str, Any]:
-    """The frames of a stream as the one object of `stream: false`."""
+    """Merge the frames of a stream into the single object of `stream: false`."""
     chat = "message" in frames[-1]
     pieces = [frame["message"] if chat else frame for frame in frames]
     held: dict[str, Any] = {

@@ -1,4 +1,8 @@
-"""What OpenAI's two chat APIs share: the account with its models and files, HTTP, and a scripted model that answers in both."""
+"""The parts shared by both OpenAI chat servers.
+
+These are the account with its models and files, the HTTP routes, and the scripted model that
+produces the answers of both APIs.
+"""
 
 from __future__ import annotations
 
@@ -20,44 +24,50 @@ CREATED = 1_780_000_000
 
 @dataclass(frozen=True)
 class Model:
-    """`efforts` of a model that reasons; `roles` that it does not take (chat completions only)."""
+    """A chat model of the account."""
 
     efforts: Sequence[str] = ()
+    """Reasoning efforts that the model accepts; empty for a model without reasoning."""
     roles: Sequence[str] = ()
+    """Message roles that the model refuses (chat completions only)."""
 
     def reasons(self, effort: str | None) -> bool:
-        """Whether reasoning is active with this effort."""
+        """Return whether reasoning is active with this effort."""
         return bool(self.efforts) and effort != "none"
 
 
 @dataclass
 class Turn:
-    """One scripted answer: items as `says`, `calls`, `thinks`, `refuses`, `draws` and `searches` make them, in order.
-
-    `finish` is "length", "content_filter", or "failed" (Responses only: status failed with HTTP 200); `usage` stands in place of what was
-    counted.
-    """
+    """One scripted answer."""
 
     items: list[Json]
+    """Output items in order, built with `says`, `calls`, `thinks`, `refuses`, `draws`, `searches`."""
     finish: str | None = None
+    """None for a complete answer, "length", "content_filter", or "failed".
+
+    "failed" exists in the Responses API only: status failed with HTTP 200.
+    """
     usage: Json = field(default_factory=dict)
+    """Usage fields that replace the counted ones."""
 
 
 def says(text: str, **more: Any) -> Json:
+    """Return a message item with this text."""
     return {"type": "message", "text": text, **more}
 
 
 def refuses(text: str) -> Json:
+    """Return a message item with a refusal."""
     return {"type": "message", "refusal": text}
 
 
 def thinks(*texts: str) -> Json:
-    """A thought, of which each text is a part of the summary."""
+    """Return a reasoning item; each text is one part of its summary."""
     return {"type": "reasoning", "text": " ".join(texts), "parts": list(texts)}
 
 
 def calls(name: str, arguments: Any = None, **more: Any) -> Json:
-    """A call; arguments that are text go as they are."""
+    """Return a function call item; arguments that are a string are sent unchanged."""
     return {
         "type": "function_call",
         "name": name,
@@ -67,38 +77,54 @@ def calls(name: str, arguments: Any = None, **more: Any) -> Json:
 
 
 def draws(prompt: str) -> Json:
+    """Return an image generation item."""
     return {"type": "image_generation_call", "prompt": prompt}
 
 
 def searches(query: str) -> Json:
-    """A search of the web, by the tool that the service hosts."""
+    """Return a web search item of the hosted tool."""
     return {"type": "web_search_call", "query": query}
 
 
 class Left(Exception):
-    """The client has gone, or is to be dropped."""
+    """The client has disconnected, or the server drops the connection on purpose."""
 
 
 @dataclass
 class Wish:
-    """What a legal request asks of the model: what it showed last, what it offers, and how the answer has to be."""
+    """What a valid request gives to the model: the latest input, the tools, and the output limits."""
 
     model: str
     said: list[str] = field(default_factory=list)
+    """Texts of the user after the last assistant message."""
     sights: list[str] = field(default_factory=list)
-    answered: bool = False  # what was shown last are answers of tools
+    """Descriptions of the other input after the last assistant message: images, files, results."""
+    answered: bool = False
+    """Whether tool results follow the last assistant message."""
     tools: list[str] = field(default_factory=list)
-    choice: str = "auto"  # none, auto, required, or the name of a tool
+    """Names of the functions that the model may call."""
+    choice: str = "auto"
+    """"none", "auto", "required", or the name of a tool."""
     parallel: bool = True
+    """Whether one answer may contain several calls."""
     schema: Any = None
+    """JSON schema of the answer; None for free text."""
     most: int | None = None
+    """Output limit in tokens (words here); None for no limit."""
     stops: list[str] = field(default_factory=list)
     reasons: bool = False
+    """Whether the answer starts with a reasoning item."""
     draws: bool = False
+    """Whether the model generates an image."""
     tokens: int = 1
+    """Number of prompt tokens for the usage."""
 
     def calls(self, text: str) -> list[Json]:
-        """A call of each tool that the text names, with the JSON objects in the text in turn; a forced one if none is named."""
+        """Return one call for each tool that the text names.
+
+        The JSON objects in the text become the arguments, in order. When no tool is named but
+        the request forces a call, the forced or first tool is called.
+        """
         if not self.tools or self.choice == "none" or (self.answered and self.choice == "auto"):
             return []
         named = [
@@ -112,11 +138,21 @@ class Wish:
 
 
 class Speech(Gate):
-    """A handler for `serve()`; the key is "k". `seen` lists the parsed bodies of all POSTs with a good key, legal or not.
+    """Base of the OpenAI chat servers; a handler for `serve()`. The default API key is "k".
 
-    Knobs: `script` (a `Turn` for each next legal request; without one `ruled` answers), `models`, `files` (id to bytes), `failures` (each
-    next request takes a (status, code), or (status, code, headers)), `largest` (bytes of a body), and `hold()`/`release()`, before a
-    whole answer or a stream's first delta. Of streams: `break_stream` ("error"; "cut" for a clean end; "drop") after `break_after` deltas.
+    `seen` lists the parsed bodies of all POST requests with a valid key, accepted or refused.
+    `hold()` and `release()` delay a non-streaming response, or the first delta of a stream.
+
+    Settings that tests change:
+
+    * `script`: one `Turn` for each of the next valid requests. Without one, `ruled` answers.
+    * `models`: the models of the account by id.
+    * `files`: contents of uploaded files by id.
+    * `failures`: each of the next requests fails with one of these `(status, code)` or
+      `(status, code, headers)`.
+    * `largest`: maximum size of a request body in bytes.
+    * `break_stream`, `break_after`: after so many deltas a stream ends with an "error" event,
+      with a regular end of the body ("cut"), or with a closed connection ("drop").
     """
 
     path = ""
@@ -153,15 +189,17 @@ class Speech(Gate):
                 peer.reply(answer, headers=headers)
 
     def number(self) -> int:
+        """Return the next number of the server's counter."""
         with self._changed:
             self._numbers += 1
             return self._numbers
 
     def named(self, prefix: str) -> str:
+        """Return a new object id with this prefix."""
         return f"{prefix}_{self.number():024d}"
 
     def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> Json | None:
-        """The whole answer; None when it was streamed."""
+        """Return the response body; None when it was streamed."""
         path, _ = route(seen)
         kind, _, given = seen.headers.get("authorization", "").partition(" ")
         if kind != "Bearer" or given != self.key:
@@ -208,25 +246,32 @@ class Speech(Gate):
         return self.answer(peer, body, headers)
 
     def other(self, method: str, path: str) -> Json:
-        """Further routes of an API."""
+        """Answer a further route of the API; 404 by default."""
         raise Refused(f"Invalid URL ({method} {path})", None, status=404)
 
     def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        """Answer a POST request to `path`; None when the response was streamed."""
         raise NotImplementedError
 
     def turn(self, wish: Wish) -> Turn:
+        """Return the next scripted answer, or the answer of the default rule."""
         with self._changed:
             if self.script:
                 return self.script.pop(0)
         return ruled(wish)
 
     def waited(self, peer: Peer) -> None:
+        """Wait while responses are held; raise `Left` when the client disconnects meanwhile."""
         if not self._wait(peer):
             raise Left
 
 
 def ruled(wish: Wish) -> Turn:
-    """Without a script: call the tools named in the last text, or draw, or fill the schema, or tell what was shown last."""
+    """Return the answer that is used without a script.
+
+    In this order: call the tools that the last texts name, generate an image, return a value of
+    the schema, or repeat the latest input.
+    """
     text = "\n".join(wish.said)
     items = [thinks(f"I think about: {text}")] if wish.reasons else []
     if made := wish.calls(text):
@@ -245,16 +290,17 @@ def ruled(wish: Wish) -> Turn:
 
 
 def pieces(text: str) -> list[str]:
-    """A text in words, each with the blanks before it."""
+    """Split a text into words, each with the whitespace before it."""
     return re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text)
 
 
 def sliced(text: str, size: int = 7) -> list[str]:
+    """Split a text into slices of `size` characters."""
     return [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def count(items: list[Json], kind: str | None = None) -> int:
-    """The tokens of these items, a word a token."""
+    """Count the tokens of these items; every word is one token."""
     texts = [item for item in items if kind is None or item["type"] == kind]
     return sum(
         len(str(item.get("text") or item.get("refusal") or item.get("arguments", "")).split())

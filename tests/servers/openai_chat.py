@@ -1,12 +1,12 @@
-"""OpenAI's chat completions, as `openai-chat.md` describes them: strict about every message, whole and streamed.
+"""A strict server of OpenAI's chat completions, streaming and not, as in `openai-chat.md`.
 
-server = OpenAIChatCodec()
+server = OpenAIChat()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [Turn([says("Hi")]), Turn([calls("look", {"at": "a fox"})])]
 ...
 assert server.seen[-1]["max_completion_tokens"] == 100
 
-Not here: log probabilities, audio output, predictions, search and custom tools.
+Not implemented: log probabilities, audio output, predictions, search and custom tools.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ REASONS = {None: "stop", "length": "length", "content_filter": "content_filter"}
 
 
 class OpenAIChat(Speech):
-    """A handler for `serve()`; see `Speech` for the knobs.
+    """A handler for `serve()`; `Speech` documents the common settings.
 
-    Streams: `opening` puts the first call into the first chunk, as was seen.
+    With `opening`, the first chunk of a stream contains the first call, as OpenAI's server was
+    observed to send it.
     """
 
     path = "/v1/chat/completions"
@@ -36,6 +37,7 @@ class OpenAIChat(Speech):
         self.opening = False
 
     def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        """Answer a chat completion request; None when the response was streamed."""
         request = Request(self, body)
         turn = self.turn(request.wish)
         about = {
@@ -69,7 +71,7 @@ class OpenAIChat(Speech):
         }
 
     def _message(self, turn: Turn) -> Json:
-        """The message of a turn. What was thought is not shown here."""
+        """Return the message of a turn; this API does not show reasoning items."""
         said = "".join(item.get("text", "") for item in turn.items if item["type"] == "message")
         refused = "".join(
             item.get("refusal", "") for item in turn.items if item["type"] == "message"
@@ -118,7 +120,8 @@ class OpenAIChat(Speech):
             yield chunk(index, {"role": "assistant", "refusal": None} | first)
         self.waited(peer)
         told = 0
-        for deltas in zip_longest(*pending):  # choices by turns
+        # The deltas of several choices alternate.
+        for deltas in zip_longest(*pending):
             for index, delta in enumerate(deltas):
                 if delta is None:
                     continue
@@ -155,7 +158,7 @@ def _event(document: Any) -> bytes:
 
 
 def _deltas(message: Json) -> Iterator[Json]:
-    """A message in pieces; id, type and name of a call come once."""
+    """Yield the deltas of a message; only the first delta of a call has its id, type and name."""
     for name in ("content", "refusal"):
         for piece in pieces(message[name] or ""):
             yield {name: piece}
@@ -179,7 +182,10 @@ def _reason(turn: Turn, message: Json) -> str:
 
 
 def _usage(request: Request, turn: Turn) -> Json:
-    """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
+    """Return predictable token counts: every word is one token.
+
+    The prompt and completion counts include the cached and the reasoning tokens.
+    """
     made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
     counts: Json = {
         "prompt_tokens": request.wish.tokens,

@@ -1,4 +1,4 @@
-"""What a request to chat completions may hold, and what there is to see in it."""
+"""Validation of chat completion requests, and the input that they give to the model."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ NOT_HERE = (
     "web_search_options",
     "prediction",
     "moderation",
-)  # for other models
+)
+"""Parameters of models that this server does not have."""
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "logit_bias")
 _ASKED: Json = {"role!": str, "content!": ANY, "name": str}
 MESSAGES: dict[str, Json] = {
@@ -75,7 +76,8 @@ MESSAGES: dict[str, Json] = {
         "content?": ANY,
         "name": str,
         "refusal?": str,
-        "annotations?": list,  # OpenAI's own SDK sends it back as it came, or null
+        # OpenAI's own SDK sends the annotations back unchanged, or null.
+        "annotations?": list,
         "audio?": {"id!": str},
         "tool_calls?": list,
         "function_call?": dict,
@@ -110,7 +112,7 @@ FORMATS: dict[str, Json] = {
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it wishes."""
+    """A request with all fields validated, and the input that it gives to the model."""
 
     def __init__(self, account: Speech, body: Json) -> None:
         self.account, self.body = account, body
@@ -144,7 +146,8 @@ class Request:
             raise unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
         if "max_tokens" in body and "max_completion_tokens" in body:
             raise invalid(
-                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time "
+                "is not supported.",
                 "max_tokens",
                 None,
             )
@@ -186,7 +189,8 @@ class Request:
         for name in ("tool_choice", "parallel_tool_calls"):
             if name in body and not wish.tools:
                 raise invalid(
-                    f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.",
+                    f"Invalid value for '{name}': '{name}' is only allowed "
+                    "when 'tools' are specified.",
                     name,
                     None,
                 )
@@ -212,7 +216,8 @@ class Request:
         for name in named:
             if name not in self.wish.tools:
                 raise invalid(
-                    f"Invalid value for 'tool_choice': no function named '{name}' was specified in the 'tools' parameter.",
+                    f"Invalid value for 'tool_choice': no function named '{name}' "
+                    "was specified in the 'tools' parameter.",
                     "tool_choice",
                     None,
                 )
@@ -243,7 +248,8 @@ class Request:
             elif role == "tool":
                 self.wish.answered = True
                 self.wish.sights.append(
-                    f"result {message['tool_call_id']}: {''.join(text for _, text in shown)}".rstrip()
+                    f"result {message['tool_call_id']}: "
+                    f"{''.join(text for _, text in shown)}".rstrip()
                 )
 
     def _show(self, shown: list[tuple[str, str]]) -> None:
@@ -251,7 +257,7 @@ class Request:
         self.wish.sights += [text for kind, text in shown if kind != "text"]
 
     def _content(self, message: Json, role: str, path: str) -> list[tuple[str, str]]:
-        """What the content shows: the type of each part, and its words."""
+        """Return the type and a description of every content part."""
         content = message.get("content")
         if content is None and role == "assistant":
             if not message.get("tool_calls") and not message.get("refusal"):
@@ -313,7 +319,10 @@ class Request:
                     "missing_required_parameter",
                     f"{path}.{name}",
                 )
-        return f"{held['filename']}: {read_file(held['file_data'], ('application/pdf',), f'{path}.file_data')}"
+        return (
+            f"{held['filename']}: "
+            f"{read_file(held['file_data'], ('application/pdf',), f'{path}.file_data')}"
+        )
 
     def _said(self, message: Json, path: str) -> None:
         if message.get("tool_calls") is not None:
@@ -323,18 +332,30 @@ class Request:
             check_name(call["function"]["name"], f"{path}.tool_calls[{index}].function.name")
 
     def _pairs(self) -> None:
-        """Each call is answered by exactly one tool message, directly after its message, before any other role."""
+        """Check that exactly one tool message answers each call.
+
+        The tool messages directly follow the message with the calls, before any other role.
+        """
         waiting: list[str] = []
         for index, message in enumerate([*self.body["messages"], {"role": "the end"}]):
             if message["role"] == "tool":
                 if message["tool_call_id"] not in waiting:
-                    said = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+                    said = (
+                        "messages with role 'tool' must be a response to a preceeding message "
+                        "with 'tool_calls'."
+                    )
                     raise invalid(f"Invalid parameter: {said}", f"messages.[{index}].role", None)
                 waiting.remove(message["tool_call_id"])
                 continue
             if waiting:
-                said = "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'."
-                missing = f"The following tool_call_ids did not have response messages: {', '.join(waiting)}"
+                said = (
+                    "An assistant message with 'tool_calls' must be followed by tool messages "
+                    "responding to each 'tool_call_id'."
+                )
+                missing = (
+                    "The following tool_call_ids did not have response messages: "
+                    f"{', '.join(waiting)}"
+                )
                 raise invalid(f"{said} {missing}", f"messages.[{index}].role", None)
             waiting = [call["id"] for call in message.get("tool_calls") or []]
             if len(set(waiting)) < len(waiting):
@@ -348,7 +369,10 @@ class Request:
         check(wanted, FORMATS[wanted["type"]], "response_format")
         if wanted["type"] == "json_object":
             if "json" not in json.dumps(self.body["messages"]).lower():
-                said = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+                said = (
+                    "'messages' must contain the word 'json' in some form, to use "
+                    "'response_format' of type 'json_object'."
+                )
                 raise invalid(said, "messages", None)
             self.wish.schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
         if wanted["type"] == "json_schema":

@@ -1,6 +1,8 @@
-"""OpenAI's image routes, as `openai-images.md` describes them: each family of models has its own legal parameters, and all else is a 400.
+"""A strict server of OpenAI's image routes, as in `openai-images.md`.
 
-server = OpenAIImagesCodec()
+Each model family accepts its own parameters; every other parameter is refused with status 400.
+
+server = OpenAIImages()
 url = serve(server).url + "/v1"      # the key is "k"
 ...
 assert server.jobs[-1]["size"] == "1024x1024"
@@ -40,18 +42,25 @@ MIMES = ("image/jpeg", "image/png", "image/webp")
 
 @dataclass(frozen=True)
 class Family:
-    """What a model takes: the table "Per-model legality" of openai-images.md. `values` lists the legal words of a parameter."""
+    """What a model accepts: the table "Per-model legality" of openai-images.md."""
 
     longest: int
+    """Maximum length of the prompt in characters."""
     sizes: Sequence[str]
     most: int = 10
+    """Maximum number of images per request."""
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Accepted values by parameter."""
     other: frozenset[str] = frozenset()
+    """Accepted parameters that are not text with fixed values."""
     edits: bool = True
+    """Whether the model accepts the edits route."""
     free_sizes: bool = False
+    """Whether the model accepts every size that `_free_size` allows."""
 
     @property
     def gpt(self) -> bool:
+        """Whether this is a gpt-image family; only these stream."""
         return "stream" in self.other
 
 
@@ -88,10 +97,11 @@ NUMBERS = {"n": (1, 10), "partial_images": (0, 3), "output_compression": (0, 100
 
 
 def color(settings: Mapping[str, Any], index: int = 0, partial: int | None = None) -> Color:
-    """The color of image `index` of these settings, or of its partial image; "auto" and what is left out have the model's default.
+    """Return the color of image `index` for these settings, or of its partial image.
 
-    `images` are `fingerprint()`s of the uploads. The centre of a transparent image has this color, all of any other one, but for what a
-    mask keeps.
+    Settings that are absent or "auto" have the model's default. `images` are `fingerprint()`s of
+    the uploads. A transparent image has this color in its center only; any other image has it
+    everywhere except where a mask keeps the original.
     """
     dalle = str(settings.get("model", "")).startswith("dall-e")
     facts: dict[str, Any] = {
@@ -126,6 +136,7 @@ class Refused(Exception):
 
 
 def _value(name: str, value: Any, legal: Iterable[str]) -> Refused:
+    """Return the error for a value that is not among the supported ones."""
     shown = ", ".join(f"'{item}'" for item in legal)
     return Refused(
         f"Invalid value: '{value}'. Supported values are: {shown}.", "invalid_value", name
@@ -134,7 +145,7 @@ def _value(name: str, value: Any, legal: Iterable[str]) -> Refused:
 
 @dataclass
 class _Order:
-    """A request that was found legal."""
+    """A validated request."""
 
     settings: dict[str, Any]
     family: Family
@@ -143,17 +154,30 @@ class _Order:
 
     @property
     def edit(self) -> bool:
+        """Whether the request edits images."""
         return bool(self.images)
 
 
 class OpenAIImages(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every request that was found legal, `downloads` the requests for `url` images.
+    """A handler for `serve()`.
 
-    Knobs: `families` (model id to Family; add ids as you like), `files` (id to bytes, for `file_id`), `refused_words` and `refused_midway`
-    (prompts with such a word are refused at once, or amid a stream), `failures` (a list of (status, code): each next request takes one),
-    `partials` (at most so many partial images), `ignore_stream`, `cut_stream` (no completed event), `sentinel` ([DONE] at the end),
-    `without` (keys left out of answers, as "usage" or "data"), `empty_data`, `hold()`/`release()` (the answer, or a stream's last event),
-    `cancelled` (how many clients left while held).
+    `jobs` lists the settings of every valid request, `downloads` the requests for `url` images.
+    `hold()` and `release()` delay the response, or the last event of a stream; `cancelled`
+    counts the clients that disconnect meanwhile.
+
+    Settings that tests change:
+
+    * `families`: model families by model id; tests may add ids.
+    * `files`: contents of uploaded files by id, for `file_id`.
+    * `refused_words`, `refused_midway`: a prompt with such a word is refused at once, or in the
+      middle of a stream.
+    * `failures`: each of the next requests fails with one of these `(status, code)`.
+    * `partials`: maximum number of partial images.
+    * `ignore_stream`: answer with plain JSON although a stream was requested.
+    * `cut_stream`: end a stream without a completed event.
+    * `sentinel`: end a stream with [DONE].
+    * `without`: keys that are left out of responses, for example "usage" or "data".
+    * `empty_data`: respond without images.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -173,7 +197,7 @@ class OpenAIImages(Gate):
         self._numbers = 0
 
     def expire_urls(self) -> None:
-        """An hour passes: the `url` images are gone."""
+        """Expire the `url` images, as the real service does after an hour."""
         self._urls.clear()
 
     # HTTP
@@ -196,7 +220,7 @@ class OpenAIImages(Gate):
             peer.send(replace(answer, headers=answer.headers | named).sent)
 
     def _answer(self, peer: Peer, seen: Seen, named: dict[str, str]) -> Answer | None:
-        """The whole answer, or that it was streamed; None when the client has left."""
+        """Return the answer, `STREAMED` after a stream, or None when the client has disconnected."""
         path, _ = route(seen)
         if path.startswith("/files/"):
             return self._download(seen, path)
@@ -235,7 +259,10 @@ class OpenAIImages(Gate):
         )
 
     def _download(self, seen: Seen, path: str) -> Answer:
-        """The host of the images is another one: it wants no key, and refuses who brings one."""
+        """Serve an image from the file host.
+
+        The real file host is a different one: it needs no key and refuses requests with one.
+        """
         self.downloads.append(seen)
         if "authorization" in seen.headers:
             return Answer(403, b"AuthenticationFailed", "application/xml")
@@ -246,7 +273,7 @@ class OpenAIImages(Gate):
             else Answer(404, b"BlobNotFound", "application/xml")
         )
 
-    # Legality
+    # Validation
 
     def _read(self, seen: Seen, path: str) -> _Order:
         kind = seen.headers.get("content-type", "")
@@ -265,7 +292,11 @@ class OpenAIImages(Gate):
         return self._read_json_edit(body, path)
 
     def _family(self, body: Mapping[str, Any], edit: bool) -> tuple[str, Family]:
-        """The model's family. Without a model: dall-e-2, unless a parameter of gpt-image is there; gpt-image-1.5 for edits."""
+        """Return the name and the family of the requested model.
+
+        Without a model, edits use gpt-image-1.5; generations use gpt-image-1 when one of its
+        parameters is present, and dall-e-2 otherwise.
+        """
         name = body.get("model")
         if name is None:
             gpt = any(
@@ -287,7 +318,7 @@ class OpenAIImages(Gate):
     def _checked(
         self, body: Mapping[str, Any], path: str, images: set[str], multipart: bool = False
     ) -> _Order:
-        """The settings of a request, checked by the table. `images` names the fields that hold images."""
+        """Validate the parameters; `images` names the fields that contain images."""
         edit = path == "/v1/images/edits"
         model, family = self._family(body, edit)
         if edit and not family.edits:
@@ -307,7 +338,10 @@ class OpenAIImages(Gate):
             )
         self._check_types(given)
         if len(given["prompt"]) > family.longest:
-            message = f"Invalid 'prompt': string too long. Expected a string with maximum length {family.longest}."
+            message = (
+                "Invalid 'prompt': string too long. "
+                f"Expected a string with maximum length {family.longest}."
+            )
             raise Refused(message, "string_above_max_length", "prompt")
         for name, legal in family.values.items():
             if name in given and given[name] not in legal:
@@ -322,7 +356,8 @@ class OpenAIImages(Gate):
             most = family.most if name == "n" else most
             if name in given and not least <= given[name] <= most:
                 raise Refused(
-                    f"Invalid '{name}': expected a value between {least} and {most}, but got {given[name]}.",
+                    f"Invalid '{name}': expected a value between {least} and {most}, "
+                    f"but got {given[name]}.",
                     "invalid_value",
                     name,
                 )
@@ -370,7 +405,7 @@ class OpenAIImages(Gate):
             raise Refused(message, "invalid_value", "output_compression")
 
     def _read_form(self, kind: str, body: bytes) -> _Order:
-        """Edits, multipart: scalars are text, and every file wants an image's content type."""
+        """Read a multipart edit: scalars are text, and every file needs an image content type."""
         try:
             parts = form(kind, body)
         except ValueError:
@@ -393,7 +428,7 @@ class OpenAIImages(Gate):
         )
 
     def _read_json_edit(self, body: dict[str, Any], path: str) -> _Order:
-        """Edits, JSON: `images` of data URLs or file ids; gpt-image only."""
+        """Read a JSON edit: `images` are data URLs or file ids; gpt-image only."""
         order = self._checked(body, path, {"images", "mask"})
         if not order.family.gpt:
             raise Refused(
@@ -463,7 +498,7 @@ class OpenAIImages(Gate):
         return order
 
     def _hole(self, data: bytes, image: Image.Image) -> Image.Image:
-        """White where the mask is transparent: that is what will be painted anew."""
+        """Return the editable area of a mask: white where the mask is transparent."""
         mask = decoded(data)
         problem = None
         if mask is None or mask.format != "PNG" or len(data) >= 4 * MEGABYTE:
@@ -532,7 +567,7 @@ class OpenAIImages(Gate):
         return {name: value for name, value in whole.items() if name not in self.without}
 
     def _facts(self, order: _Order, names: Iterable[str]) -> dict[str, Any]:
-        """What was chosen in place of "auto"."""
+        """Return these settings with the values that "auto" resolves to."""
         chosen = {"background": "opaque", "quality": "high", "size": "1024x1024"}
         return {
             name: order.settings[name]
@@ -542,7 +577,7 @@ class OpenAIImages(Gate):
         }
 
     def _usage(self, order: _Order, partials: int) -> dict[str, Any]:
-        """Token counts as a test can foretell them: a partial image costs 100 tokens."""
+        """Return predictable token counts; a partial image costs 100 tokens."""
         words, images = len(order.settings["prompt"].split()), 40 * len(order.images)
         out = 50 * order.settings["n"] + 100 * partials
         details = {"text_tokens": words, "image_tokens": images}
@@ -554,7 +589,7 @@ class OpenAIImages(Gate):
         }
 
     def _stream(self, peer: Peer, order: _Order, named: dict[str, str]) -> Answer | None:
-        """Server-sent events; each has an `event:` line equal to the type in its data."""
+        """Send server-sent events; the `event:` line of each equals the type in its data."""
         peer.begin(headers=named)
         for event in self._events(peer, order):
             if event is None:
@@ -564,7 +599,7 @@ class OpenAIImages(Gate):
         return STREAMED
 
     def _events(self, peer: Peer, order: _Order) -> Iterator[bytes | None]:
-        """The events in turn; None when the client has left."""
+        """Yield the events; None when the client has disconnected."""
         name = "image_edit" if order.edit else "image_generation"
         facts = self._facts(order, ("size", "quality", "background", "output_format"))
         count = min(order.settings["partial_images"], self.partials)
@@ -603,11 +638,15 @@ class OpenAIImages(Gate):
             yield b"data: [DONE]\n\n"
 
 
-_BLOCKED = "Your request was rejected by the safety system. If you believe this is an error, contact us at help.openai.com."
+_BLOCKED = (
+    "Your request was rejected by the safety system. "
+    "If you believe this is an error, contact us at help.openai.com."
+)
 
 
 def _event(name: str, body: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps({'type': name} | body, separators=(',', ':'))}\n\n".encode()
+    data = json.dumps({"type": name} | body, separators=(",", ":"))
+    return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 def _sides(size: str) -> tuple[int, int]:
@@ -616,7 +655,10 @@ def _sides(size: str) -> tuple[int, int]:
 
 
 def _free_size(size: str) -> bool:
-    """gpt-image-2: both sides divisible by 16, a ratio of 1:3 to 3:1, at most 3840x2160."""
+    """Return whether gpt-image-2 accepts the size.
+
+    Both sides are multiples of 16, the ratio is 1:3 to 3:1, and 3840x2160 is the maximum.
+    """
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
         return False
     width, height = _sides(size)
@@ -630,17 +672,19 @@ def _free_size(size: str) -> bool:
 
 
 def _scalar(name: str, text: str) -> Any:
-    """A text part as the value it stands for."""
+    """Convert the text of a form field to the value that it represents."""
     if name in NUMBERS and re.fullmatch(r"-?\d+", text):
         return int(text)
     return {"true": True, "false": False}.get(text, text) if name == "stream" else text
 
 
 def _mime(part: Part, name: str) -> bytes:
+    """Return the content of an uploaded image with a supported content type."""
     kind = part.content_type if part.filename is not None else None
     if kind not in MIMES:
         message = (
-            f"Invalid file '{name}': unsupported mimetype ('{kind or 'application/octet-stream'}'). "
+            f"Invalid file '{name}': "
+            f"unsupported mimetype ('{kind or 'application/octet-stream'}'). "
             "Supported file formats are 'image/jpeg', 'image/png', and 'image/webp'."
         )
         raise Refused(message, "unsupported_file_mimetype", name)
@@ -648,4 +692,5 @@ def _mime(part: Part, name: str) -> bytes:
 
 
 def _hole_of(image: Image.Image) -> Image.Image:
+    """Return the inverted alpha channel: white where the image is transparent."""
     return image.getchannel("A").point(lambda level: 255 - level)

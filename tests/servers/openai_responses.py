@@ -1,12 +1,18 @@
-"""OpenAI's Responses API, as `openai-responses.md` describes it: strict about items, ids and reasoning, whole and streamed.
+"""A strict server of OpenAI's Responses API, streaming and not, as in `openai-responses.md`.
 
-server = OpenAIResponsesCodec()
+It checks items, ids and reasoning.
+
+server = OpenAIResponses()
 url = serve(server).url + "/v1"      # the key is "k"
-server.script = [Turn([thinks("Hm"), calls("look", {"at": "a fox"})]), Turn([draws("a fox"), says("")])]
+server.script = [
+    Turn([thinks("Hm"), calls("look", {"at": "a fox"})]),
+    Turn([draws("a fox"), says("")]),
+]
 ...
 assert server.seen[-1]["store"] is False
 
-Not here: background, conversations, audio, and hosted tools other than those that draw and search.
+Not implemented: background, conversations, audio, and hosted tools other than image generation
+and web search.
 """
 
 from __future__ import annotations
@@ -31,15 +37,26 @@ STATES = {
 
 
 def color(prompt: str, images: list[str] | None = None, partial: int | None = None) -> Color:
-    """The color of an image of this prompt, made from images with these fingerprints; or of its partial image."""
+    """Return the color of an image of this prompt, or of its partial image.
+
+    `images` are the `fingerprint()`s of the images that it was edited from.
+    """
     return hashed({"prompt": prompt, "images": images or [], "partial": partial})
 
 
 class OpenAIResponses(Speech):
-    """A handler for `serve()`; see `Speech` for the knobs.
+    """A handler for `serve()`; `Speech` documents the common settings.
 
-    `break_stream` may also be "failed" (the event response.failed) and "wrapped" (an error within `error`, as some gateways send it).
-    `sentinel` adds [DONE], `reversed_lines` sends the data before the event's name, as was seen of others; `strange` adds unknown events.
+    Further settings:
+
+    * `break_stream` may also be "failed" (the event response.failed) and "wrapped" (an error
+      inside `error`, as some gateways send it).
+    * `sentinel`: end a stream with [DONE].
+    * `reversed_lines`: send the data before the event name, as other servers were observed to do.
+    * `strange`: add unknown events to a stream.
+
+    `known` has all items that the server returned by id, `sealed` the reasoning id of each
+    encrypted content, and `stored` the responses that were kept.
     """
 
     path = "/v1/responses"
@@ -52,7 +69,7 @@ class OpenAIResponses(Speech):
         self.sentinel = self.reversed_lines = self.strange = False
 
     def other(self, method: str, path: str) -> Json:
-        """What was kept can be asked for, and deleted."""
+        """Return or delete a stored response."""
         identity = path.removeprefix("/v1/responses/")
         if method not in ("GET", "DELETE") or identity == path:
             return super().other(method, path)
@@ -64,6 +81,7 @@ class OpenAIResponses(Speech):
         return {"id": identity, "object": "response", "deleted": True}
 
     def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        """Answer a request for a response; None when it was streamed."""
         request = Request(self, body)
         turn = self.turn(request.wish)
         response = self._response(request, turn)
@@ -128,7 +146,7 @@ class OpenAIResponses(Speech):
         return response
 
     def _item(self, item: Json, request: Request, turn: Turn) -> Json:
-        """An item as it stands in the output."""
+        """Return a scripted item in the form of the output."""
         kind = item["type"]
         state = "completed" if turn.finish in (None, "failed") else "incomplete"
         if kind == "reasoning":
@@ -177,7 +195,10 @@ class OpenAIResponses(Speech):
         return made | ({"phase": item["phase"]} if "phase" in item else {})
 
     def _image(self, prompt: str, request: Request) -> Json:
-        """One color, all over; another one for the same words when there was something to edit."""
+        """Return an image item with a single color.
+
+        The color for the same prompt is a different one when the image is an edit.
+        """
         tool = request.drawing or {}
         kind = tool.get("output_format", "png")
         settings = {"quality": "high", "size": "1024x1024", "background": "opaque"}
@@ -186,9 +207,8 @@ class OpenAIResponses(Speech):
             for name, usual in settings.items()
         }
         images = request.input.images if tool.get("action") != "generate" else []
-        width, height = (
-            int(side) // 16 for side in shown["size"].split("x")
-        )  # small, to keep tests quick
+        # A sixteenth of the requested size keeps the tests fast.
+        width, height = (int(side) // 16 for side in shown["size"].split("x"))
         image = encoded(plain(color(prompt, images), (width, height)), kind)
         about = {
             "id": self.named("ig"),
@@ -207,7 +227,7 @@ class OpenAIResponses(Speech):
         )
 
     def _drafts(self, request: Request, response: Json) -> list[str]:
-        """The partial images of a stream, in base64."""
+        """Return the partial images of a stream, in base64."""
         wanted = (request.drawing or {}).get("partial_images", 0)
         drawn = [item for item in response["output"] if item["type"] == "image_generation_call"]
         if not drawn:
@@ -222,7 +242,10 @@ class OpenAIResponses(Speech):
 
 
 def _usage(request: Request, turn: Turn) -> Json:
-    """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
+    """Return predictable token counts: every word is one token.
+
+    The input and output counts include the cached and the reasoning tokens.
+    """
     made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
     counts: Json = {
         "input_tokens": request.wish.tokens,

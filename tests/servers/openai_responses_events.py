@@ -1,4 +1,4 @@
-"""A response as a stream: the events of each item in the order of `openai-responses.md`, numbered."""
+"""The stream of a response: numbered events for each item, in the order of `openai-responses.md`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN = {
 
 
 class Habits(Protocol):
-    """How a server streams."""
+    """The stream settings of a server; `OpenAIResponses` documents them."""
 
     break_stream: str
     break_after: int
@@ -30,7 +30,7 @@ class Habits(Protocol):
 
 
 class Events:
-    """`before()` the model says anything, and `after()`; the numbers go on."""
+    """The events of one response, with consecutive sequence numbers."""
 
     def __init__(self, habits: Habits, request: Request, response: Json, drafts: list[str]) -> None:
         self._habits, self._response, self._drafts = habits, response, drafts
@@ -39,6 +39,7 @@ class Events:
         self._deltas = 0
 
     def before(self) -> Iterator[bytes]:
+        """Yield the events before the model generates any output."""
         begun = {
             name: value for name, value in self._response.items() if name != "completed_at"
         } | OPEN
@@ -46,6 +47,7 @@ class Events:
         yield self._event("response.in_progress", response=begun)
 
     def after(self) -> Iterator[bytes]:
+        """Yield the events of the output and of the end, or of a failure."""
         for index, item in enumerate(self._response["output"]):
             for name, more in self._item(item):
                 if self._habits.strange:
@@ -133,10 +135,8 @@ def _message(item: Json) -> Iterator[Named]:
 def _call(item: Json) -> Iterator[Named]:
     for piece in sliced(item["arguments"]):
         yield "response.function_call_arguments.delta", {"delta": piece}
-    yield (
-        "response.function_call_arguments.done",
-        {"arguments": item["arguments"]},
-    )  # "name was absent in recordings"
+    # There is no name: "name was absent in recordings" (openai-responses.md).
+    yield "response.function_call_arguments.done", {"arguments": item["arguments"]}
 
 
 def _search(item: Json) -> Iterator[Named]:

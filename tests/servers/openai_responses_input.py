@@ -1,4 +1,8 @@
-"""The conversation that a request to the Responses API holds: each item's shape, which belong together, and what they show."""
+"""Validation of the conversation in a Responses API request.
+
+It checks the fields of each item and which items belong together, and it reads the input for the
+model from them.
+"""
 
 from __future__ import annotations
 
@@ -106,38 +110,49 @@ MIMES = (
 
 @dataclass
 class Known:
-    """An item that the server has made: what was before it and after it in its answer, and whether it was kept."""
+    """An item that the server returned earlier."""
 
     item: Json
     kept: bool
-    thought: str = ""  # the id of the reasoning before it
+    """Whether the server stored the response with the item."""
+    thought: str = ""
+    """Id of the reasoning item directly before it; empty if there is none."""
     follower: Json | None = None
+    """The item directly after it in the same response."""
 
 
 @dataclass
 class Stored:
-    """A response that was kept: the whole conversation up to it."""
+    """A stored response."""
 
     response: Json
     items: list[Json] = field(default_factory=list)
+    """The conversation up to and including the response."""
 
 
 class Memory(Protocol):
-    """What the inputs of a server are judged by."""
+    """The state of a server that requests are checked against."""
 
     models: dict[str, Model]
     files: dict[str, bytes]
-    known: dict[str, Known]  # by id
-    sealed: dict[str, str]  # encrypted content to the id of its reasoning
+    known: dict[str, Known]
+    """Returned items by id."""
+    sealed: dict[str, str]
+    """Ids of reasoning items by their encrypted content."""
     stored: dict[str, Stored]
+    """Stored responses by id."""
 
 
 class Input:
-    """`items` are what the model reads: history kept on the server, then the request's own."""
+    """The validated input of a request.
+
+    `items` are the items that the model reads: the stored history, then the items of the request.
+    `images` are the fingerprints of the images that can be edited.
+    """
 
     def __init__(self, account: Memory, body: Json, wish: Wish) -> None:
         self.account, self.wish = account, wish
-        self.images: list[str] = []  # fingerprints of what there is to edit
+        self.images: list[str] = []
         given = body["input"]
         if isinstance(given, str):
             given = [{"role": "user", "content": given}]
@@ -158,7 +173,7 @@ class Input:
         for item in own:
             self._look(item)
 
-    # Shapes
+    # Fields of the items
 
     def _check(self, item: Any, path: str) -> None:
         check(item, dict, path)
@@ -194,7 +209,7 @@ class Input:
             self._sight(part, inner)
 
     def _sight(self, part: Json, path: str) -> str:
-        """What a part shows; all of its bytes are looked at."""
+        """Describe a content part; images and files are decoded completely."""
         kind = part["type"]
         if kind not in ("input_image", "input_file"):
             return str(part.get("text", part.get("refusal")))
@@ -218,10 +233,10 @@ class Input:
             return read_image(part["image_url"], f"{path}.image_url")
         return f"{part['filename']}: {read_file(part['file_data'], MIMES, f'{path}.file_data')}"
 
-    # What belongs together
+    # Items that belong together
 
     def _whole(self, item: Json) -> Json:
-        """The item itself; what is there by its id alone is looked up."""
+        """Return the complete item; an item that is sent by id only is looked up."""
         identity = item.get("id")
         if identity is None:
             return item
@@ -232,7 +247,10 @@ class Input:
             or item.get("type", "item_reference") in ("message", "function_call")
         )
         if known is None or (not known.kept and not inline):
-            unkept = " Items are not persisted when `store` is set to false. Try again with `store` set to true, or remove this item from your input."
+            unkept = (
+                " Items are not persisted when `store` is set to false. Try again with `store` "
+                "set to true, or remove this item from your input."
+            )
             raise Refused(
                 f"Item with id '{identity}' not found.{unkept if known else ''}", None, "input", 404
             )
@@ -241,9 +259,10 @@ class Input:
         }
 
     def _thoughts(self, items: list[Json]) -> None:
-        """What was thought goes with the item that followed it, in order; and an item that names itself with what was thought before it.
+        """Check that reasoning items and the items that follow them come back together.
 
-        Of an image "id alone is enough when stored".
+        A reasoning item needs the item that followed it, and an item with an id needs the
+        reasoning item before it. Images are exempt: "id alone is enough when stored".
         """
         for index, item in enumerate(items):
             if item.get("type") == "reasoning":
@@ -255,11 +274,14 @@ class Input:
             ):
                 before = items[index - 1] if index else {}
                 if before.get("type") != "reasoning" or self._named(before) != known.thought:
-                    said = f"Item '{item['id']}' of type '{item['type']}' was provided without its required 'reasoning' item: '{known.thought}'."
+                    said = (
+                        f"Item '{item['id']}' of type '{item['type']}' was provided without its "
+                        f"required 'reasoning' item: '{known.thought}'."
+                    )
                     raise invalid(said, "input", None)
 
     def _named(self, item: Json) -> str:
-        """The id of a reasoning item, its own or that of what it holds encrypted."""
+        """Return the id of a reasoning item, from its `id` or from its encrypted content."""
         held = item.get("encrypted_content")
         if held is None and "id" not in item:
             raise Refused(
@@ -270,7 +292,10 @@ class Input:
         if held is None:
             return str(item["id"])
         if held not in self.account.sealed:
-            said = f"The encrypted content {held[:8]}... could not be verified. Reason: Encrypted content could not be decrypted or parsed."
+            said = (
+                f"The encrypted content {held[:8]}... could not be verified. "
+                "Reason: Encrypted content could not be decrypted or parsed."
+            )
             raise Refused(said, "invalid_encrypted_content", None)
         identity = self.account.sealed[held]
         if item.get("id", identity) != identity:
@@ -285,11 +310,14 @@ class Input:
         identity = self._named(item)
         wanted = self.account.known[identity].follower
         if wanted is None or after is None or essence(after) != essence(wanted):
-            said = f"Item '{identity}' of type 'reasoning' was provided without its required following item."
+            said = (
+                f"Item '{identity}' of type 'reasoning' was provided "
+                "without its required following item."
+            )
             raise invalid(said, "input", None)
 
     def _pairs(self) -> None:
-        """Each call has one output after it, each output a call before it."""
+        """Check that every call has one output after it, and every output a call before it."""
         waiting: list[str] = []
         done: set[str] = set()
         for item in self.items:
@@ -302,7 +330,8 @@ class Input:
             elif item.get("type") == "function_call_output":
                 if item["call_id"] not in waiting:
                     raise invalid(
-                        f"No tool call found for function call output with call_id {item['call_id']}.",
+                        "No tool call found for function call output "
+                        f"with call_id {item['call_id']}.",
                         "input",
                         None,
                     )
@@ -311,7 +340,7 @@ class Input:
         if waiting:
             raise invalid(f"No tool output found for function call {waiting[0]}.", "input", None)
 
-    # What there is to see after the model's last word
+    # The input after the last output of the model
 
     def _look(self, item: Json) -> None:
         wish, kind = self.wish, item.get("type", "message")
@@ -346,7 +375,7 @@ class Input:
 
 
 def essence(item: Json) -> str:
-    """What makes an item the same one when it comes back, with or without its id."""
+    """Return the content that identifies an item when it comes back, with or without its id."""
     kind = item.get("type", "message")
     if kind == "function_call":
         return json.dumps([kind, item["call_id"], item["name"], item["arguments"]])

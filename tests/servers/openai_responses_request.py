@@ -1,4 +1,7 @@
-"""What a request to the Responses API may hold: its settings and tools; `openai_responses_input` reads the conversation."""
+"""Validation of the settings and tools of Responses API requests.
+
+`openai_responses_input` validates the conversation.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,10 @@ FORMATS: dict[str, Json] = {
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it wishes. `drawing` is the hosted image tool, if offered."""
+    """A request with all fields validated, and the input that it gives to the model.
+
+    `drawing` is the hosted image generation tool; None when the request does not offer it.
+    """
 
     def __init__(self, account: Memory, body: Json) -> None:
         self.body = body
@@ -162,7 +168,8 @@ class Request:
                 continue
             check(tool, FUNCTION, path)
             check_name(tool["name"], f"{path}.name")
-            strict = tool.get("strict") is not False  # "a missing value may be treated as strict"
+            # "a missing value may be treated as strict" (openai-responses.md)
+            strict = tool.get("strict") is not False
             check_schema(
                 tool["parameters"],
                 strict,
@@ -210,7 +217,8 @@ class Request:
         missing = [name for name in named if name not in wish.tools]
         if missing or (choice["type"] == "image_generation" and self.drawing is None):
             raise invalid(
-                f"Tool choice '{(missing or ['image_generation'])[0]}' not found in 'tools' parameter.",
+                f"Tool choice '{(missing or ['image_generation'])[0]}' "
+                "not found in 'tools' parameter.",
                 "tool_choice",
                 None,
             )
@@ -223,7 +231,10 @@ class Request:
         check(wanted, FORMATS[wanted["type"]], "text.format")
         if wanted["type"] == "json_object":
             if "json" not in json.dumps([self.input.items, self.body.get("instructions")]).lower():
-                said = "Response input messages must contain the word 'json' in some form to use 'text.format' of type 'json_object'."
+                said = (
+                    "Response input messages must contain the word 'json' in some form to use "
+                    "'text.format' of type 'json_object'."
+                )
                 raise invalid(said, "input", None)
             self.wish.schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
         if wanted["type"] == "json_schema":

@@ -1,4 +1,14 @@
-"""What both of OpenAI's chat APIs check alike: shapes, schemas, images and files; and what there is to see in these."""
+"""Checks that both OpenAI chat servers share: field shapes, JSON schemas, images and files.
+
+A shape describes the accepted values of a field. It is one of
+
+* a type, or `ANY`,
+* a `Number` or `Text` with limits,
+* a tuple of the accepted strings,
+* a list with the shape of the elements,
+* a dict with the shape of each field: "!" after the name marks a required field, "?" one that may
+  be null.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +22,6 @@ from typing import Any
 from tests.servers.hashed_images import decoded
 from tests.servers.openai_images import Refused
 
-# A shape: a type, a tuple of legal words, a list of one shape, or a dict of fields: with "!" they are required, with "?" they may be null.
 ANY = object()
 WORDS: dict[Any, str] = {
     str: "a string",
@@ -24,7 +33,7 @@ WORDS: dict[Any, str] = {
 }
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 IMAGES = ("png", "jpeg", "gif", "webp")
-# "Unsupported schema keywords" of the strict mode, and the formats it knows
+# "Unsupported schema keywords" of the strict mode; FORMATS are the string formats that it accepts.
 LOOSE = {
     "allOf",
     "oneOf",
@@ -43,23 +52,30 @@ FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4",
 
 @dataclass(frozen=True)
 class Number:
+    """A number from `least` to `most`, both included."""
+
     least: float
     most: float
     whole: bool = False
+    """Whether only integers are accepted."""
 
 
 @dataclass(frozen=True)
 class Text:
+    """A string of at most `most` characters."""
+
     most: int
 
 
 def invalid(
     message: str, parameter: str | None, code: str | None = "invalid_value", status: int = 400
 ) -> Refused:
+    """Return the error for an invalid value."""
     return Refused(message, code, parameter, status)
 
 
 def unsupported(parameter: str, instead: str = "") -> Refused:
+    """Return the error for a parameter that the model does not support."""
     message = f"Unsupported parameter: '{parameter}' is not supported with this model.{instead}"
     return Refused(message, "unsupported_parameter", parameter)
 
@@ -67,12 +83,13 @@ def unsupported(parameter: str, instead: str = "") -> Refused:
 def not_supported(
     value: Any, legal: Iterable[str], parameter: str, code: str = "invalid_value"
 ) -> Refused:
+    """Return the error for a value that is not among the supported ones."""
     shown = ", ".join(f"'{word}'" for word in legal)
     return Refused(f"Invalid value: '{value}'. Supported values are: {shown}.", code, parameter)
 
 
 def check(value: Any, wanted: Any, path: str) -> None:
-    """A value against a shape; the error names the path."""
+    """Check a value against a shape; the error names the path of the invalid part."""
     if wanted is ANY:
         return
     if isinstance(wanted, tuple):
@@ -94,7 +111,10 @@ def check(value: Any, wanted: Any, path: str) -> None:
             path or None,
         )
     if isinstance(wanted, Text) and len(value) > wanted.most:
-        said = f"Expected a string with maximum length {wanted.most}, but got a string with length {len(value)} instead."
+        said = (
+            f"Expected a string with maximum length {wanted.most}, "
+            f"but got a string with length {len(value)} instead."
+        )
         raise Refused(f"Invalid '{path}': string too long. {said}", "string_above_max_length", path)
     if isinstance(wanted, list):
         for index, item in enumerate(value):
@@ -135,15 +155,23 @@ def _check_fields(value: Mapping[str, Any], wanted: Mapping[str, Any], dotted: s
 
 
 def check_filled(value: list[Any], path: str) -> None:
+    """Refuse an empty array."""
     if not value:
-        message = f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array instead."
+        message = (
+            f"Invalid '{path}': empty array. "
+            "Expected an array with minimum length 1, but got an empty array instead."
+        )
         raise Refused(message, "empty_array", path)
 
 
 def check_name(name: Any, path: str) -> None:
+    """Refuse a name that is not 1 to 64 letters, digits, underscores or hyphens."""
     check(name, str, path)
     if not NAME.fullmatch(name):
-        said = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$', at most 64 characters long."
+        said = (
+            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$', "
+            "at most 64 characters long."
+        )
         raise invalid(f"Invalid '{path}': string does not match pattern. {said}", path)
 
 
@@ -151,7 +179,11 @@ def check_name(name: Any, path: str) -> None:
 
 
 def check_schema(schema: Any, strict: bool, whose: str, path: str, code: str | None) -> None:
-    """The root is an object; in the strict mode every object is closed and requires all it has, and some keywords are not known."""
+    """Check a JSON schema, whose root is an object.
+
+    In the strict mode every object forbids additional properties and requires all of its own, and
+    some keywords are not supported.
+    """
 
     def refuse(where: tuple[str, ...], reason: str) -> Refused:
         return Refused(f"Invalid schema for {whose}: In context={where!r}, {reason}.", code, path)
@@ -178,14 +210,17 @@ def check_schema(schema: Any, strict: bool, whose: str, path: str, code: str | N
                 )
             missing = sorted(set(item.get("properties", {})) - set(item.get("required", ())))
             if missing:
-                supplied = "'required' is required to be supplied and to be an array including every key in properties"
+                supplied = (
+                    "'required' is required to be supplied and to be an array "
+                    "including every key in properties"
+                )
                 raise refuse(where, f"{supplied}. Missing '{missing[0]}'")
 
 
 def _schemas(
     schema: Any, where: tuple[str, ...]
 ) -> Iterable[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every schema within a schema, and where it stands."""
+    """Yield every schema within a schema, with its location."""
     if not isinstance(schema, dict):
         return
     yield where, schema
@@ -203,18 +238,22 @@ def _schemas(
 
 
 def read_image(url: str, path: str) -> str:
-    """What an image's URL shows: its size and mean color, or a link as it is."""
+    """Describe the image of a URL: size and mean color of a data URL, or the link itself."""
     if re.match(r"https?://\S+$", url):
         return f"image at {url}"
     found = re.fullmatch(r"data:image/(\w+);base64,([A-Za-z0-9+/]+=*)", url)
     if found is None or found[1] not in IMAGES:
         raise invalid(
-            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, or a valid URL.",
+            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, "
+            "or a valid URL.",
             path,
         )
     image = decoded(_bytes(found[2], path))
     if image is None or str(image.format).lower() not in IMAGES:
-        message = f"You uploaded an unsupported image. Please make sure your image has of one the following formats: {list(IMAGES)!r}."
+        message = (
+            "You uploaded an unsupported image. "
+            f"Please make sure your image has of one the following formats: {list(IMAGES)!r}."
+        )
         raise Refused(message, "invalid_image_format", path)
     pixels = image.convert("RGB").tobytes()
     means = [round(sum(pixels[channel::3]) / (len(pixels) // 3)) for channel in range(3)]
@@ -222,12 +261,13 @@ def read_image(url: str, path: str) -> str:
 
 
 def read_file(data: str, mimes: Iterable[str], path: str) -> str:
-    """What a file holds: how many bytes of what."""
+    """Describe the file of a data URL: its MIME type and size."""
     found = re.fullmatch(r"data:([\w.+/-]+);base64,([A-Za-z0-9+/]*=*)", data)
     if found is None or found[1] not in mimes:
         got = f"unsupported MIME type '{found[1]}'" if found else "a value without one"
         raise invalid(
-            f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, but got {got}.",
+            f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, "
+            f"but got {got}.",
             path,
         )
     held = _bytes(found[2], path)
@@ -244,7 +284,7 @@ def _bytes(text: str, path: str) -> bytes:
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text."""
+    """Return the JSON objects in a text."""
     found, at = [], text.find("{")
     while at >= 0:
         try:
