@@ -146,7 +146,10 @@ def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
 
 
 def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
-    """Return the pixel size: about the area of a square of that size, with sides in multiples of 16."""
+    """Return the size of an image in pixels.
+
+    The area is about that of a square of the named size; the sides are multiples of 16.
+    """
     across, _, down = ratio.partition(":")
     shape = (int(across) / int(down)) ** 0.5
     return max(16, round(SIZES[size] * shape / 16) * 16), max(

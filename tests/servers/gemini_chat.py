@@ -63,7 +63,7 @@ class Turn:
     blocked: str | None = None
     """A blockReason; the response then has no candidates."""
     broken: str = ""
-    """How a stream fails after its first frame.
+    """How a stream fails in place of its last frame.
 
     "error" sends an error frame, "bare" and "array" an error without `data:`. "cut" ends the body
     regularly but without a finishReason, "drop" closes the connection.
@@ -379,7 +379,10 @@ class GeminiChat(Gemini):
 
 
 def _essence(part: Json) -> str:
-    """Return what a signature covers: the part without id and encoding, which clients may change."""
+    """Return what a signature covers.
+
+    This is the part without its id and its encoding, which clients may change.
+    """
     held = {
         name: value
         for name, value in part.items()

@@ -65,8 +65,8 @@ EMBED: Json = {
     "outputDimensionality": int,
 }
 ONE_OF = (*DATA, "toolCall", "toolResponse")
-# The OpenAPI subset of `parameters` and `responseSchema`, in which the other keywords of JSON Schema
-# are unknown fields.
+# The OpenAPI subset of `parameters` and `responseSchema`, in which the other keywords of JSON
+# Schema are unknown fields.
 SUBSET = (
     r"type|format|title|description|nullable|enum|(max|min)(Items|Length|Properties|imum)"
     r"|properties|required|pattern|example|anyOf|propertyOrdering|default|items"

@@ -125,7 +125,7 @@ class OllamaChat(Gate):
     * `busy`: refuse every chat and generate request with status 503.
     * `failure`: status and message with which every chat and generate request fails.
     * `ids`: whether calls have ids.
-    * `metrics`: whether the counts and durations are sent; the real server omits zeros.
+    * `metrics`: whether counts and durations are other than zero; zeros are left out.
     * `pull`: how pulls and pushes end. "success"; "error", an error frame with status 200;
       "refused", status 500 before any frame; "interrupted", no success frame.
     * `service`: the hosted service as this server knows it.
@@ -403,7 +403,7 @@ class OllamaChat(Gate):
         if form not in (None, "", "json") and not isinstance(form, dict):
             raise _Refused(
                 500,
-                f'invalid format: {json.dumps(form)}; '
+                f"invalid format: {json.dumps(form)}; "
                 'expected "json" or a valid JSON Schema object',
             )
         if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
