@@ -15,7 +15,7 @@ from tests.servers.http_helpers import Answer, said
 JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
 DISABLED = "ollama cloud is disabled"
-WEB = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
+UNAVAILABLE = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
 FOUND = [
     {
         "title": f"Page {number}",
@@ -43,11 +43,11 @@ class Service:
     @property
     def methods(self) -> dict[str, tuple[str, ...]]:
         """The accepted methods by path."""
-        below = "/api" if self.hosted else "/api/experimental"
+        prefix = "/api" if self.hosted else "/api/experimental"
         return {
             "/api/status": ("GET",),
             "/api/me": ("POST",),
-            **{f"{below}/{name}": ("POST",) for name in WEB},
+            **{f"{prefix}/{name}": ("POST",) for name in UNAVAILABLE},
         }
 
     def status(self) -> Answer:
@@ -60,23 +60,25 @@ class Service:
 
     def me(self) -> Answer:
         """Answer /api/me."""
-        return self._unsigned() if self.account is None else said(self.account, 200, JSON)
+        return self._unauthorized() if self.account is None else said(self.account, 200, JSON)
 
-    def web(self, what: str, body: dict[str, Any], authorization: str) -> Answer:
+    def web(self, route_name: str, body: dict[str, Any], authorization: str) -> Answer:
         """Answer a web search or a web fetch."""
         if self.disabled:
-            return said({"error": f"{DISABLED}: {WEB[what]}"}, 403, JSON)
+            return said({"error": f"{DISABLED}: {UNAVAILABLE[route_name]}"}, 403, JSON)
         if authorization != f"Bearer {self.key}" if self.hosted else self.account is None:
-            return said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unsigned()
-        if what == "web_fetch":
-            return self._fetched(body.get("url"))
+            return (
+                said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unauthorized()
+            )
+        if route_name == "web_fetch":
+            return self._fetch(body.get("url"))
         if not isinstance(body.get("query"), str) or not body["query"]:
             return said({"error": "query is required"}, 400, JSON)
         return said(
             {"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON
         )
 
-    def _fetched(self, url: Any) -> Answer:
+    def _fetch(self, url: Any) -> Answer:
         page = next((page for page in self.pages if page["url"] == url), None)
         if page is None:
             return said({"error": "failed to fetch"}, 502, JSON)
@@ -90,5 +92,5 @@ class Service:
             JSON,
         )
 
-    def _unsigned(self) -> Answer:
+    def _unauthorized(self) -> Answer:
         return said({"error": "unauthorized", "signin_url": SIGN_IN}, 401, JSON)

@@ -281,7 +281,7 @@ class Speech(Gate):
         return default_turn(model_input)
 
     def wait_for_release(self, peer: Peer) -> None:
-        """Wait while responses are held; raise `ClientLeft` when the client disconnects meanwhile."""
+        """Wait while responses are held; raise `ClientLeft` when the client disconnects."""
         if not self._wait(peer):
             raise ClientLeft
 
