@@ -64,7 +64,8 @@ class Anthropic(Gate):
 
     Settings that tests change:
 
-    * `script`: one `Turn` for each of the next valid requests. Without one, `_default_turn` answers.
+    * `script`: one `Turn` for each of the next valid requests; without one, `_default_turn`
+      answers.
     * `models`: the models by id.
     * `files`: contents of uploaded files by id.
     * `failures`: each of the next requests fails with one of these: a status (413 has an HTML
