@@ -261,7 +261,10 @@ class Anthropic(Gate):
             return Turn(
                 [
                     *content,
-                    {"type": "text", "text": json.dumps(_filled(request.schema, request.schema))},
+                    {
+                        "type": "text",
+                        "text": json.dumps(sample_value(request.schema, request.schema)),
+                    },
                 ]
             )
         text, reason, more = (
@@ -390,23 +393,23 @@ class Anthropic(Gate):
         return f"event: {name}\ndata: {padded_data}\n\n".encode()
 
 
-def _filled(schema: Any, root: Any) -> Any:
+def sample_value(schema: Any, root: Any) -> Any:
     """Return a simple value that matches the schema."""
     if "$ref" in schema:
-        return _filled(target(schema, root), root)
+        return sample_value(target(schema, root), root)
     for name in ("enum", "anyOf", "allOf"):
         if name in schema:
-            return schema[name][0] if name == "enum" else _filled(schema[name][0], root)
+            return schema[name][0] if name == "enum" else sample_value(schema[name][0], root)
     if "const" in schema:
         return schema["const"]
     schema_type = schema.get("type", "string")
     if schema_type == "object":
         return {
-            name: _filled(subschema, root)
+            name: sample_value(subschema, root)
             for name, subschema in schema.get("properties", {}).items()
         }
     if schema_type == "array":
-        return [_filled(schema.get("items", {}), root)]
+        return [sample_value(schema.get("items", {}), root)]
     values = {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "null": None}
     return values[schema_type[0] if isinstance(schema_type, list) else schema_type]
 

@@ -16,7 +16,7 @@ JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
 DISABLED = "ollama cloud is disabled"
 UNAVAILABLE = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
-FOUND = [
+PAGES = [
     {
         "title": f"Page {number}",
         "url": f"https://example.test/{number}",
@@ -37,7 +37,7 @@ class Service:
     key: str = "sesame"
     disabled: bool = False
     """Whether the local server must not use the hosted service."""
-    pages: list[dict[str, Any]] = field(default_factory=lambda: list(FOUND))
+    pages: list[dict[str, Any]] = field(default_factory=lambda: list(PAGES))
     """Pages that web search and web fetch find."""
 
     @property

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.servers.anthropic import _filled
+from tests.servers.anthropic import sample_value
 from tests.servers.http_helpers import Gate, route
 from tests.servers.openai_images import Refused
-from tests.servers.openai_shapes import objects
+from tests.servers.openai_shapes import json_objects
 from tests.support.loopback import Peer, Seen
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ class Turn:
     items: list[Json]
     """Output items in order.
 
-    They are built with `says`, `calls`, `thinks`, `refuses`, `draws` and `searches`.
+    They are built with `says`, `calls`, `thinks`, `refuses`, `generates` and `searches`.
     """
     finish: str | None = None
     """None for a complete answer, "length", "content_filter", or "failed".
@@ -79,7 +79,7 @@ def calls(name: str, arguments: Any = None, **fields: Any) -> Json:
     }
 
 
-def draws(prompt: str) -> Json:
+def generates(prompt: str) -> Json:
     """Return an image generation item."""
     return {"type": "image_generation_call", "prompt": prompt}
 
@@ -146,7 +146,7 @@ class ModelInput:
             names = (
                 [self.tool_choice] if self.tool_choice in self.tools else names or self.tools[:1]
             )
-        arguments = objects(text) or [{}]
+        arguments = json_objects(text) or [{}]
         items = [
             calls(name, arguments[min(index, len(arguments) - 1)])
             for index, name in enumerate(names)
@@ -154,7 +154,7 @@ class ModelInput:
         return items if self.parallel_calls else items[:1]
 
 
-class Speech(Gate):
+class OpenAIServer(Gate):
     """Base of the OpenAI chat servers; a handler for `serve()`. The default API key is "k".
 
     `seen` lists the parsed bodies of all POST requests with a valid key, accepted or refused.
@@ -297,9 +297,11 @@ def default_turn(model_input: ModelInput) -> Turn:
     if tool_calls := model_input.calls(text):
         return Turn([*items, *tool_calls])
     if model_input.generates_image and not model_input.has_tool_results:
-        return Turn([*items, draws(text), says("")])
+        return Turn([*items, generates(text), says("")])
     if model_input.schema is not None:
-        return Turn([*items, says(json.dumps(_filled(model_input.schema, model_input.schema)))])
+        return Turn(
+            [*items, says(json.dumps(sample_value(model_input.schema, model_input.schema)))]
+        )
     text = "\n".join([*model_input.user_texts, *model_input.descriptions]) or "nothing"
     positions = [text.find(stop) for stop in model_input.stop_sequences if stop in text]
     text = text[: min(positions)] if positions else text

@@ -20,7 +20,7 @@ from tests.servers.openai_account import (
     CREATED,
     ClientLeft,
     Json,
-    Speech,
+    OpenAIServer,
     Turn,
     count_tokens,
     split_slices,
@@ -32,8 +32,8 @@ from tests.support.loopback import Peer
 REASONS = {None: "stop", "length": "length", "content_filter": "content_filter"}
 
 
-class OpenAIChat(Speech):
-    """A handler for `serve()`; `Speech` documents the common settings.
+class OpenAIChat(OpenAIServer):
+    """A handler for `serve()`; `OpenAIServer` documents the common settings.
 
     With `opening`, the first chunk of a stream contains the first call, as OpenAI's server was
     observed to send it.

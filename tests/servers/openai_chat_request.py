@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from tests.servers.openai_account import ModelInput, Speech
+from tests.servers.openai_account import ModelInput, OpenAIServer
 from tests.servers.openai_images import Refused
 from tests.servers.openai_shapes import (
     ANY,
@@ -117,7 +117,7 @@ FORMATS: dict[str, Json] = {
 class Request:
     """A request with all fields validated, and the input that it gives to the model."""
 
-    def __init__(self, account: Speech, body: Json) -> None:
+    def __init__(self, account: OpenAIServer, body: Json) -> None:
         self.account, self.body = account, body
         for name in UNSUPPORTED_FIELDS:
             if name in body:

@@ -6,7 +6,7 @@ server = OpenAIResponses()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [
     Turn([thinks("Hm"), calls("look", {"at": "a fox"})]),
-    Turn([draws("a fox"), says("")]),
+    Turn([generates("a fox"), says("")]),
 ]
 ...
 assert server.seen[-1]["store"] is False
@@ -21,7 +21,7 @@ from base64 import b64decode
 from typing import Any
 
 from tests.servers.hashed_images import Color, b64, decoded, encoded, hashed, plain
-from tests.servers.openai_account import CREATED, ClientLeft, Json, Speech, Turn, count_tokens
+from tests.servers.openai_account import CREATED, ClientLeft, Json, OpenAIServer, Turn, count_tokens
 from tests.servers.openai_images import Refused
 from tests.servers.openai_responses_events import Events
 from tests.servers.openai_responses_input import Known, Stored
@@ -44,8 +44,8 @@ def color(prompt: str, images: list[str] | None = None, partial: int | None = No
     return hashed({"prompt": prompt, "images": images or [], "partial": partial})
 
 
-class OpenAIResponses(Speech):
-    """A handler for `serve()`; `Speech` documents the common settings.
+class OpenAIResponses(OpenAIServer):
+    """A handler for `serve()`; `OpenAIServer` documents the common settings.
 
     Further settings:
 
@@ -55,7 +55,7 @@ class OpenAIResponses(Speech):
     * `reversed_lines`: send the data before the event name, as other servers were observed to do.
     * `strange`: add unknown events to a stream.
 
-    `known` has all items that the server returned by id, `sealed` the reasoning id of each
+    `known` has all items that the server returned by id, `reasoning_ids` the reasoning id of each
     encrypted content, and `stored` the responses that were kept.
     """
 
@@ -64,7 +64,7 @@ class OpenAIResponses(Speech):
     def __init__(self, key: str = "k") -> None:
         super().__init__(key)
         self.known: dict[str, Known] = {}
-        self.sealed: dict[str, str] = {}
+        self.reasoning_ids: dict[str, str] = {}
         self.stored: dict[str, Stored] = {}
         self.sentinel = self.reversed_lines = self.strange = False
 
@@ -160,7 +160,7 @@ class OpenAIResponses(Speech):
                 output_item["encrypted_content"] = b64(
                     f"sealed {output_item['id']}: {item['text']}".encode()
                 )
-                self.sealed[output_item["encrypted_content"]] = output_item["id"]
+                self.reasoning_ids[output_item["encrypted_content"]] = output_item["id"]
             return output_item
         if item_type == "function_call":
             output_item = {

@@ -137,7 +137,7 @@ class ServerState(Protocol):
     files: dict[str, bytes]
     known: dict[str, Known]
     """Returned items by id."""
-    sealed: dict[str, str]
+    reasoning_ids: dict[str, str]
     """Ids of reasoning items by their encrypted content."""
     stored: dict[str, Stored]
     """Stored responses by id."""
@@ -295,13 +295,13 @@ class Input:
             )
         if encrypted is None:
             return str(item["id"])
-        if encrypted not in self.account.sealed:
+        if encrypted not in self.account.reasoning_ids:
             message = (
                 f"The encrypted content {encrypted[:8]}... could not be verified. "
                 "Reason: Encrypted content could not be decrypted or parsed."
             )
             raise Refused(message, "invalid_encrypted_content", None)
-        reasoning_id = self.account.sealed[encrypted]
+        reasoning_id = self.account.reasoning_ids[encrypted]
         if item.get("id", reasoning_id) != reasoning_id:
             raise Refused(
                 "Encrypted content item_id did not match the target item id.",

@@ -289,7 +289,7 @@ def _decode_base64(text: str, path: str) -> bytes:
         raise invalid(f"Invalid '{path}'. The value is no base64.", path) from None
 
 
-def objects(text: str) -> list[dict[str, Any]]:
+def json_objects(text: str) -> list[dict[str, Any]]:
     """Return the JSON objects in a text."""
     values, start = [], text.find("{")
     while start >= 0:

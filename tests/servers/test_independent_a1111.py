@@ -1,7 +1,4 @@
-"""The AUTOMATIC1111 test server behaves like the real web UI.
-
-webuiapi, a third-party client for the real one, works with it unchanged.
-"""
+"""The AUTOMATIC1111 server of these tests is honest: webuiapi, written by others for the real web UI, works with it unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ webuiapi: Any = require("webuiapi")
 
 Serve = Callable[[Any], Loopback]
 Connect = Callable[..., Any]
-SMALL_IMAGE = {"prompt": "a red fox", "seed": 7, "steps": 4, "width": 64, "height": 48}
+SMALL = {"prompt": "a red fox", "seed": 7, "steps": 4, "width": 64, "height": 48}
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def engine() -> Automatic1111:
 
 @pytest.fixture
 def connect(serve: Serve) -> Iterator[Connect]:
-    """Return `connect(engine)`, which starts a server and returns a webuiapi client for it."""
+    """`connect(engine)` is webuiapi in front of that engine."""
     clients: list[Any] = []
 
     def start(engine: Automatic1111, **more: Any) -> Any:
@@ -50,7 +47,7 @@ def api(connect: Connect, engine: Automatic1111) -> Any:
 
 
 def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
-    """Start the call in a thread; return a function that waits for its result."""
+    """Starts the call; the result is the function that waits for its answer."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
     thread.start()
@@ -63,19 +60,19 @@ def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
     return answer
 
 
-def send_raw(api: Any, method: str, path: str, **options: Any) -> Any:
-    """Send a request that webuiapi itself never sends."""
-    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **options)
+def raw(api: Any, method: str, path: str, **more: Any) -> Any:
+    """A request that webuiapi itself would never send."""
+    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **more)
 
 
-def as_base64(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+def as_text(image: Image.Image) -> str:
+    held = io.BytesIO()
+    image.save(held, "PNG")
+    return base64.b64encode(held.getvalue()).decode()
 
 
 def half_mask() -> Image.Image:
-    """Return a mask that is black on the left and white on the right."""
+    """Black on the left, white on the right."""
     mask = Image.new("L", (64, 48), 0)
     mask.paste(255, (32, 0, 64, 48))
     return mask
@@ -84,9 +81,9 @@ def half_mask() -> Image.Image:
 # --- images ---
 
 
-def test_text_to_image_returns_the_requested_images(api: Any, engine: Automatic1111) -> None:
+def test_text_to_image(api: Any, engine: Automatic1111) -> None:
     result = api.txt2img(
-        **SMALL_IMAGE,
+        **SMALL,
         negative_prompt="blurry",
         sampler_name="Heun",
         scheduler="Karras",
@@ -107,15 +104,14 @@ def test_text_to_image_returns_the_requested_images(api: Any, engine: Automatic1
     text = result.images[1].info["parameters"]
     assert text == result.info["infotexts"][1]
     assert text.startswith(
-        "a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: Heun, Schedule type: Karras, "
-        "CFG scale: 5.5, Seed: 8, Size: 64x48"
+        "a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: Heun, Schedule type: Karras, CFG scale: 5.5, Seed: 8, Size: 64x48"
     )
     assert api.png_info(result.images[1]).info == text
 
 
 def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> None:
     def color(**more: Any) -> Any:
-        return api.txt2img(**SMALL_IMAGE | more).image.getpixel((0, 0))
+        return api.txt2img(**SMALL | more).image.getpixel((0, 0))
 
     changed = [
         {"prompt": "a blue fox"},
@@ -133,39 +129,36 @@ def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> 
     ]
     assert len({color(), *(color(**more) for more in changed)}) == len(changed) + 1
     assert color() == color()
-    # The second image of a batch is the first image of the next seed.
-    assert api.txt2img(**SMALL_IMAGE, batch_size=2).images[1].getpixel((0, 0)) == color(seed=8)
+    # a later image of a batch is the first one of the next seed
+    assert api.txt2img(**SMALL, batch_size=2).images[1].getpixel((0, 0)) == color(seed=8)
 
 
-def test_a_random_seed_is_reported(api: Any) -> None:
-    first = api.txt2img(**SMALL_IMAGE | {"seed": -1})
-    again = api.txt2img(**SMALL_IMAGE | {"seed": first.info["seed"]})
+def test_a_random_seed_is_told(api: Any) -> None:
+    first = api.txt2img(**SMALL | {"seed": -1})
+    again = api.txt2img(**SMALL | {"seed": first.info["seed"]})
     assert first.image.getpixel((0, 0)) == again.image.getpixel((0, 0))
     assert 0 <= first.info["seed"] < 1 << 32
 
 
-def test_image_to_image_depends_on_source_and_strength(api: Any, engine: Automatic1111) -> None:
+def test_image_to_image(api: Any, engine: Automatic1111) -> None:
     red, blue = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (64, 48), "blue")
     results = [
-        api.img2img(images=[image], **SMALL_IMAGE, denoising_strength=strength).image.getpixel(
-            (0, 0)
-        )
+        api.img2img(images=[image], **SMALL, denoising_strength=strength).image.getpixel((0, 0))
         for image, strength in ((red, 0.5), (blue, 0.5), (red, 0.9))
     ]
     assert len(set(results)) == 3
     assert engine.jobs[0]["denoising_strength"] == 0.5
-    # Half of four steps, plus one.
-    assert engine.jobs[0]["sampling_steps"] == 3
-    assert api.img2img(images=[red], **SMALL_IMAGE | {"width": 128}).image.size == (128, 48)
-    echoed = api.img2img(images=[red], **SMALL_IMAGE, include_init_images=True).parameters
+    assert engine.jobs[0]["sampling_steps"] == 3  # half of four, and one more
+    assert api.img2img(images=[red], **SMALL | {"width": 128}).image.size == (128, 48)
+    echoed = api.img2img(images=[red], **SMALL, include_init_images=True).parameters
     assert echoed["init_images"]
-    assert api.img2img(images=[red], **SMALL_IMAGE).parameters["init_images"] is None
+    assert api.img2img(images=[red], **SMALL).parameters["init_images"] is None
 
 
 def test_inpainting_repaints_where_the_mask_is_white(api: Any, engine: Automatic1111) -> None:
     source = Image.new("RGB", (64, 48), "red")
     image = api.img2img(
-        images=[source], mask_image=half_mask(), mask_blur=0, inpainting_fill=1, **SMALL_IMAGE
+        images=[source], mask_image=half_mask(), mask_blur=0, inpainting_fill=1, **SMALL
     ).image
     assert (image.getpixel((0, 0)), image.getpixel((31, 47))) == ((255, 0, 0),) * 2
     assert (image.getpixel((32, 0)), image.getpixel((63, 47))) == (
@@ -174,40 +167,36 @@ def test_inpainting_repaints_where_the_mask_is_white(api: Any, engine: Automatic
     assert engine.jobs[0]["inpainting_fill"] == 1
 
     inverted = api.img2img(
-        images=[source],
-        mask_image=half_mask(),
-        mask_blur=0,
-        inpainting_mask_invert=1,
-        **SMALL_IMAGE,
+        images=[source], mask_image=half_mask(), mask_blur=0, inpainting_mask_invert=1, **SMALL
     ).image
     assert inverted.getpixel((63, 0)) == (255, 0, 0)
     assert inverted.getpixel((0, 0)) != (255, 0, 0)
 
-    blurred = api.img2img(images=[source], mask_image=half_mask(), mask_blur=8, **SMALL_IMAGE).image
+    blurred = api.img2img(images=[source], mask_image=half_mask(), mask_blur=8, **SMALL).image
     assert blurred.getpixel((28, 20)) not in ((255, 0, 0), engine.color(engine.jobs[-1]))
 
 
 def test_only_the_whole_image_mode_of_inpainting_changes_the_size(api: Any) -> None:
     source = Image.new("RGB", (64, 48), "red")
-    wide = SMALL_IMAGE | {"width": 128, "height": 96}
+    wide = SMALL | {"width": 128, "height": 96}
     assert api.img2img(images=[source], mask_image=half_mask(), **wide).image.size == (64, 48)
     assert api.img2img(
         images=[source], mask_image=half_mask(), inpaint_full_res=False, **wide
     ).image.size == (128, 96)
 
 
-def test_a_transparent_mask_is_read_by_its_alpha(api: Any) -> None:
+def test_a_mask_with_a_hole_is_read_by_its_alpha(api: Any) -> None:
     mask = Image.new("RGBA", (64, 48), (255, 255, 255, 0))
     mask.paste((0, 0, 0, 255), (32, 0, 64, 48))
     image = api.img2img(
-        images=[Image.new("RGB", (64, 48), "red")], mask_image=mask, mask_blur=0, **SMALL_IMAGE
+        images=[Image.new("RGB", (64, 48), "red")], mask_image=mask, mask_blur=0, **SMALL
     ).image
     assert image.getpixel((0, 0)) == (255, 0, 0)
     assert image.getpixel((63, 0)) != (255, 0, 0)
 
 
 @pytest.mark.parametrize(("mode", "edge"), [(0, (255, 0, 0)), (1, (255, 0, 0)), (2, (255, 0, 0))])
-def test_resize_modes_scale_the_source_to_the_requested_size(
+def test_resize_modes_bring_the_source_to_the_asked_size(
     api: Any, mode: int, edge: tuple[int, int, int]
 ) -> None:
     image = api.img2img(
@@ -216,13 +205,13 @@ def test_resize_modes_scale_the_source_to_the_requested_size(
         mask_blur=0,
         inpaint_full_res=False,
         resize_mode=mode,
-        **SMALL_IMAGE,
+        **SMALL,
     ).image
     assert image.size == (64, 48)
     assert image.getpixel((0, 0)) == edge
 
 
-def test_upscaling_a_single_image(api: Any) -> None:
+def test_upscaling_one_image(api: Any) -> None:
     source = Image.new("RGB", (32, 24), "green")
     doubled = api.extra_single_image(
         source, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=2
@@ -235,8 +224,7 @@ def test_upscaling_a_single_image(api: Any) -> None:
         upscaling_resize_w=40,
         upscaling_resize_h=40,
     ).image.size == (40, 40)
-    # The default upscaler is "None".
-    assert api.extra_single_image(source).image.size == (32, 24)
+    assert api.extra_single_image(source).image.size == (32, 24)  # the upscaler "None"
     with pytest.raises(RuntimeError, match="could not find upscaler named nothing"):
         api.extra_single_image(source, upscaler_1="nothing")
 
@@ -244,32 +232,32 @@ def test_upscaling_a_single_image(api: Any) -> None:
 @pytest.mark.parametrize(
     ("samples_format", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")]
 )
-def test_the_server_chooses_the_format(connect: Connect, samples_format: str, kind: str) -> None:
+def test_the_format_is_the_servers_own(connect: Connect, samples_format: str, kind: str) -> None:
     api = connect(Automatic1111(samples_format=samples_format))
-    result = api.txt2img(**SMALL_IMAGE)
+    result = api.txt2img(**SMALL)
     assert result.image.format == kind
-    reply = send_raw(api, "POST", "png-info", json={"image": result.json["images"][0]})
-    assert reply.json()["info"] == result.info["infotexts"][0]
-    assert reply.json()["parameters"]["Seed"] == "7"
+    sent = raw(api, "POST", "png-info", json={"image": result.json["images"][0]})
+    assert sent.json()["info"] == result.info["infotexts"][0]
+    assert sent.json()["parameters"]["Seed"] == "7"
 
 
-def test_a_grid_can_come_first(connect: Connect) -> None:
+def test_a_grid_may_come_first(connect: Connect) -> None:
     api = connect(Automatic1111(return_grid=True))
-    result = api.txt2img(**SMALL_IMAGE, batch_size=3)
+    result = api.txt2img(**SMALL, batch_size=3)
     assert [image.size for image in result.images] == [(128, 96)] + [(64, 48)] * 3
     assert result.info["index_of_first_image"] == 1
     assert len(result.info["infotexts"]) == 4
-    assert api.txt2img(**SMALL_IMAGE).info["index_of_first_image"] == 0
+    assert api.txt2img(**SMALL).info["index_of_first_image"] == 0
 
 
-def test_images_can_stay_on_the_server(api: Any) -> None:
-    assert api.txt2img(**SMALL_IMAGE, send_images=False).images == []
+def test_images_may_stay_on_the_server(api: Any) -> None:
+    assert api.txt2img(**SMALL, send_images=False).images == []
 
 
-# --- the shared engine ---
+# --- the one engine ---
 
 
-def test_progress_reports_the_step_and_a_preview(api: Any, engine: Automatic1111) -> None:
+def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic1111) -> None:
     idle = api.get_progress()
     assert (
         idle["progress"],
@@ -279,12 +267,12 @@ def test_progress_reports_the_step_and_a_preview(api: Any, engine: Automatic1111
     ) == (0, 0, None, None)
     engine.hold_at = 2
     answer = in_background(
-        lambda: send_raw(api, "POST", "txt2img", json=SMALL_IMAGE | {"force_task_id": "mine"})
+        lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "mine"})
     )
     assert engine.reached.wait(5)
-    progress = api.get_progress()
-    assert progress["progress"] == pytest.approx(0.51)
-    assert progress["state"] | {"job_timestamp": ""} == {
+    shown = api.get_progress()
+    assert shown["progress"] == pytest.approx(0.51)
+    assert shown["state"] | {"job_timestamp": ""} == {
         "skipped": False,
         "interrupted": False,
         "stopping_generation": False,
@@ -295,51 +283,50 @@ def test_progress_reports_the_step_and_a_preview(api: Any, engine: Automatic1111
         "sampling_step": 2,
         "sampling_steps": 4,
     }
-    assert progress["current_task"] == "mine"
-    assert Image.open(io.BytesIO(base64.b64decode(progress["current_image"]))).size == (8, 6)
-    assert send_raw(api, "GET", "progress?skip_current_image=true").json()["current_image"] is None
+    assert shown["current_task"] == "mine"
+    assert Image.open(io.BytesIO(base64.b64decode(shown["current_image"]))).size == (8, 6)
+    assert raw(api, "GET", "progress?skip_current_image=true").json()["current_image"] is None
     engine.release()
     assert answer().status_code == 200
     assert api.get_progress()["progress"] == 0
 
 
-def test_previews_appear_at_the_configured_interval(connect: Connect) -> None:
-    engine = Automatic1111(previews_every=3)
+def test_previews_need_their_steps(connect: Connect) -> None:
+    engine = Automatic1111(preview_interval=3)
     api = connect(engine)
     for step, previewed in ((2, False), (3, True)):
         engine.hold_at = step
-        answer = in_background(lambda: api.txt2img(**SMALL_IMAGE))
+        answer = in_background(lambda: api.txt2img(**SMALL))
         assert engine.reached.wait(5)
         assert (api.get_progress()["current_image"] is not None) is previewed
         engine.release()
         answer()
 
 
-def test_interrupt_ends_the_job_with_the_current_image(api: Any, engine: Automatic1111) -> None:
+def test_interrupt_ends_the_job_with_what_there_is(api: Any, engine: Automatic1111) -> None:
     engine.hold_at = 1
-    answer = in_background(lambda: api.txt2img(**SMALL_IMAGE, n_iter=3))
+    answer = in_background(lambda: api.txt2img(**SMALL, n_iter=3))
     assert engine.reached.wait(5)
     assert api.get_progress()["state"]["job"] == "Batch 1 out of 3"
     assert api.interrupt() == {}
     result = answer()
     assert len(result.images) == 1
-    # The seeds of all planned images, although only one was generated.
-    assert result.info["all_seeds"] == [7, 8, 9]
+    assert result.info["all_seeds"] == [7, 8, 9]  # as planned, not as made
     assert result.image.getpixel((0, 0)) != engine.color(engine.jobs[0])
     assert engine.interrupts == 1
     assert api.get_progress()["state"]["interrupted"] is True
-    # The interrupt does not affect the next job.
-    assert api.txt2img(**SMALL_IMAGE).image.getpixel((0, 0)) == engine.color(engine.jobs[-1])
+    # and nothing of it is left for the next job
+    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[-1])
 
 
-def test_interrupting_an_idle_engine_has_no_effect(api: Any, engine: Automatic1111) -> None:
+def test_an_interrupt_of_an_idle_engine_is_forgotten(api: Any, engine: Automatic1111) -> None:
     api.interrupt()
-    assert api.txt2img(**SMALL_IMAGE).image.getpixel((0, 0)) == engine.color(engine.jobs[0])
+    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[0])
 
 
-def test_skip_ends_only_the_current_batch(api: Any, engine: Automatic1111) -> None:
+def test_skip_ends_one_batch_only(api: Any, engine: Automatic1111) -> None:
     engine.hold_at = 1
-    answer = in_background(lambda: api.txt2img(**SMALL_IMAGE, n_iter=2))
+    answer = in_background(lambda: api.txt2img(**SMALL, n_iter=2))
     assert engine.reached.wait(5)
     assert api.skip() is None
     first, second = answer().images
@@ -347,21 +334,18 @@ def test_skip_ends_only_the_current_batch(api: Any, engine: Automatic1111) -> No
     assert second.getpixel((0, 0)) == engine.color(engine.jobs[0], 1)
 
 
-def test_jobs_run_one_at_a_time_and_progress_describes_the_running_one(
+def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(
     api: Any, connect: Connect, engine: Automatic1111
 ) -> None:
     engine.hold_at = 0
     first = in_background(
-        lambda: send_raw(api, "POST", "txt2img", json=SMALL_IMAGE | {"force_task_id": "first"})
+        lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "first"})
     )
     assert engine.reached.wait(5)
     other = connect(engine)
     second = in_background(
-        lambda: send_raw(
-            other,
-            "POST",
-            "txt2img",
-            json=SMALL_IMAGE | {"prompt": "two", "force_task_id": "second"},
+        lambda: raw(
+            other, "POST", "txt2img", json=SMALL | {"prompt": "two", "force_task_id": "second"}
         )
     )
     assert engine.wait_for(lambda: engine.waiting == 1)
@@ -376,42 +360,41 @@ def test_jobs_run_one_at_a_time_and_progress_describes_the_running_one(
 # --- lists and settings ---
 
 
-def test_samplers_and_schedulers_are_resolved(api: Any, engine: Automatic1111) -> None:
+def test_samplers_and_schedulers(api: Any, engine: Automatic1111) -> None:
     assert {"Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC"} <= set(api.util_get_sampler_names())
-    assert next(entry for entry in api.get_samplers() if entry["name"] == "Euler a")["aliases"] == [
+    assert next(one for one in api.get_samplers() if one["name"] == "Euler a")["aliases"] == [
         "k_euler_a",
         "k_euler_ancestral",
     ]
     assert {"automatic", "karras", "sgm_uniform", "ddim"} <= set(api.util_get_scheduler_names())
-    combinations = [
+    asked = [
         ("Euler", "karras"),
         ("Heun", "SGM Uniform"),
         ("euler a", "nonsense"),
         ("Euler Karras", None),
         ("Euler Karras", "automatic"),
     ]
-    for sampler, scheduler in [*combinations, ("DPM++ 2M Karras", None)]:
+    for sampler, scheduler in [*asked, ("DPM++ 2M Karras", None)]:
         assert (
-            send_raw(
+            raw(
                 api,
                 "POST",
                 "txt2img",
-                json=SMALL_IMAGE | {"sampler_name": sampler, "scheduler": scheduler},
+                json=SMALL | {"sampler_name": sampler, "scheduler": scheduler},
             ).status_code
             == 200
         )
     assert [(job["sampler"], job["scheduler"], job["schedule"]) for job in engine.jobs] == [
         ("Euler", "Karras", "Karras"),
         ("Heun", "SGM Uniform", "SGM Uniform"),
-        # Unknown names select the first entry of each list.
-        ("DPM++ 2M", "Automatic", "Karras"),
+        ("DPM++ 2M", "Automatic", "Karras"),  # the first of each list
         ("Euler", "Karras", "Karras"),
         ("Euler", "Automatic", "Automatic"),
         ("DPM++ 2M", "Automatic", "Karras"),
     ]
 
 
-def test_options_models_and_other_lists(api: Any, engine: Automatic1111) -> None:
+def test_options_models_and_the_rest(api: Any, engine: Automatic1111) -> None:
     assert api.util_get_current_model() == "v1-5-pruned-emaonly.safetensors [6ce0161689]"
     assert api.util_get_model_names() == [
         "sd_xl_base_1.0.safetensors [31e35c80fc]",
@@ -420,7 +403,7 @@ def test_options_models_and_other_lists(api: Any, engine: Automatic1111) -> None
     api.util_set_model("sd_xl_base")
     assert api.get_options()["sd_model_checkpoint"] == "sd_xl_base_1.0.safetensors [31e35c80fc]"
     assert api.set_options({"CLIP_stop_at_last_layers": 2}) is None
-    result = api.txt2img(**SMALL_IMAGE)
+    result = api.txt2img(**SMALL)
     assert (result.info["sd_model_name"], result.info["clip_skip"]) == ("sd_xl_base_1.0", 2)
     assert api.set_options({"sd_model_checkpoint": "nothing"}) == {
         "error": "RuntimeError",
@@ -428,89 +411,79 @@ def test_options_models_and_other_lists(api: Any, engine: Automatic1111) -> None
         "body": "",
         "errors": "model 'nothing' not found",
     }
-    assert [entry["name"] for entry in api.get_loras()] == [name for name, _ in LORAS]
-    assert "R-ESRGAN 4x+" in [entry["name"] for entry in api.get_upscalers()]
+    assert [one["name"] for one in api.get_loras()] == [name for name, _ in LORAS]
+    assert "R-ESRGAN 4x+" in [one["name"] for one in api.get_upscalers()]
     assert api.get_cmd_flags()["api"] is True
     assert api.get_memory()["cuda"]["events"]["oom"] == 0
 
 
-def test_an_unknown_model_in_a_request_is_ignored_by_default(connect: Connect) -> None:
-    settings = SMALL_IMAGE | {"override_settings": {"sd_model_checkpoint": "nothing"}}
-    assert (
-        connect(Automatic1111()).txt2img(**settings).info["sd_model_name"] == "v1-5-pruned-emaonly"
-    )
+def test_an_unknown_model_of_one_request_is_not_refused(connect: Connect) -> None:
+    asked = SMALL | {"override_settings": {"sd_model_checkpoint": "nothing"}}
+    assert connect(Automatic1111()).txt2img(**asked).info["sd_model_name"] == "v1-5-pruned-emaonly"
     with pytest.raises(RuntimeError, match=r"model .*nothing.* not found"):
-        connect(Automatic1111(refuse_unknown_model=True)).txt2img(**settings)
+        connect(Automatic1111(refuse_unknown_model=True)).txt2img(**asked)
 
 
 def test_an_override_lasts_for_one_request(api: Any) -> None:
     override = {"sd_model_checkpoint": "sd_xl_base_1.0"}
     assert (
-        api.txt2img(**SMALL_IMAGE, override_settings=override).info["sd_model_name"]
-        == "sd_xl_base_1.0"
+        api.txt2img(**SMALL, override_settings=override).info["sd_model_name"] == "sd_xl_base_1.0"
     )
     assert api.util_get_current_model().startswith("v1-5")
-    api.txt2img(
-        **SMALL_IMAGE, override_settings=override, override_settings_restore_afterwards=False
-    )
+    api.txt2img(**SMALL, override_settings=override, override_settings_restore_afterwards=False)
     assert api.util_get_current_model().startswith("sd_xl_base")
 
 
-# --- authentication and other versions ---
+# --- access, and other versions ---
 
 
-def test_basic_auth_is_required(connect: Connect) -> None:
+def test_basic_auth(connect: Connect) -> None:
     engine = Automatic1111(auth=("me", "secret"))
-    assert connect(engine, username="me", password="secret").txt2img(**SMALL_IMAGE).images
-    error = {"error": "HTTPException", "body": "", "errors": ""}
-    for credentials, detail in (
+    assert connect(engine, username="me", password="secret").txt2img(**SMALL).images
+    refused = {"error": "HTTPException", "body": "", "errors": ""}
+    for more, detail in (
         ({"username": "me", "password": "wrong"}, "Incorrect username or password"),
         ({}, "Not authenticated"),
     ):
-        answer = send_raw(connect(engine, **credentials), "POST", "txt2img", json=SMALL_IMAGE)
-        assert (answer.status_code, answer.json()) == (401, error | {"detail": detail})
-    # The route of the LoRA extension requires no authentication.
-    assert connect(engine).get_loras()
+        answer = raw(connect(engine, **more), "POST", "txt2img", json=SMALL)
+        assert (answer.status_code, answer.json()) == (401, refused | {"detail": detail})
+    assert connect(engine).get_loras()  # the extension's route is not guarded
 
 
-def test_without_the_api_flag_every_route_is_missing(connect: Connect) -> None:
-    answer = send_raw(connect(Automatic1111(api=False)), "GET", "samplers")
+def test_without_the_api_flag_nothing_is_there(connect: Connect) -> None:
+    answer = raw(connect(Automatic1111(api=False)), "GET", "samplers")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
 
 def test_an_old_server_has_no_schedulers_and_refuses_unknown_samplers(connect: Connect) -> None:
     engine = Automatic1111(old=True)
     api = connect(engine)
-    assert send_raw(api, "GET", "schedulers").status_code == 404
+    assert raw(api, "GET", "schedulers").status_code == 404
     assert "DPM++ 2M Karras" in api.util_get_sampler_names()
     assert "current_task" not in api.get_progress()
-    result = api.txt2img(**SMALL_IMAGE, sampler_name="DPM++ 2M Karras", scheduler="Exponential")
+    result = api.txt2img(**SMALL, sampler_name="DPM++ 2M Karras", scheduler="Exponential")
     assert "scheduler" not in result.parameters
     assert (result.info["sampler_name"], engine.jobs[0]["schedule"]) == (
         "DPM++ 2M Karras",
         "Karras",
     )
-    answer = send_raw(api, "POST", "txt2img", json=SMALL_IMAGE | {"sampler_name": "nothing"})
+    answer = raw(api, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"})
     assert (answer.status_code, answer.json()["detail"]) == (404, "Sampler not found")
     refusing = connect(Automatic1111(unknown_sampler_status=400))
     assert (
-        send_raw(
-            refusing, "POST", "txt2img", json=SMALL_IMAGE | {"sampler_name": "nothing"}
-        ).status_code
+        raw(refusing, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"}).status_code
         == 400
     )
 
 
-@pytest.mark.parametrize("value", ["null", "absent"])
-def test_the_current_task_can_be_unknown(connect: Connect, value: Any) -> None:
-    engine = Automatic1111(current_task=value)
+@pytest.mark.parametrize("way", ["null", "absent"])
+def test_the_task_may_stay_unknown(connect: Connect, way: Any) -> None:
+    engine = Automatic1111(current_task=way)
     api = connect(engine)
     engine.hold_at = 0
-    answer = in_background(lambda: api.txt2img(**SMALL_IMAGE))
+    answer = in_background(lambda: api.txt2img(**SMALL))
     assert engine.reached.wait(5)
-    assert api.get_progress().get("current_task", "absent") == (
-        None if value == "null" else "absent"
-    )
+    assert api.get_progress().get("current_task", "absent") == (None if way == "null" else "absent")
     engine.release()
     answer()
 
@@ -518,8 +491,8 @@ def test_the_current_task_can_be_unknown(connect: Connect, value: Any) -> None:
 # --- refusals ---
 
 
-def test_every_field_with_a_wrong_type_is_reported(api: Any) -> None:
-    answer = send_raw(
+def test_wrong_types_are_named_field_by_field(api: Any) -> None:
+    answer = raw(
         api,
         "POST",
         "txt2img",
@@ -541,55 +514,50 @@ def test_every_field_with_a_wrong_type_is_reported(api: Any) -> None:
             },
         ]
     }
+    assert raw(api, "POST", "txt2img", json=SMALL | {"unheard_of": {"x": 1}}).status_code == 200
     assert (
-        send_raw(api, "POST", "txt2img", json=SMALL_IMAGE | {"unheard_of": {"x": 1}}).status_code
-        == 200
-    )
-    assert (
-        send_raw(
-            api, "POST", "txt2img", data=b"{", headers={"content-type": "application/json"}
-        ).json()["detail"][0]["type"]
+        raw(api, "POST", "txt2img", data=b"{", headers={"content-type": "application/json"}).json()[
+            "detail"
+        ][0]["type"]
         == "value_error.jsondecode"
     )
-    assert send_raw(api, "POST", "txt2img").json() == {
+    assert raw(api, "POST", "txt2img").json() == {
         "detail": [{"loc": ["body"], "msg": "field required", "type": "value_error.missing"}]
     }
-    assert send_raw(api, "GET", "txt2img").status_code == 405
-    assert send_raw(api, "GET", "progress?skip_current_image=perhaps").json()["detail"][0][
-        "loc"
-    ] == [
+    assert raw(api, "GET", "txt2img").status_code == 405
+    assert raw(api, "GET", "progress?skip_current_image=perhaps").json()["detail"][0]["loc"] == [
         "query",
         "skip_current_image",
     ]
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "detail"),
+    ("more", "status", "detail"),
     [
         ({}, 404, "Init image not found"),
         ({"init_images": ["bm90IGFuIGltYWdl"]}, 500, "Invalid encoded image"),
         ({"init_images": ["http://127.0.0.1/x.png"]}, 500, "Requests not allowed"),
         (
-            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"},
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"},
             500,
             "Invalid encoded image",
         ),
         (
-            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "script_name": "nothing"},
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "script_name": "nothing"},
             422,
             "Script 'nothing' not found",
         ),
         (
-            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}},
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}},
             422,
             "always on script no not found",
         ),
     ],
 )
-def test_invalid_image_to_image_requests_are_refused(
-    api: Any, fields: dict[str, Any], status: int, detail: str
+def test_refusals_of_image_to_image(
+    api: Any, more: dict[str, Any], status: int, detail: str
 ) -> None:
-    answer = send_raw(api, "POST", "img2img", json=SMALL_IMAGE | fields)
+    answer = raw(api, "POST", "img2img", json=SMALL | more)
     assert (answer.status_code, answer.json()) == (
         status,
         {"error": "HTTPException", "detail": detail, "body": "", "errors": ""},
@@ -604,10 +572,10 @@ def test_a_job_that_fails_leaves_the_engine_free(
     api: Any, engine: Automatic1111, failure: Any, name: str, part: str
 ) -> None:
     engine.failure = failure
-    answer = send_raw(api, "POST", "txt2img", json=SMALL_IMAGE)
+    answer = raw(api, "POST", "txt2img", json=SMALL)
     assert answer.status_code == 500
     assert (answer.json()["error"], answer.json()["detail"]) == (name, "")
     assert part in answer.json()["errors"]
     engine.failure = None
-    assert api.txt2img(**SMALL_IMAGE).images
+    assert api.txt2img(**SMALL).images
     assert api.get_progress()["state"]["job_count"] == 0

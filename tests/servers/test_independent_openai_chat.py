@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_account import Turn, calls, draws, refuses, says, thinks
+from tests.servers.openai_account import Turn, calls, generates, refuses, says, thinks
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
@@ -367,7 +367,10 @@ class TestResponses:
             "max_output_tokens",
             16,
         )
-        server.script = [Turn([], "failed"), Turn([calls("look"), draws("x")], "content_filter")]
+        server.script = [
+            Turn([], "failed"),
+            Turn([calls("look"), generates("x")], "content_filter"),
+        ]
         failed = client.responses.create(model="gpt-4.1", input="x")
         assert (failed.status, failed.error.code) == ("failed", "server_error")
         assert (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.openai_account import Turn, calls, draws, refuses, says, searches, thinks
+from tests.servers.openai_account import Turn, calls, generates, refuses, says, searches, thinks
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
 from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
@@ -418,7 +418,7 @@ class TestResponses:
 class TestStreams:
     def test_the_order_of_the_events(self, url: str, server: OpenAIResponses) -> None:
         server.script = [
-            Turn([thinks("a b"), says("c d"), calls("look", {"at": "x"}), draws("a fox")])
+            Turn([thinks("a b"), says("c d"), calls("look", {"at": "x"}), generates("a fox")])
         ]
         reply = post(
             url,
