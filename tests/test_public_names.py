@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -268,6 +269,58 @@ def test_type_checking_imports_match_all() -> None:
 def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="unknown"):
         md.unknown  # noqa: B018 - the attribute access is tested
+
+
+PLAIN_INSTALL = """
+import importlib, inspect, sys
+
+EXTRAS = {
+    "_pytest", "genai_prices", "httpcore2", "httpx2", "opentelemetry", "pybase64", "pytest", "rich",
+    "typer", "wsproto",
+}
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from majordomo import *
+import majordomo as md
+
+for name in ["", ".bots", ".errors", ".imagegen", ".imaging", ".llm", ".studio", ".testing"]:
+    inspect.getmembers(importlib.import_module(f"majordomo{name}"))
+assert not EXTRAS & set(sys.modules)
+try:
+    md.OpenTelemetryObserver()
+except md.ConfigurationError as error:
+    print(error.code, error)
+"""
+
+
+def test_every_public_name_can_be_imported_without_extras() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", PLAIN_INSTALL], capture_output=True, text=True, check=False
+    )
+    assert process.stderr == ""
+    assert process.stdout.startswith("MISSING_EXTRA ")
+    assert "pip install 'majordomo-client[otel]'" in process.stdout
+
+
+@pytest.mark.parametrize("package", ["", ".imaging", ".studio", ".testing"])
+def test_type_checkers_do_not_see_the_import_on_first_use(package: str) -> None:
+    """A module with a visible `__getattr__` would accept every misspelled name."""
+    module = importlib.import_module(f"majordomo{package}")
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    hidden = next(
+        node.orelse
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    assert "__getattr__" in {node.name for node in hidden if isinstance(node, ast.FunctionDef)}
+    assert "__getattr__" not in {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+    }
 
 
 HEAVY = (

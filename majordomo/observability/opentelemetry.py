@@ -1,18 +1,16 @@
 """Spans and metrics by the OpenTelemetry semantic conventions for generative AI.
 
-Needs the extra `otel`; import this module only when you use it. The attribute names are literals
-here, because those in OpenTelemetry's own package are deprecated and move.
+OpenTelemetry is imported when an observer is created, so that this module can be imported without
+the extra `otel`. The attribute names are literals here, because those in OpenTelemetry's own
+package are deprecated and move.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
-
-from majordomo.errors import MajordomoError
+from majordomo.errors import ConfigurationError, MajordomoError
 from majordomo.observability.observer import (
     Call,
     CallEvent,
@@ -21,6 +19,10 @@ from majordomo.observability.observer import (
     Observer,
     RetryAttempt,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
 
 OPERATIONS = {"chat": "chat", "image": "generate_content", "embed": "embeddings"}
 # Providers that have another name in the conventions.
@@ -51,13 +53,24 @@ class OpenTelemetryObserver(Observer):
     Args:
         tracer_provider: The tracer provider; the global one by default.
         meter_provider: The meter provider; the global one by default.
+
+    Raises:
+        ConfigurationError: The extra `otel` is not installed (code MISSING_EXTRA).
     """
 
     def __init__(
         self,
-        tracer_provider: trace.TracerProvider | None = None,
-        meter_provider: metrics.MeterProvider | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError:
+            raise ConfigurationError(
+                "OpenTelemetryObserver needs an extra: pip install 'majordomo-client[otel]'",
+                code="MISSING_EXTRA",
+            ) from None
+        self._trace = trace
         self._tracer = trace.get_tracer("majordomo", tracer_provider=tracer_provider)
         meter = metrics.get_meter("majordomo", meter_provider=meter_provider)
         self._tokens = meter.create_histogram(
@@ -86,7 +99,9 @@ class OpenTelemetryObserver(Observer):
             settings["gen_ai.output.type"] = kind
         name = f"{OPERATIONS[call.operation]} {call.model}"
         self._spans[call.id] = self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes={**_common_attributes(call), **settings}
+            name,
+            kind=self._trace.SpanKind.CLIENT,
+            attributes={**_common_attributes(call), **settings},
         )
 
     def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
@@ -132,7 +147,7 @@ class OpenTelemetryObserver(Observer):
         """End the span with an error and record the duration."""
         span = self._spans.pop(call.id)
         span.set_attribute("error.type", error.code)
-        span.set_status(StatusCode.ERROR)
+        span.set_status(self._trace.StatusCode.ERROR)
         span.end()
         dimensions = {**_common_attributes(call), "error.type": error.code}
         self._durations.record(call.elapsed(), dimensions)

@@ -8,7 +8,7 @@ import pytest
 
 import majordomo as md
 from majordomo.dialects.ollama.account import Account, CloudStatus, SearchResult, WebPage
-from tests.servers.ollama_account import FOUND, SIGN_IN
+from tests.servers.ollama_account import PAGES, SIGN_IN
 from tests.servers.ollama_chat import OllamaChat
 from tests.support.loopback import Handler, Loopback
 
@@ -62,7 +62,7 @@ async def test_a_local_server_searches_with_its_account(
     server.service.account = ACCOUNT_JSON
     pages = await ollama.admin.web_search("lighthouses")
     assert pages == [
-        SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]
+        SearchResult(page["title"], page["url"], page["content"]) for page in PAGES[:5]
     ]
     assert server.seen[-1] == {"query": "lighthouses"}
     assert (

@@ -11,7 +11,7 @@ import pytest
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import TextDelta
-from tests.servers.openai_account import Speech, Turn, calls, refuses, says, thinks
+from tests.servers.openai_account import OpenAIServer, Turn, calls, refuses, says, thinks
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
 from tests.support.loopback import Handler, Loopback
@@ -28,12 +28,12 @@ def api(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def server(api: str) -> Speech:
+def server(api: str) -> OpenAIServer:
     return OpenAIResponses() if api == "responses" else OpenAIChat()
 
 
 @pytest.fixture
-def openai(api: Any, server: Speech, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
+def openai(api: Any, server: OpenAIServer, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
     return md.OpenAI("k", base_url=serve(server).url + "/v1", api=api, retries=ONCE)
 
 
@@ -77,7 +77,7 @@ def test_the_sync_api(openai: md.OpenAI) -> None:
 
 
 async def test_system_messages_use_the_configured_role(
-    api: Any, server: Speech, serve: Callable[[Handler], Loopback]
+    api: Any, server: OpenAIServer, serve: Callable[[Handler], Loopback]
 ) -> None:
     url = serve(server).url + "/v1"
     history = [md.system("be brief"), md.user("one"), md.system("briefer"), md.user("two")]
@@ -102,7 +102,7 @@ async def test_system_messages_use_the_configured_role(
 
 
 async def test_every_setting_is_sent_or_is_a_warning(
-    openai: md.OpenAI, server: Speech, api: str
+    openai: md.OpenAI, server: OpenAIServer, api: str
 ) -> None:
     reply = await openai.model(PLAIN).generate(
         "hi", temperature=0.5, top_p=0.9, max_tokens=100, seed=3, stop="END", top_k=4
@@ -116,7 +116,11 @@ async def test_every_setting_is_sent_or_is_a_warning(
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_tools_run_concurrently_and_may_return_images(
-    streamed: bool, openai: md.OpenAI, server: Speech, api: str, image: Callable[..., md.ImagePart]
+    streamed: bool,
+    openai: md.OpenAI,
+    server: OpenAIServer,
+    api: str,
+    image: Callable[..., md.ImagePart],
 ) -> None:
     seen: list[str] = []
 
@@ -172,7 +176,9 @@ async def test_a_tool_without_arguments_can_be_required(choice: str, openai: md.
     ).tool_calls == ()
 
 
-async def test_invalid_tool_arguments_can_be_sent_back(openai: md.OpenAI, server: Speech) -> None:
+async def test_invalid_tool_arguments_can_be_sent_back(
+    openai: md.OpenAI, server: OpenAIServer
+) -> None:
     server.script = [Turn([says("well"), calls("look", '{"at": ')])]
     reply = await openai.model(PLAIN).generate("hi", tools=[look])
     assert (reply.text, reply.tool_calls[0].arguments_json) == ("well", '{"at": ')
@@ -186,7 +192,7 @@ async def test_invalid_tool_arguments_can_be_sent_back(openai: md.OpenAI, server
 
 @pytest.mark.parametrize("name", [MODEL, PLAIN])
 async def test_a_history_from_other_providers_is_accepted(
-    name: str, openai: md.OpenAI, server: Speech, image: Callable[..., md.ImagePart]
+    name: str, openai: md.OpenAI, server: OpenAIServer, image: Callable[..., md.ImagePart]
 ) -> None:
     reply = await openai.model(name).generate(foreign_history(image()))
     assert reply.text == (
@@ -209,7 +215,7 @@ async def test_a_document_needs_no_name(openai: md.OpenAI) -> None:
 
 
 async def test_refusals_are_typed_in_complete_and_streamed_replies(
-    openai: md.OpenAI, server: Speech
+    openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.script = [Turn([refuses("I will not.")])] * 4
     model = openai.model(PLAIN)
@@ -230,7 +236,7 @@ async def test_refusals_are_typed_in_complete_and_streamed_replies(
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
 async def test_a_truncated_reply_has_a_finish_reason(
-    finish: str, streamed: bool, openai: md.OpenAI, server: Speech
+    finish: str, streamed: bool, openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.script = [Turn([thinks("hm"), says("one two")], finish)]
     model = openai.model(MODEL, md.with_reasoning("low"))
@@ -239,7 +245,7 @@ async def test_a_truncated_reply_has_a_finish_reason(
 
 
 async def test_a_budget_used_up_by_thinking_finishes_with_length(
-    openai: md.OpenAI, server: Speech
+    openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.script = [Turn([thinks("hm")], "length")]
     reply = await openai.model(MODEL).generate("hi", max_tokens=16)
@@ -251,7 +257,7 @@ async def test_a_budget_used_up_by_thinking_finishes_with_length(
 
 @pytest.mark.parametrize("how", ["error", "cut", "drop"])
 async def test_a_broken_stream_keeps_the_exact_prefix(
-    how: str, openai: md.OpenAI, server: Speech
+    how: str, openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.break_stream, server.break_after = how, 2
     text = ""
@@ -265,7 +271,7 @@ async def test_a_broken_stream_keeps_the_exact_prefix(
 
 
 async def test_a_truncated_refusal_raises_stream_broken_error(
-    openai: md.OpenAI, server: Speech
+    openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.script = [Turn([refuses("I will not.")])]
     server.break_stream = "cut"
@@ -286,7 +292,7 @@ async def test_a_truncated_refusal_raises_stream_broken_error(
     ],
 )
 async def test_failures_are_typed(
-    failure: Any, kind: Any, retryable: bool, wait: Any, openai: md.OpenAI, server: Speech
+    failure: Any, kind: Any, retryable: bool, wait: Any, openai: md.OpenAI, server: OpenAIServer
 ) -> None:
     server.failures = [failure]
     with pytest.raises(kind) as caught:
@@ -307,7 +313,7 @@ async def test_unsupported_parameters_are_named_in_the_error(openai: md.OpenAI) 
     assert missing.value.code == "MODEL_NOT_FOUND"
 
 
-async def test_models_health_and_a_wrong_key(openai: md.OpenAI, server: Speech) -> None:
+async def test_models_health_and_a_wrong_key(openai: md.OpenAI, server: OpenAIServer) -> None:
     assert {MODEL, PLAIN} <= {model.id for model in await openai.models()}
     assert (await openai.health()).ok
     server.key = "another"

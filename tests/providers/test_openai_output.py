@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import majordomo as md
-from tests.servers.openai_account import Speech, Turn, says
+from tests.servers.openai_account import OpenAIServer, Turn, says
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
 from tests.support.loopback import Handler, Loopback
@@ -57,12 +57,12 @@ LOOSE: list[Any] = [Usual, Described, dict[str, int], dict[str, Mood], list[dict
 
 
 @pytest.fixture(params=["responses", "chat"])
-def server(request: pytest.FixtureRequest) -> Speech:
+def server(request: pytest.FixtureRequest) -> OpenAIServer:
     return OpenAIResponses() if request.param == "responses" else OpenAIChat()
 
 
 @pytest.fixture
-def model(server: Speech, serve: Callable[[Handler], Loopback]) -> Any:
+def model(server: OpenAIServer, serve: Callable[[Handler], Loopback]) -> Any:
     api: Any = "responses" if isinstance(server, OpenAIResponses) else "chat"
     return md.OpenAI(
         "k", base_url=serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)
@@ -89,7 +89,7 @@ def output_id(output: Any) -> str:
 
 @pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=output_id)
 async def test_every_output_type_is_requested_validly_and_parsed(
-    output: Any, model: Any, server: Speech
+    output: Any, model: Any, server: OpenAIServer
 ) -> None:
     if output in (Day, Tree):
         server.script = [Turn([says(ANSWERS[output])])] * 2
@@ -103,7 +103,7 @@ async def test_every_output_type_is_requested_validly_and_parsed(
         assert is_strict(server.seen[0]) is (output in STRICT)
 
 
-async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: Speech) -> None:
+async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: OpenAIServer) -> None:
     server.script = [Turn([says('{"value": [1, 2, 3]}')]), Turn([says('{"other": 1}')])]
     outputs: list[Any] = []
     async with model.stream("numbers?", output=list[int]) as stream:
@@ -117,7 +117,7 @@ async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: Spee
         await model.generate("numbers?", output=list[int])
 
 
-async def test_a_custom_schema_is_sent_unchanged(model: Any, server: Speech) -> None:
+async def test_a_custom_schema_is_sent_unchanged(model: Any, server: OpenAIServer) -> None:
     schema = {
         "type": "object",
         "properties": {"any": {"type": "object", "additionalProperties": True}},
@@ -131,7 +131,9 @@ async def test_a_custom_schema_is_sent_unchanged(model: Any, server: Speech) -> 
     assert sent["schema"] == schema
 
 
-async def test_a_reply_that_does_not_match_is_requested_again(model: Any, server: Speech) -> None:
+async def test_a_reply_that_does_not_match_is_requested_again(
+    model: Any, server: OpenAIServer
+) -> None:
     server.script = [Turn([says("no JSON")]), Turn([says('{"word": "well", "score": 1}')])]
     assert (await model.generate("mood?", output=Mood, output_retries=1)).output == Mood(
         word="well", score=1

@@ -14,7 +14,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm import ImageReady, TextDelta, ThinkingDelta, ThinkingPart
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_account import Turn, calls, draws, says, searches, thinks
+from tests.servers.openai_account import Turn, calls, generates, says, searches, thinks
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.support.loopback import Handler, Loopback
 from tests.support.openai_conversations import look
@@ -95,7 +95,8 @@ async def test_encrypted_reasoning_is_sent_back_in_order(
         if item.get("type") == "reasoning"
     ]
     assert [
-        server.known[server.sealed[content]].item["summary"][0]["text"] for content in encrypted
+        server.known[server.reasoning_ids[content]].item["summary"][0]["text"]
+        for content in encrypted
     ] == [
         "one",
         "two",
@@ -196,7 +197,7 @@ async def test_the_hosted_image_tool_generates_and_edits(
 async def test_text_after_a_generated_image_keeps_its_reasoning(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
-    server.script = [Turn([thinks("one"), draws("a fox"), thinks("two"), says("Here.")])]
+    server.script = [Turn([thinks("one"), generates("a fox"), thinks("two"), says("Here.")])]
     model = openai.model(MODEL, md.with_extra(DRAW))
     reply = await model.generate("a fox")
     assert (len(reply.images), reply.text) == (1, "Here.")

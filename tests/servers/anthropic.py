@@ -1,8 +1,13 @@
-"""Anthropic's Messages API in both of its versions: strict about every field, about tool results and about signatures.
+"""A strict server of both versions of Anthropic's Messages API.
+
+It checks every field, the tool results and the signatures.
 
 server = Anthropic()
 url = serve(server).url      # the key is "k"
-server.script = [Turn([{"type": "text", "text": "Hi"}]), Turn([{"type": "tool_use", "name": "look", "input": {}}])]
+server.script = [
+    Turn([{"type": "text", "text": "Hi"}]),
+    Turn([{"type": "tool_use", "name": "look", "input": {}}]),
+]
 ...
 assert server.seen[-1]["max_tokens"] == 100
 """
@@ -18,15 +23,15 @@ from typing import Any
 
 from tests.servers.anthropic_request import (
     EFFORTS,
-    KINDS,
-    LARGEST,
+    ERROR_TYPES,
+    MAX_BODY_BYTES,
     NEW,
     OLD,
     Model,
     Refused,
     Request,
-    order,
     target,
+    thinking_and_calls,
 )
 from tests.servers.hashed_images import b64
 from tests.servers.http_helpers import Gate, route
@@ -35,30 +40,52 @@ from tests.support.loopback import Peer, Seen
 
 @dataclass
 class Turn:
-    """One scripted reply. What is left out of a block (ids, signatures), the reason and the usage have defaults."""
+    """One scripted reply."""
 
     content: list[dict[str, Any]]
+    """Content blocks; ids and signatures that are absent are generated."""
     stop_reason: str | None = None
+    """None for "tool_use" after calls and "end_turn" otherwise."""
     usage: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(
-        default_factory=dict
-    )  # of the message: stop_sequence, stop_details, container
+    """Usage fields that replace the counted ones."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the message: stop_sequence, stop_details, container."""
 
 
-class _Left(Exception):
-    """The client has gone, or is to be dropped."""
+class _ClientLeft(Exception):
+    """The client has disconnected, or the server drops the connection on purpose."""
 
 
 class Anthropic(Gate):
-    """A handler for `serve()`. `seen` lists the parsed bodies of all POSTs, legal or not.
+    """A handler for `serve()`.
 
-    Knobs: `script` (a `Turn` for each next request; without one a rule answers, see `_ruled`), `models`, `files` (id to bytes), `failures`
-    (each next request takes one: a status, 413 being HTML; "spend_limit" is the 429 not to repeat), `retry_after` (None leaves it out),
-    `redacted` (thinking comes with a redacted block), `refuse_limits` (schemas with limits of numbers and lengths are refused) and
-    `hold()`/`release()`, before a whole answer or a stream's first delta. Of streams: `break_stream` ("error", "cut" for a clean end, or
-    "drop") after `break_after` deltas, `pings`, `padding` (blanks before the last brace), `strange` (unknown events and deltas),
-    `interleaved` (blocks by turns), `late_input` (so much of input_tokens is known at the end only), `bare_delta` (the last usage has
-    output_tokens only).
+    `seen` lists the parsed bodies of all POST requests, accepted or refused. `hold()` and
+    `release()` delay a non-streaming response, or the first delta of a stream.
+
+    Settings that tests change:
+
+    * `script`: one `Turn` for each of the next valid requests; without one, `_default_turn`
+      answers.
+    * `models`: the models by id.
+    * `files`: contents of uploaded files by id.
+    * `failures`: each of the next requests fails with one of these: a status (413 has an HTML
+      body), or "spend_limit", the 429 that must not be retried.
+    * `retry_after`: value of the retry-after header of 429 and 529; None leaves it out.
+    * `redacted`: add a redacted block to the thinking.
+    * `refuse_limits`: refuse schemas that limit numbers or lengths.
+
+    Settings for streams:
+
+    * `break_stream`, `break_after`: after so many deltas a stream ends with an "error" event,
+      with a regular end of the body ("cut"), or with a closed connection ("drop").
+    * `pings`: send a ping after every event.
+    * `padding`: add spaces before the last brace of the data.
+    * `strange`: add unknown events and deltas.
+    * `interleaved`: alternate between the blocks.
+    * `late_input`: number of input tokens that are reported at the end only.
+    * `bare_delta`: send only output_tokens in the last usage.
+
+    `signed` and `thought` remember the thinking that was returned, see `ServerState`.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -81,19 +108,17 @@ class Anthropic(Gate):
         self.break_after = 1
         self.late_input = 0
         self._numbers = 0
-        self.signed: dict[str, str] = {}  # a signature, or redacted data, to the thinking shown
-        self.thought: dict[
-            str, list[Any]
-        ] = {}  # the id of a call to the thinking and the calls of its message
+        self.signed: dict[str, str] = {}
+        self.thought: dict[str, list[Any]] = {}
 
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            headers = {"request-id": f"req_{self._number():08x}"}
+            headers = {"request-id": f"req_{self._next_number():08x}"}
             try:
-                answer = self._answer(peer, seen, headers)
-            except _Left:
+                response = self._answer(peer, seen, headers)
+            except _ClientLeft:
                 return
             except Refused as refused:
                 if (
@@ -115,16 +140,16 @@ class Anthropic(Gate):
                     headers,
                 )
                 continue
-            if answer is not None:
-                peer.reply(answer, headers=headers)
+            if response is not None:
+                peer.reply(response, headers=headers)
 
-    def _number(self) -> int:
+    def _next_number(self) -> int:
         with self._changed:
             self._numbers += 1
             return self._numbers
 
     def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> dict[str, Any] | None:
-        """The whole answer; None when it was streamed."""
+        """Return the response body; None when it was streamed."""
         path, query = route(seen)
         key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix(
             "Bearer "
@@ -139,12 +164,12 @@ class Anthropic(Gate):
                 else f'anthropic-version: "{version}" is not a valid version'
             )
         if seen.method == "GET" and path == "/v1/models":
-            return self._list(query)
+            return self._list_models(query)
         if seen.method == "GET" and path.startswith("/v1/models/"):
-            return self._described(path.removeprefix("/v1/models/"))
+            return self._describe_model(path.removeprefix("/v1/models/"))
         if seen.method != "POST" or path not in ("/v1/messages", "/v1/messages/count_tokens"):
             raise Refused("Not Found", 404)
-        if len(seen.body) > LARGEST:
+        if len(seen.body) > MAX_BODY_BYTES:
             raise Refused("Request exceeds the maximum size", 413)
         try:
             body = seen.json
@@ -158,20 +183,20 @@ class Anthropic(Gate):
                 "You have reached your spend limit.", 429, error_code="enforced_spend_limit_reached"
             )
         if isinstance(failure, int):
-            raise Refused(f"This is {KINDS.get(failure, failure)}.", failure)
+            raise Refused(f"This is {ERROR_TYPES.get(failure, failure)}.", failure)
         request = Request(
             self,
             body,
             version,
             seen.headers.get("anthropic-beta", ""),
-            counted=path.endswith("count_tokens"),
+            is_count=path.endswith("count_tokens"),
         )
-        if request.counted:
+        if request.is_count:
             return {"input_tokens": request.tokens}
         with self._changed:
-            turn = self.script.pop(0) if self.script else self._ruled(request)
-        message = self._finished(turn, request)
-        # The limits are told on successes too, and even when to retry.
+            turn = self.script.pop(0) if self.script else self._default_turn(request)
+        message = self._message(turn, request)
+        # The real server sends its rate limits, and even retry-after, with successful responses.
         headers |= {
             "retry-after": "3",
             "anthropic-ratelimit-requests-remaining": "9",
@@ -184,54 +209,69 @@ class Anthropic(Gate):
             peer.end()
             return None
         if not self._wait(peer):
-            raise _Left
+            raise _ClientLeft
         return message
 
-    def _described(self, name: str) -> dict[str, Any]:
+    def _describe_model(self, name: str) -> dict[str, Any]:
         if name not in self.models:
             raise Refused(f"model: {name}", 404)
-        about = {
+        fields = {
             "created_at": "2026-01-01T00:00:00Z",
             "lifecycle": "active",
             "max_input_tokens": 200_000,
             "max_tokens": 64_000,
         }
-        return {"type": "model", "id": name, "display_name": name.replace("-", " ").title()} | about
+        return {
+            "type": "model",
+            "id": name,
+            "display_name": name.replace("-", " ").title(),
+        } | fields
 
-    def _list(self, query: dict[str, str]) -> dict[str, Any]:
+    def _list_models(self, query: dict[str, str]) -> dict[str, Any]:
         names = list(self.models)
         start = names.index(query["after_id"]) + 1 if query.get("after_id") in names else 0
-        shown = names[start : start + int(query.get("limit", 20))]
-        ends = {"first_id": shown[0] if shown else None, "last_id": shown[-1] if shown else None}
+        page = names[start : start + int(query.get("limit", 20))]
+        ends = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None}
         return {
-            "data": [self._described(name) for name in shown],
-            "has_more": start + len(shown) < len(names),
+            "data": [self._describe_model(name) for name in page],
+            "has_more": start + len(page) < len(names),
             **ends,
         }
 
     # Answers
 
-    def _ruled(self, request: Request) -> Turn:
-        """Without a script: call the tools named in the last text, or fill the schema, or tell what the last user message held."""
-        said = "\n".join(request.text)
+    def _default_turn(self, request: Request) -> Turn:
+        """Return the turn that is used without a script.
+
+        In this order: call the tools that the last text names, return a value of the schema, or
+        repeat the content of the last user message.
+        """
+        last_text = "\n".join(request.texts)
         content: list[dict[str, Any]] = []
         if request.thinking:
-            content.append({"type": "thinking", "thinking": f"I think about: {said}"})
+            content.append({"type": "thinking", "thinking": f"I think about: {last_text}"})
             if self.redacted:
                 content.append(
-                    {"type": "redacted_thinking", "data": b64(f"hidden {said}".encode())}
+                    {"type": "redacted_thinking", "data": b64(f"hidden {last_text}".encode())}
                 )
-        calls = request.calls(said)
+        calls = request.calls(last_text)
         if calls:
             return Turn([*content, *calls])
         if request.schema is not None:
             return Turn(
                 [
                     *content,
-                    {"type": "text", "text": json.dumps(_filled(request.schema, request.schema))},
+                    {
+                        "type": "text",
+                        "text": json.dumps(sample_value(request.schema, request.schema)),
+                    },
                 ]
             )
-        text, reason, more = "\n".join([*request.text, *request.sights]) or "nothing", None, {}
+        text, reason, more = (
+            "\n".join([*request.texts, *request.descriptions]) or "nothing",
+            None,
+            {},
+        )
         cuts = [
             (text.find(stop), stop)
             for stop in request.body.get("stop_sequences", [])
@@ -247,23 +287,23 @@ class Anthropic(Gate):
             [*content, *([{"type": "text", "text": text}] if text else [])], reason, more=more
         )
 
-    def _finished(self, turn: Turn, request: Request) -> dict[str, Any]:
-        """The whole message of a turn; its signatures and calls are remembered, for they have to come back."""
+    def _message(self, turn: Turn, request: Request) -> dict[str, Any]:
+        """Return the message of a turn, and remember its signatures and calls for later checks."""
         content = json.loads(json.dumps(turn.content))
         for block in content:
             if block["type"] == "thinking":
-                block.setdefault("signature", b64(f"signature {self._number()}".encode()))
-                if request.omitted:
+                block.setdefault("signature", b64(f"signature {self._next_number()}".encode()))
+                if request.omits_thinking:
                     block["thinking"] = ""
                 self.signed[block["signature"]] = block["thinking"]
             elif block["type"] == "redacted_thinking":
                 self.signed[block["data"]] = ""
             elif block["type"] in ("tool_use", "server_tool_use"):
                 block.setdefault(
-                    "id", f"{'srv' * (block['type'] != 'tool_use')}toolu_{self._number():08d}"
+                    "id", f"{'srv' * (block['type'] != 'tool_use')}toolu_{self._next_number():08d}"
                 )
-        called = [block["id"] for block in content if block["type"] == "tool_use"]
-        self.thought |= dict.fromkeys(called, order(content))
+        call_ids = [block["id"] for block in content if block["type"] == "tool_use"]
+        self.thought |= dict.fromkeys(call_ids, thinking_and_calls(content))
         counts = {
             "input_tokens": request.tokens,
             "cache_creation_input_tokens": 0,
@@ -274,17 +314,19 @@ class Anthropic(Gate):
             | {"output_tokens": max(1, len(json.dumps(content).split()))}
             | {"service_tier": "standard"}
         )
-        about = {
-            "id": f"msg_{self._number():08d}",
+        fields = {
+            "id": f"msg_{self._next_number():08d}",
             "type": "message",
             "role": "assistant",
             "model": request.body["model"],
         }
-        ended = {
-            "stop_reason": turn.stop_reason or ("tool_use" if called else "end_turn"),
+        stop_fields = {
+            "stop_reason": turn.stop_reason or ("tool_use" if call_ids else "end_turn"),
             "stop_sequence": None,
         }
-        return about | {"content": content} | ended | turn.more | {"usage": usage | turn.usage}
+        return (
+            fields | {"content": content} | stop_fields | turn.more | {"usage": usage | turn.usage}
+        )
 
     # Streams
 
@@ -294,24 +336,27 @@ class Anthropic(Gate):
             "output_tokens": 1,
             "input_tokens": usage["input_tokens"] - self.late_input,
         }
-        started = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": first}
-        last = {
+        overrides = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": first}
+        end_fields = {
             name: message[name]
             for name in ("stop_reason", "stop_sequence", "stop_details", "container")
             if name in message
         }
         yield self._event(
-            "message_start", message={k: v for k, v in message.items() if k not in last} | started
+            "message_start",
+            message={k: v for k, v in message.items() if k not in end_fields} | overrides,
         )
         if not self._wait(peer):
-            raise _Left
+            raise _ClientLeft
         blocks = [
-            [(index, *piece) for piece in _pieces(block)]
+            [(index, *event) for event in _block_events(block)]
             for index, block in enumerate(message["content"])
         ]
-        turns = zip_longest(*blocks) if self.interleaved else blocks
+        ordered = zip_longest(*blocks) if self.interleaved else blocks
         deltas = 0
-        for index, name, body in (piece for turn in turns for piece in turn if piece is not None):
+        for index, name, body in (
+            event for group in ordered for event in group if event is not None
+        ):
             if self.strange and name == "content_block_stop":
                 yield self._event(
                     "content_block_delta", index=index, delta={"type": "glow_delta", "glow": 1}
@@ -325,7 +370,7 @@ class Anthropic(Gate):
             if self.break_stream and deltas == self.break_after:
                 break
         if self.break_stream == "drop":
-            raise _Left
+            raise _ClientLeft
         if self.break_stream == "error":
             yield self._event(
                 "error",
@@ -334,63 +379,66 @@ class Anthropic(Gate):
             )
         if self.break_stream:
             return
-        final = (
+        final_usage = (
             {"output_tokens": usage["output_tokens"]}
             if self.bare_delta
             else {k: v for k, v in usage.items() if k != "service_tier"}
         )
-        yield self._event("message_delta", delta=last, usage=final)
+        yield self._event("message_delta", delta=end_fields, usage=final_usage)
         yield self._event("message_stop")
 
     def _event(self, name: str, **body: Any) -> bytes:
         data = json.dumps({"type": name} | body)
-        padded = f"{data[:-1]}{' ' * 9}}}" if self.padding else data
-        return f"event: {name}\ndata: {padded}\n\n".encode()
+        padded_data = f"{data[:-1]}{' ' * 9}}}" if self.padding else data
+        return f"event: {name}\ndata: {padded_data}\n\n".encode()
 
 
-def _filled(schema: Any, root: Any) -> Any:
-    """A simple value of this schema."""
+def sample_value(schema: Any, root: Any) -> Any:
+    """Return a simple value that matches the schema."""
     if "$ref" in schema:
-        return _filled(target(schema, root), root)
+        return sample_value(target(schema, root), root)
     for name in ("enum", "anyOf", "allOf"):
         if name in schema:
-            return schema[name][0] if name == "enum" else _filled(schema[name][0], root)
+            return schema[name][0] if name == "enum" else sample_value(schema[name][0], root)
     if "const" in schema:
         return schema["const"]
-    kind = schema.get("type", "string")
-    if kind == "object":
-        return {name: _filled(item, root) for name, item in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [_filled(schema.get("items", {}), root)]
-    simple = {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "null": None}
-    return simple[kind[0] if isinstance(kind, list) else kind]
+    schema_type = schema.get("type", "string")
+    if schema_type == "object":
+        return {
+            name: sample_value(subschema, root)
+            for name, subschema in schema.get("properties", {}).items()
+        }
+    if schema_type == "array":
+        return [sample_value(schema.get("items", {}), root)]
+    values = {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "null": None}
+    return values[schema_type[0] if isinstance(schema_type, list) else schema_type]
 
 
-def _pieces(block: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events of one block; what has no deltas comes whole with its start."""
-    kind = block["type"]
+def _block_events(block: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the events of one block; a block without deltas is complete in its start event."""
+    block_type = block["type"]
     deltas: list[dict[str, Any]] = []
     start = dict(block)
-    if kind in ("text", "thinking"):
-        start[kind] = ""
+    if block_type in ("text", "thinking"):
+        start[block_type] = ""
         deltas = [
-            {"type": f"{kind}_delta", kind: piece}
-            for piece in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", block[kind])
+            {"type": f"{block_type}_delta", block_type: text}
+            for text in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", block[block_type])
         ]
-    if kind == "thinking":
+    if block_type == "thinking":
         start["signature"] = ""
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
-    if kind == "text" and block.get("citations"):
+    if block_type == "text" and block.get("citations"):
         start["citations"] = []
         deltas += [
             {"type": "citations_delta", "citation": citation} for citation in block["citations"]
         ]
-    if kind in ("tool_use", "server_tool_use"):
+    if block_type in ("tool_use", "server_tool_use"):
         start["input"] = {}
         data = json.dumps(block["input"]) if block["input"] else ""
-        pieces = ["", *(data[at : at + 7] for at in range(0, len(data), 7))]
-        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
-    if kind == "compaction":
+        slices = ["", *(data[at : at + 7] for at in range(0, len(data), 7))]
+        deltas = [{"type": "input_json_delta", "partial_json": text} for text in slices]
+    if block_type == "compaction":
         start["content"] = ""
         deltas = [{"type": "compaction_delta", "content": block["content"]}]
     yield "content_block_start", {"content_block": start}

@@ -1,4 +1,6 @@
-"""Gemini's image models, as `gemini-images.md` describes them, and `gemini-chat.md` where that is silent: strict about every field.
+"""A strict server of Gemini's image models, as in `gemini-images.md`.
+
+It follows `gemini-chat.md` where that page has no rule, and checks every field.
 
 server = Gemini()
 base = serve(server).url + "/v1beta"      # the key is "k"
@@ -24,11 +26,11 @@ from tests.support.loopback import Peer, Seen
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")
 SIZES = {"512": 512, "1K": 1024, "2K": 2048, "4K": 4096}
-MIMES = ("image/png", "image/jpeg", "image/webp")
-LARGEST = 20 * 1024 * 1024
+IMAGE_MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
+MAX_BODY_BYTES = 20 * 1024 * 1024
 SENTINEL = "skip_thought_signature_validator"
 ENCODED_SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-STATUS = {
+STATUS_CODES = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
     "PERMISSION_DENIED": 403,
@@ -42,11 +44,14 @@ STATUS = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a model takes; no `ratios` is a model of words. `signed` ones give every image a thought signature, and want it back."""
+    """What a model accepts."""
 
     ratios: Sequence[str] = ()
+    """Accepted aspect ratios; empty for a text model."""
     sizes: Sequence[str] = ()
+    """Accepted image sizes; empty when the parameter is not supported."""
     signed: bool = False
+    """Whether every image has a thought signature, which must come back with it."""
 
 
 MODELS = {
@@ -56,7 +61,7 @@ MODELS = {
     "gemini-2.5-flash": Model(),
 }
 
-# The fields of a request: a type is a scalar, a list or a dict holds more, ANY is not looked into.
+# The fields of a request: a type is a scalar, a list or a dict is nested, ANY is not checked.
 ANY = object()
 _PART: dict[str, Any] = {
     "text": str,
@@ -108,8 +113,8 @@ REQUEST: dict[str, Any] = {
         "thinkingConfig": {"includeThoughts": bool, "thinkingBudget": int, "thinkingLevel": str},
     },
 }
-TYPES = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
-DATA = (
+TYPE_NAMES = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
+DATA_FIELDS = (
     "text",
     "inlineData",
     "fileData",
@@ -121,9 +126,10 @@ DATA = (
 
 
 def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
-    """The color of the image of these settings, or of a draft of it; what is left out has a default.
+    """Return the color of the image for these settings, or of its draft; absent ones have defaults.
 
-    `prompt` is the text of all contents of the user, a line each; `images` are `fingerprint()`s of all images in the contents.
+    `prompt` has the texts of all user contents, one per line; `images` are the `fingerprint()`s of
+    all images in the contents.
     """
     defaults: dict[str, Any] = {
         "model": "gemini-2.5-flash-image",
@@ -140,18 +146,23 @@ def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
 
 
 def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
-    """The size of an image: about the area of a square of that size, its sides multiples of 16."""
-    across, _, down = ratio.partition(":")
-    shape = (int(across) / int(down)) ** 0.5
-    return max(16, round(SIZES[size] * shape / 16) * 16), max(
-        16, round(SIZES[size] / shape / 16) * 16
+    """Return the size of an image in pixels.
+
+    The area is about that of a square of the named size; the sides are multiples of 16.
+    """
+    width, _, height = ratio.partition(":")
+    root_ratio = (int(width) / int(height)) ** 0.5
+    return max(16, round(SIZES[size] * root_ratio / 16) * 16), max(
+        16, round(SIZES[size] / root_ratio / 16) * 16
     )
 
 
 class _Refused(Exception):
+    """An error response in Google's format."""
+
     def __init__(self, status: str, message: str, *details: dict[str, Any]) -> None:
         super().__init__(message)
-        self.code = STATUS[status]
+        self.code = STATUS_CODES[status]
         self.error: dict[str, Any] = {"code": self.code, "message": message, "status": status}
         if details:
             self.error["details"] = list(details)
@@ -167,13 +178,27 @@ def _invalid(message: str, path: str = "") -> _Refused:
 
 
 class Gemini(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every request found legal.
+    """A handler for `serve()`.
 
-    Knobs: `models`, `files` (uri to bytes, for `fileData`), `failures` (statuses as "RESOURCE_EXHAUSTED": each next request takes one),
-    `retry_delay`, `wrapped` (errors of streams in a list), `blocked` (a blockReason), `finish` (a finishReason, and no parts), `only_words`
-    (words in place of an image), `drafts` (images marked as thoughts before the real one), `words` (text before the image, where TEXT
-    was asked for), `mime` (of what is drawn), `break_stream` ("error" or "drop", before the image), and `hold()`/`release()`, before the
-    image; `cancelled` counts the clients that left there.
+    `jobs` lists the settings of every valid request. `hold()` and `release()` delay the image;
+    `cancelled` counts the clients that disconnect meanwhile.
+
+    Settings that tests change:
+
+    * `models`: the models by name.
+    * `files`: contents of uploaded files by URI, for `fileData`.
+    * `failures`: each of the next requests fails with one of these statuses, for example
+      "RESOURCE_EXHAUSTED".
+    * `retry_delay`: the delay in the details of RESOURCE_EXHAUSTED.
+    * `wrapped`: put errors of streams into a list.
+    * `blocked`: respond with this blockReason.
+    * `finish`: respond with this finishReason and no parts.
+    * `only_words`: respond with this text instead of an image.
+    * `drafts`: number of draft images, marked as thoughts, before the final one.
+    * `words`: text before the image when the TEXT modality is requested.
+    * `mime`: MIME type of generated images.
+    * `break_stream`: end a stream before the image, with an "error" event or a closed
+      connection ("drop").
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -200,45 +225,45 @@ class Gemini(Gate):
         while (seen := peer.request()) is not None:
             path, query = route(seen)
             try:
-                answer = self._answer(peer, seen, unquote(path), query)
+                response = self._answer(peer, seen, unquote(path), query)
             except _Refused as refused:
                 error: Any = {"error": refused.error}
                 streamed = "streamGenerateContent" in path and (
                     self.wrapped or query.get("alt") != "sse"
                 )
-                answer = said(
+                response = said(
                     [error] if streamed else error, refused.code, "application/json; charset=UTF-8"
                 )
-            if answer is None:
+            if response is None:
                 return
-            if answer is not STREAMED:
-                peer.send(answer.sent)
+            if response is not STREAMED:
+                peer.send(response.sent)
 
     def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
-        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
-        self._authorise(seen, query)
+        """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
+        self._authorize(seen, query)
         if seen.method == "GET" and path == "/v1beta/models":
-            return self._list(query)
+            return self._list_models(query)
         if seen.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
-            return said(self._described(self._model(one[1], "getModel")))
-        called = re.fullmatch(
+            return said(self._describe_model(self._resolve_model(one[1], "getModel")))
+        call = re.fullmatch(
             r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path
         )
-        if called is None or seen.method != "POST":
+        if call is None or seen.method != "POST":
             raise _Refused("NOT_FOUND", "Requested entity was not found.")
         if self.failures:
             raise self._failure(self.failures.pop(0))
-        settings = self._read(self._model(called[1], called[2]), seen.body)
+        settings = self._read_request(self._resolve_model(call[1], call[2]), seen.body)
         with self._changed:
             settings.setdefault("seed", 1_000_000 + len(self.jobs))
             self.jobs.append(settings)
-        if called[2] == "streamGenerateContent":
-            return self._streamed(peer, settings, query.get("alt") == "sse")
+        if call[2] == "streamGenerateContent":
+            return self._stream_image(peer, settings, query.get("alt") == "sse")
         if not self._wait(peer):
             return None
-        return said(self._whole(settings), content_type="application/json; charset=UTF-8")
+        return said(self._image_response(settings), content_type="application/json; charset=UTF-8")
 
-    def _authorise(self, seen: Seen, query: dict[str, str]) -> None:
+    def _authorize(self, seen: Seen, query: dict[str, str]) -> None:
         key = seen.headers.get("x-goog-api-key") or query.get("key")
         if not key:
             raise _Refused(
@@ -273,14 +298,17 @@ class Gemini(Gate):
             retry,
         )
 
-    def _model(self, name: str, method: str) -> str:
+    def _resolve_model(self, name: str, method: str) -> str:
         bare = name.removeprefix("models/")
         if bare not in self.models:
-            message = f"{name} is not found for API version v1beta, or is not supported for {method}. Call ListModels to see the list."
+            message = (
+                f"{name} is not found for API version v1beta, or is not supported for {method}. "
+                "Call ListModels to see the list."
+            )
             raise _Refused("NOT_FOUND", message)
         return bare
 
-    def _described(self, name: str) -> dict[str, Any]:
+    def _describe_model(self, name: str) -> dict[str, Any]:
         return {
             "name": f"models/{name}",
             "version": "001",
@@ -290,28 +318,30 @@ class Gemini(Gate):
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         }
 
-    def _list(self, query: dict[str, str]) -> Answer:
-        """The models, `pageSize` at a time."""
+    def _list_models(self, query: dict[str, str]) -> Answer:
+        """Return one page of the models, `pageSize` long."""
         names = list(self.models)
         start, size = int(query.get("pageToken", 0)), int(query.get("pageSize", 50))
-        following = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
+        next_page = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
         return said(
-            {"models": [self._described(name) for name in names[start : start + size]]} | following
+            {"models": [self._describe_model(name) for name in names[start : start + size]]}
+            | next_page
         )
 
     # Reading a request
 
-    def _read(self, model: str, raw: bytes) -> dict[str, Any]:
-        """The settings of a request that is legal in all its fields."""
-        if len(raw) > LARGEST:
+    def _read_request(self, model: str, raw: bytes) -> dict[str, Any]:
+        """Validate a request and return its settings."""
+        if len(raw) > MAX_BODY_BYTES:
             raise _Refused(
-                "INVALID_ARGUMENT", f"Request payload size exceeds the limit: {LARGEST} bytes."
+                "INVALID_ARGUMENT",
+                f"Request payload size exceeds the limit: {MAX_BODY_BYTES} bytes.",
             )
         try:
             body = json.loads(raw)
         except ValueError:
             raise _invalid("Invalid JSON payload received. Unexpected end of string.") from None
-        body = _known(body, REQUEST, "")
+        body = _normalized(body, REQUEST, "")
         if not body.get("contents"):
             raise _invalid(
                 "* GenerateContentRequest.contents: contents is not specified", "contents"
@@ -326,8 +356,8 @@ class Gemini(Gate):
         }
         system = body.get("systemInstruction", {}).get("parts", [])
         settings["system"] = "\n".join(part["text"] for part in system if "text" in part)
-        shapes: list[tuple[int, int]] = []
-        lines: list[str] = []
+        image_sizes: list[tuple[int, int]] = []
+        texts: list[str] = []
         for content in body["contents"]:
             role = content.get("role", "user")
             if role not in ("user", "model", "function"):
@@ -338,9 +368,9 @@ class Gemini(Gate):
                     "contents",
                 )
             for part in content["parts"]:
-                self._part(model, role, part, lines, settings["images"], shapes)
-        settings["prompt"] = "\n".join(lines)
-        self._image_config(settings, config, shapes)
+                self._part(model, role, part, texts, settings["images"], image_sizes)
+        settings["prompt"] = "\n".join(texts)
+        self._image_config(settings, config, image_sizes)
         if "seed" in config:
             settings["seed"] = config["seed"]
         return settings
@@ -350,20 +380,21 @@ class Gemini(Gate):
         model: str,
         role: str,
         part: dict[str, Any],
-        lines: list[str],
+        texts: list[str],
         images: list[str],
-        shapes: list[tuple[int, int]],
+        image_sizes: list[tuple[int, int]],
     ) -> None:
-        if sum(name in part for name in DATA) != 1:
+        if sum(field in part for field in DATA_FIELDS) != 1:
             raise _invalid(
-                "Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field"
+                "Invalid value at 'contents.parts' (oneof), "
+                "oneof field 'data' must have one initialized field"
             )
         if "text" in part and role == "user":
-            lines.append(part["text"])
+            texts.append(part["text"])
         if "inlineData" in part:
-            kind, data = (
+            mime_type, data = (
                 part["inlineData"].get("mimeType", ""),
-                _bytes(part["inlineData"].get("data", "")),
+                _decode_base64(part["inlineData"].get("data", "")),
             )
         elif "fileData" in part:
             uri = part["fileData"].get("fileUri", "")
@@ -372,24 +403,28 @@ class Gemini(Gate):
                     "PERMISSION_DENIED",
                     f"You do not have permission to access the File {uri} or it may not exist.",
                 )
-            kind, data = part["fileData"].get("mimeType", "image/png"), self.files[uri]
+            mime_type, data = part["fileData"].get("mimeType", "image/png"), self.files[uri]
         else:
             return
-        if kind not in MIMES:
-            raise _Refused("INVALID_ARGUMENT", f"Unsupported MIME type: {kind}")
+        if mime_type not in IMAGE_MIME_TYPES:
+            raise _Refused("INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
         image = decoded(data)
         if image is None:
             raise _Refused(
                 "INVALID_ARGUMENT", "Unable to process input image. Please retry or report it."
             )
-        name = fingerprint(image)
+        image_fingerprint = fingerprint(image)
         if role == "model" and self.models[model].signed:
-            self._check_signature(part.get("thoughtSignature"), name)
-        images.append(name)
-        shapes.append(image.size)
+            self._check_signature(part.get("thoughtSignature"), image_fingerprint)
+        images.append(image_fingerprint)
+        image_sizes.append(image.size)
 
     def _check_signature(self, signature: str | None, image: str) -> None:
-        """An image the model made comes back with its own signature, or with the sentinel for one it did not make."""
+        """Check the signature of an image in a model content.
+
+        An image that the model generated needs its own signature; any other image may have the
+        sentinel.
+        """
         if signature is None:
             raise _Refused("INVALID_ARGUMENT", "Image part is missing a thought_signature.")
         if (
@@ -399,22 +434,23 @@ class Gemini(Gate):
             raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
 
     def _image_config(
-        self, settings: dict[str, Any], config: dict[str, Any], shapes: list[tuple[int, int]]
+        self, settings: dict[str, Any], config: dict[str, Any], image_sizes: list[tuple[int, int]]
     ) -> None:
-        """`aspectRatio` and `imageSize` as the model knows them. Without a ratio the first image decides."""
+        """Validate `aspectRatio` and `imageSize`; the default ratio is that of the first image."""
         model = self.models[settings["model"]]
         for name in settings["modalities"]:
             if name not in ("TEXT", "IMAGE", "AUDIO"):
                 raise _invalid(
-                    f"Invalid value at 'generation_config.response_modalities' (Modality), \"{name}\""
+                    "Invalid value at 'generation_config.response_modalities' (Modality), "
+                    f'"{name}"'
                 )
         if "IMAGE" in settings["modalities"] and not model.ratios:
             raise _Refused(
                 "INVALID_ARGUMENT",
                 "The requested combination of response modalities is not supported by the model.",
             )
-        wanted = config.get("imageConfig", {})
-        ratio, size = wanted.get("aspectRatio"), wanted.get("imageSize")
+        image_config = config.get("imageConfig", {})
+        ratio, size = image_config.get("aspectRatio"), image_config.get("imageSize")
         if ratio is not None and ratio not in model.ratios:
             raise _Refused(
                 "INVALID_ARGUMENT", f"aspect_ratio must be one of: {', '.join(model.ratios)}"
@@ -427,14 +463,16 @@ class Gemini(Gate):
                 else "Invalid image_size",
             )
         if ratio is None:
-            shape = shapes[0][0] / shapes[0][1] if shapes else 1.0
-            ratio = min(model.ratios or RATIOS, key=lambda name: abs(_quotient(name) - shape))
+            source_ratio = image_sizes[0][0] / image_sizes[0][1] if image_sizes else 1.0
+            ratio = min(
+                model.ratios or RATIOS, key=lambda name: abs(_ratio_value(name) - source_ratio)
+            )
         settings |= {"aspectRatio": ratio, "imageSize": size or "1K"}
 
     # Answers
 
-    def _drawn(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
-        """A part with an image, signed where the model signs."""
+    def _image_part(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
+        """Return a part with the image, with a signature if the model signs its images."""
         image = plain(
             color(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"])
         )
@@ -451,40 +489,42 @@ class Gemini(Gate):
         return part | ({"thought": True} if draft else {})
 
     def _parts(self, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """What the model answers with: words only, unless an image was asked for by its modality."""
+        """Return the parts of the answer: text only, unless the IMAGE modality is requested."""
         if self.only_words is not None or "IMAGE" not in settings["modalities"]:
             return [{"text": self.words if self.only_words is None else self.only_words}]
         drafts = [{"text": "I think.", "thought": True}] if self.drafts else []
-        drafts += [self._drawn(settings, draft=True) for _ in range(self.drafts)]
-        words = [{"text": self.words}] if "TEXT" in settings["modalities"] and self.words else []
-        return [*drafts, *words, self._drawn(settings)]
+        drafts += [self._image_part(settings, draft=True) for _ in range(self.drafts)]
+        text = [{"text": self.words}] if "TEXT" in settings["modalities"] and self.words else []
+        return [*drafts, *text, self._image_part(settings)]
 
     def _usage(self, settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
-        """Token counts as a test can foretell them; what is zero is left out."""
-        asked = len(settings["prompt"].split()) + 258 * len(settings["images"])
-        made = sum(
+        """Return predictable token counts; zeros are left out."""
+        prompt_tokens = len(settings["prompt"].split()) + 258 * len(settings["images"])
+        candidate_tokens = sum(
             1290 if "inlineData" in part else len(part["text"].split())
             for part in parts
             if not part.get("thought")
         )
-        thought = sum(1290 if "inlineData" in part else 2 for part in parts if part.get("thought"))
+        thought_tokens = sum(
+            1290 if "inlineData" in part else 2 for part in parts if part.get("thought")
+        )
         counts = {
-            "promptTokenCount": asked,
-            "candidatesTokenCount": made,
-            "thoughtsTokenCount": thought,
+            "promptTokenCount": prompt_tokens,
+            "candidatesTokenCount": candidate_tokens,
+            "thoughtsTokenCount": thought_tokens,
         }
         return {name: count for name, count in counts.items() if count} | {
-            "totalTokenCount": asked + made + thought
+            "totalTokenCount": prompt_tokens + candidate_tokens + thought_tokens
         }
 
-    def _about(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def _common_fields(self, settings: dict[str, Any]) -> dict[str, Any]:
         return {"modelVersion": settings["model"], "responseId": f"r{len(self.jobs)}"}
 
     def _refusal(self, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer with no image that is a 200 all the same."""
-        about = {"usageMetadata": self._usage(settings, [])} | self._about(settings)
+        """Return the response without an image, which still has status 200, or None."""
+        fields = {"usageMetadata": self._usage(settings, [])} | self._common_fields(settings)
         if self.blocked is not None:
-            return {"promptFeedback": {"blockReason": self.blocked}} | about
+            return {"promptFeedback": {"blockReason": self.blocked}} | fields
         if self.finish is not None:
             message = "Unable to show the generated image."
             return {
@@ -496,10 +536,10 @@ class Gemini(Gate):
                         "index": 0,
                     }
                 ]
-            } | about
+            } | fields
         return None
 
-    def _whole(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def _image_response(self, settings: dict[str, Any]) -> dict[str, Any]:
         refusal = self._refusal(settings)
         if refusal is not None:
             return refusal
@@ -512,10 +552,13 @@ class Gemini(Gate):
         return {
             "candidates": [candidate],
             "usageMetadata": self._usage(settings, parts),
-        } | self._about(settings)
+        } | self._common_fields(settings)
 
     def _chunks(self, peer: Peer, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
-        """A part in each, then a last one with the finish reason and the usage. None when the client has left, or is dropped."""
+        """Yield a chunk for each part, then one with the finish reason and the usage.
+
+        None means that the client has disconnected or that the connection must close.
+        """
         refusal = self._refusal(settings)
         if refusal is not None:
             yield refusal
@@ -537,89 +580,97 @@ class Gemini(Gate):
                     return
             yield {
                 "candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}]
-            } | self._about(settings)
-        last = {
+            } | self._common_fields(settings)
+        final = {
             "content": {"role": "model", "parts": [{"text": ""}]},
             "finishReason": "STOP",
             "index": 0,
         }
-        yield {"candidates": [last], "usageMetadata": self._usage(settings, parts)} | self._about(
-            settings
-        )
+        yield {
+            "candidates": [final],
+            "usageMetadata": self._usage(settings, parts),
+        } | self._common_fields(settings)
 
-    def _streamed(self, peer: Peer, settings: dict[str, Any], events: bool) -> Answer | None:
-        """Events with neither names nor a sentinel; without `alt=sse` one JSON array in pieces."""
-        peer.begin(headers={} if events else {"content-type": "application/json; charset=UTF-8"})
-        start = b"["
+    def _stream_image(self, peer: Peer, settings: dict[str, Any], as_events: bool) -> Answer | None:
+        """Send events without names and without a sentinel; without `alt=sse`, one JSON array."""
+        peer.begin(headers={} if as_events else {"content-type": "application/json; charset=UTF-8"})
+        prefix = b"["
         for chunk in self._chunks(peer, settings):
             if chunk is None:
                 return None
             data = json.dumps(chunk).encode()
-            peer.chunk(b"data: " + data + b"\r\n\r\n" if events else start + data)
-            start = b",\r\n"
-        if not events:
+            peer.chunk(b"data: " + data + b"\r\n\r\n" if as_events else prefix + data)
+            prefix = b",\r\n"
+        if not as_events:
             peer.chunk(b"]")
         peer.end()
         return STREAMED
 
 
 def _camel(name: str) -> str:
-    """Both spellings of a field are taken, `inline_data` and `inlineData`."""
-    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+    """Return the camel case spelling; the server accepts `inline_data` and `inlineData`."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"([A-Z])", lambda found: "_" + found[1].lower(), name)
+    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name)
 
 
-def _known(value: Any, wanted: Any, path: str) -> Any:
-    """The value with its fields spelt one way; an unknown field or a wrong type is a 400. Null is as good as absent."""
-    if wanted is ANY:
+def _normalized(value: Any, shape: Any, path: str) -> Any:
+    """Return the value with all field names in camel case.
+
+    An unknown field or a wrong type is refused with status 400; null means absent.
+    """
+    if shape is ANY:
         return value
-    if isinstance(wanted, dict):
+    if isinstance(shape, dict):
         if not isinstance(value, dict):
             raise _invalid(f"Invalid value at '{path}', {json.dumps(value)[:50]}", path)
-        found = {}
+        fields = {}
         for name, item in value.items():
-            if _camel(name) not in wanted:
-                where = f" at '{path}'" if path else ""
+            if _camel(name) not in shape:
+                location = f" at '{path}'" if path else ""
                 raise _invalid(
-                    f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.',
+                    f'Invalid JSON payload received. Unknown name "{name}"{location}: '
+                    "Cannot find field.",
                     path,
                 )
             if item is not None:
-                found[_camel(name)] = _known(
-                    item, wanted[_camel(name)], f"{path}.{_snake(_camel(name))}".lstrip(".")
+                fields[_camel(name)] = _normalized(
+                    item, shape[_camel(name)], f"{path}.{_snake(_camel(name))}".lstrip(".")
                 )
-        return found
-    if isinstance(wanted, list):
+        return fields
+    if isinstance(shape, list):
         if not isinstance(value, list):
             raise _invalid(f"Invalid value at '{path}', {json.dumps(value)[:50]}", path)
-        return [_known(item, wanted[0], f"{path}[{index}]") for index, item in enumerate(value)]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int and (
-        (number and float(value).is_integer())
+        return [_normalized(item, shape[0], f"{path}[{index}]") for index, item in enumerate(value)]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if shape is int and (
+        (is_number and float(value).is_integer())
         or (isinstance(value, str) and re.fullmatch(r"-?\d+", value))
     ):
         return int(value)
-    if (wanted is float and number) or (wanted in (str, bool) and isinstance(value, wanted)):
+    if (shape is float and is_number) or (shape in (str, bool) and isinstance(value, shape)):
         return value
-    raise _invalid(f"Invalid value at '{path}' ({TYPES[wanted]}), {json.dumps(value)[:50]}", path)
+    raise _invalid(
+        f"Invalid value at '{path}' ({TYPE_NAMES[shape]}), {json.dumps(value)[:50]}", path
+    )
 
 
-def _bytes(data: str) -> bytes:
-    """Base64 of either alphabet."""
+def _decode_base64(data: str) -> bytes:
+    """Decode base64 of either alphabet, the standard or the URL-safe one."""
     try:
-        plain_data = data.replace("+", "-").replace("/", "_")
-        if not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", plain_data):
+        urlsafe = data.replace("+", "-").replace("/", "_")
+        if not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", urlsafe):
             raise NotBase64
-        return urlsafe_b64decode(plain_data.rstrip("=") + "=" * (-len(plain_data.rstrip("=")) % 4))
+        return urlsafe_b64decode(urlsafe.rstrip("=") + "=" * (-len(urlsafe.rstrip("=")) % 4))
     except NotBase64:
         raise _invalid(
-            "Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), Base64 decoding failed"
+            "Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), "
+            "Base64 decoding failed"
         ) from None
 
 
-def _quotient(ratio: str) -> float:
-    across, _, down = ratio.partition(":")
-    return int(across) / int(down)
+def _ratio_value(ratio: str) -> float:
+    width, _, height = ratio.partition(":")
+    return int(width) / int(height)

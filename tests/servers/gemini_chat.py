@@ -1,6 +1,8 @@
-"""Gemini's chat side, as `gemini-chat.md` describes it: words, calls, thoughts, images and embeddings, strict about every request.
+"""A strict server of Gemini's chat API, as in `gemini-chat.md`.
 
-server = GeminiChatCodec()
+It generates text, calls, thoughts, images and embeddings.
+
+server = GeminiChat()
 base = serve(server).url + "/v1beta"      # the key is "k"
 server.script = [Turn([{"text": "Hello."}]), Turn(finish="SAFETY")]
 ...
@@ -18,16 +20,16 @@ from typing import Any
 
 from tests.servers.gemini import (
     ENCODED_SENTINEL,
-    LARGEST,
+    MAX_BODY_BYTES,
     SENTINEL,
     Gemini,
     Model,
-    _bytes,
+    _decode_base64,
     _invalid,
-    _known,
+    _normalized,
     _Refused,
 )
-from tests.servers.gemini_chat_requests import EMBED, Json, Request
+from tests.servers.gemini_chat_requests import EMBED_REQUEST, Json, Request
 from tests.servers.hashed_images import b64, decoded, encoded, fingerprint, hashed, plain
 from tests.servers.http_helpers import STREAMED, Answer, said
 from tests.support.loopback import Peer, Seen
@@ -40,34 +42,50 @@ CHAT_MODELS = {
     "gemini-3-pro-image-preview": Model(("1:1",), signed=True),
     "gemini-embedding-001": Model(),
 }
-TASKS = r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
-JSON_KIND = "application/json; charset=UTF-8"
+TASK_TYPES = (
+    r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING"
+    r"|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
+)
+JSON_CONTENT_TYPE = "application/json; charset=UTF-8"
 
 
 @dataclass
 class Turn:
-    """One scripted answer.
-
-    `finish` None never says how it ended; `usage` stands in place of the counted one; `blocked` is a blockReason, and no candidates.
-    `broken` is for streams, after their first piece: "error" (a frame), "bare" and "array" (the error without `data:`), "cut" (the body
-    ends well, but no chunk had a finishReason), "drop" (the connection ends). `signed` False leaves parts as they are on a Gemini 3 model.
-    """
+    """One scripted answer."""
 
     parts: list[Json] = field(default_factory=list)
     finish: str | None = "STOP"
+    """The finishReason; None sends none."""
     message: str | None = None
+    """The finishMessage."""
     usage: Json | None = None
+    """Usage that replaces the counted one."""
     blocked: str | None = None
+    """A blockReason; the response then has no candidates."""
     broken: str = ""
+    """How a stream fails in place of its last frame.
+
+    "error" sends an error frame, "bare" and "array" an error without `data:`. "cut" ends the body
+    regularly but without a finishReason, "drop" closes the connection.
+    """
     signed: bool = True
+    """Whether a Gemini 3 model adds signatures to the parts."""
 
 
 class GeminiChat(Gemini):
-    """A handler for `serve()`. `seen` lists the bodies of all POSTs with a good key, refused ones too; `script` is used up a Turn per legal request.
+    """A handler for `serve()`.
 
-    Knobs: `script`, and of `Gemini`: `models`, `files`, `failures`, `retry_delay`, `wrapped` (here every error is in a list), `blocked`,
-    `finish`, `drafts`, `words`, `mime`, `hold()`/`release()`. `call_ids` gives calls an id, `lone_usage` puts a
-    chunk with nothing but usage after the first one of a stream, `dimensions` is the length of embeddings.
+    `seen` lists the bodies of all POST requests with a valid key, accepted or refused.
+
+    Settings that tests change:
+
+    * `script`: one `Turn` for each of the next valid requests.
+    * `models`, `files`, `failures`, `retry_delay`, `blocked`, `finish`, `drafts`, `words`, `mime`,
+      `hold()` and `release()`: as in `Gemini`.
+    * `wrapped`: put every error into a list.
+    * `call_ids`: give every call an id.
+    * `lone_usage`: send a frame with nothing but usage after the first frame of a stream.
+    * `dimensions`: length of the embeddings.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -85,41 +103,44 @@ class GeminiChat(Gemini):
 
     def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
         try:
-            return self._called(peer, seen, path, query)
+            return self._dispatch(peer, seen, path, query)
         except _Refused as refused:
             if not self.wrapped:
                 raise
-            return said([{"error": refused.error}], refused.code, JSON_KIND)
+            return said([{"error": refused.error}], refused.code, JSON_CONTENT_TYPE)
 
-    def _called(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+    def _dispatch(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
         call = re.fullmatch(r"/v1beta/(models/[^/:]+):(\w+)", path)
         methods = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
         if seen.method != "POST" or call is None or call[2] not in methods:
             return super()._answer(peer, seen, path, query)
-        self._authorise(seen, query)
+        self._authorize(seen, query)
         body = self._body(seen.body)
-        model = self._model(call[1], call[2])
-        embeds = "embedding" in model
-        if embeds != ("mbed" in call[2]):
-            message = f"models/{model} is not found for API version v1beta, or is not supported for {call[2]}."
+        model = self._resolve_model(call[1], call[2])
+        is_embedding = "embedding" in model
+        if is_embedding != ("mbed" in call[2]):
+            message = (
+                f"models/{model} is not found for API version v1beta, "
+                f"or is not supported for {call[2]}."
+            )
             raise _Refused("NOT_FOUND", message)
         if self.failures:
             raise self._failure(self.failures.pop(0))
-        if embeds:
-            return said(self._embedded(model, body, call[2]), content_type=JSON_KIND)
+        if is_embedding:
+            return said(self._embeddings(model, body, call[2]), content_type=JSON_CONTENT_TYPE)
         request = Request(self, model, body)
         with self._changed:
             self._answers += 1
-            turn = self.script.pop(0) if self.script else self._default(request)
+            turn = self.script.pop(0) if self.script else self._default_turn(request)
         if call[2] == "streamGenerateContent":
             return self._stream(peer, request, turn, query.get("alt") == "sse")
         if not self._wait(peer):
             return None
-        return said(self._one(request, turn), content_type=JSON_KIND)
+        return said(self._single_frame(request, turn), content_type=JSON_CONTENT_TYPE)
 
     def _body(self, raw: bytes) -> Any:
-        if len(raw) > LARGEST:
-            raise _invalid(f"Request payload size exceeds the limit: {LARGEST} bytes.")
+        if len(raw) > MAX_BODY_BYTES:
+            raise _invalid(f"Request payload size exceeds the limit: {MAX_BODY_BYTES} bytes.")
         try:
             body = json.loads(raw)
         except ValueError:
@@ -127,34 +148,35 @@ class GeminiChat(Gemini):
         self.seen.append(body)
         return body
 
-    def _described(self, name: str) -> Json:
+    def _describe_model(self, name: str) -> Json:
         methods = (
             ["embedContent", "batchEmbedContents"]
             if "embedding" in name
             else ["generateContent", "countTokens"]
         )
-        return super()._described(name) | {"supportedGenerationMethods": methods}
+        return super()._describe_model(name) | {"supportedGenerationMethods": methods}
 
     # Embeddings
 
-    def _embedded(self, model: str, body: Any, method: str) -> Json:
+    def _embeddings(self, model: str, body: Any, method: str) -> Json:
         if method == "embedContent":
-            return {"embedding": self._vector(_known(body, EMBED, ""))}
-        requests = _known(body, {"requests": [EMBED]}, "").get("requests")
+            return {"embedding": self._vector(_normalized(body, EMBED_REQUEST, ""))}
+        requests = _normalized(body, {"requests": [EMBED_REQUEST]}, "").get("requests")
         if not requests:
             raise _invalid("* BatchEmbedContentsRequest.requests: at least one request is required")
         if any(request.get("model") != f"models/{model}" for request in requests):
             raise _invalid(
-                "* BatchEmbedContentsRequest.requests: the model in each request must match the model of the batch"
+                "* BatchEmbedContentsRequest.requests: "
+                "the model in each request must match the model of the batch"
             )
         return {"embeddings": [self._vector(request) for request in requests]}
 
     def _vector(self, request: Json) -> Json:
-        """Numbers a test can foretell: equal texts have equal ones."""
+        """Return a predictable vector; equal texts have equal vectors."""
         parts = request.get("content", {}).get("parts")
         if not parts:
             raise _invalid("* EmbedContentRequest.content: content is empty")
-        if not re.fullmatch(TASKS, request.get("taskType", "CLUSTERING")):
+        if not re.fullmatch(TASK_TYPES, request.get("taskType", "CLUSTERING")):
             raise _invalid("Invalid value at 'task_type'", "task_type")
         digest = hashlib.sha256("\n".join(part.get("text", "") for part in parts).encode()).digest()
         return {
@@ -167,65 +189,82 @@ class GeminiChat(Gemini):
     # Signatures
 
     def sign(self, model: str, part: Json) -> Json:
-        """The part with a signature, its own or a new one, that this model takes back on this very part only."""
+        """Return the part with its own or a new signature.
+
+        Only this model accepts the signature, and only on this part.
+        """
         with self._changed:
             signature = part.get("thoughtSignature") or b64(
                 f"signature {len(self._issued)} of {model}".encode()
             )
-            self._issued[_bytes(signature)] = (model, _essence(part))
+            self._issued[_decode_base64(signature)] = (model, _signed_content(part))
         return part | {"thoughtSignature": signature}
 
     def check_signature(self, model: str, part: Json) -> None:
+        """Refuse a signature that does not belong to this model and part."""
         signature = part.get("thoughtSignature")
         if signature in (None, SENTINEL, ENCODED_SENTINEL):
             return
-        if self._issued.get(_bytes(signature)) != (model, _essence(part)):
+        if self._issued.get(_decode_base64(signature)) != (model, _signed_content(part)):
             raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
 
     def _signed(self, model: str, parts: list[Json], streamed: bool) -> list[Json]:
-        """Gemini 3 signs the first call of a step, every image, or else the end of its words; a stream signs an empty text after them."""
-        made = [self.sign(model, part) if "thoughtSignature" in part else part for part in parts]
-        calls = [index for index, part in enumerate(made) if "functionCall" in part]
-        wanted = calls[:1] + [index for index, part in enumerate(made) if "inlineData" in part]
-        if made and not wanted and "text" in made[-1] and not made[-1].get("thought"):
-            if streamed and "thoughtSignature" not in made[-1]:
-                made.append({"text": ""})
-            wanted = [len(made) - 1]
-        for index in wanted:
-            made[index] = self.sign(model, made[index])
-        return [*made, {"text": ""}] if streamed and calls else made
+        """Return the parts with the signatures of a Gemini 3 model.
+
+        It signs the first call of a step and every image; without these, the end of the text. A
+        stream signs an empty text after it.
+        """
+        signed_parts = [
+            self.sign(model, part) if "thoughtSignature" in part else part for part in parts
+        ]
+        calls = [index for index, part in enumerate(signed_parts) if "functionCall" in part]
+        indexes = calls[:1] + [
+            index for index, part in enumerate(signed_parts) if "inlineData" in part
+        ]
+        if (
+            signed_parts
+            and not indexes
+            and "text" in signed_parts[-1]
+            and not signed_parts[-1].get("thought")
+        ):
+            if streamed and "thoughtSignature" not in signed_parts[-1]:
+                signed_parts.append({"text": ""})
+            indexes = [len(signed_parts) - 1]
+        for index in indexes:
+            signed_parts[index] = self.sign(model, signed_parts[index])
+        return [*signed_parts, {"text": ""}] if streamed and calls else signed_parts
 
     # Answers
 
-    def _default(self, request: Request) -> Turn:
-        """What this server answers without a script."""
+    def _default_turn(self, request: Request) -> Turn:
+        """Return the turn that is used without a script."""
         if self.blocked is not None or self.finish is not None:
             return Turn(finish=self.finish, blocked=self.blocked)
         thoughts: list[Json] = [{"text": "I think.", "thought": True}] if request.thoughts else []
         if calls := request.wanted_calls():
-            made = [{"name": name, "args": args} for name, args in calls]
-            named = [
+            unnumbered = [{"name": name, "args": args} for name, args in calls]
+            function_calls = [
                 call | ({"id": f"call{self._answers}-{index}"} if self.call_ids else {})
-                for index, call in enumerate(made)
+                for index, call in enumerate(unnumbered)
             ]
             return Turn(
-                [*thoughts, *({"functionCall": call} for call in named)],
+                [*thoughts, *({"functionCall": call} for call in function_calls)],
                 message="Model generated function call(s).",
             )
         if "IMAGE" in request.config.get("responseModalities", []):
             drafts = [
                 self._image(request, index + 1) | {"thought": True} for index in range(self.drafts)
             ]
-            words = (
+            intro = (
                 [{"text": self.words}]
                 if "TEXT" in request.config["responseModalities"] and self.words
                 else []
             )
-            return Turn([*thoughts, *drafts, *words, self._image(request)])
-        text, most = request.reply(), request.config.get("maxOutputTokens")
-        words_ = text.split(" ")
-        if most is not None and len(words_) > most:
-            return Turn([*thoughts, {"text": " ".join(words_[:most])}], finish="MAX_TOKENS")
+            return Turn([*thoughts, *drafts, *intro, self._image(request)])
+        text, max_tokens = request.answer_text(), request.config.get("maxOutputTokens")
+        words = text.split(" ")
+        if max_tokens is not None and len(words) > max_tokens:
+            return Turn([*thoughts, {"text": " ".join(words[:max_tokens])}], finish="MAX_TOKENS")
         return Turn([*thoughts, {"text": text}])
 
     def _image(self, request: Request, draft: int = 0) -> Json:
@@ -237,84 +276,87 @@ class GeminiChat(Gemini):
             }
         }
 
-    def _counted(self, request: Request, parts: list[Json]) -> Json:
-        """Counts a test can foretell, a word a token; what is zero is left out."""
-        prompt = sum(len(text.split()) for text in request.texts) + 258 * len(request.images)
-        made, thought = (
+    def _count_usage(self, request: Request, parts: list[Json]) -> Json:
+        """Return predictable token counts, one per word; zeros are left out."""
+        prompt_tokens = sum(len(text.split()) for text in request.texts) + 258 * len(request.images)
+        candidate_tokens, thought_tokens = (
             sum(
                 258 if "inlineData" in part else len(part.get("text", "call it").split())
                 for part in parts
-                if part.get("thought", False) is which
+                if part.get("thought", False) is is_thought
             )
-            for which in (False, True)
+            for is_thought in (False, True)
         )
         counts = {
-            "promptTokenCount": prompt,
-            "candidatesTokenCount": made,
-            "thoughtsTokenCount": thought,
+            "promptTokenCount": prompt_tokens,
+            "candidatesTokenCount": candidate_tokens,
+            "thoughtsTokenCount": thought_tokens,
         }
         return {name: count for name, count in counts.items() if count} | {
-            "totalTokenCount": prompt + made + thought
+            "totalTokenCount": prompt_tokens + candidate_tokens + thought_tokens
         }
 
-    def _about(self, settings: Mapping[str, Any]) -> Json:
+    def _common_fields(self, settings: Mapping[str, Any]) -> Json:
         return {"modelVersion": settings["model"], "responseId": f"r{self._answers}"}
 
-    def _framed(
-        self, request: Request, turn: Turn, parts: list[Json], usage: Json, last: bool = True
+    def _frame(
+        self, request: Request, turn: Turn, parts: list[Json], usage: Json, is_last: bool = True
     ) -> Json:
-        about = {"usageMetadata": usage} | self._about({"model": request.model})
+        fields = {"usageMetadata": usage} | self._common_fields({"model": request.model})
         if turn.blocked is not None:
-            return {"promptFeedback": {"blockReason": turn.blocked}} | about
+            return {"promptFeedback": {"blockReason": turn.blocked}} | fields
         candidate: Json = {"content": {"role": "model", "parts": parts} if parts else {}}
-        if last and turn.finish is not None:
+        if is_last and turn.finish is not None:
             candidate["finishReason"] = turn.finish
             if turn.message is not None:
                 candidate["finishMessage"] = turn.message
-        return {"candidates": [candidate]} | about
+        return {"candidates": [candidate]} | fields
 
-    def _prepared(self, request: Request, turn: Turn, streamed: bool) -> tuple[list[Json], Json]:
+    def _prepare(self, request: Request, turn: Turn, streamed: bool) -> tuple[list[Json], Json]:
         parts = turn.parts
-        if request.third and turn.signed:
+        if request.is_gemini_3 and turn.signed:
             parts = self._signed(request.model, parts, streamed)
         else:
             parts = [
                 self.sign(request.model, part) if "thoughtSignature" in part else part
                 for part in parts
             ]
-        return parts, self._counted(request, turn.parts) if turn.usage is None else turn.usage
+        return parts, self._count_usage(request, turn.parts) if turn.usage is None else turn.usage
 
-    def _one(self, request: Request, turn: Turn) -> Json:
-        parts, usage = self._prepared(request, turn, streamed=False)
-        return self._framed(request, turn, parts, usage)
+    def _single_frame(self, request: Request, turn: Turn) -> Json:
+        parts, usage = self._prepare(request, turn, streamed=False)
+        return self._frame(request, turn, parts, usage)
 
     def _frames(self, request: Request, turn: Turn) -> Iterator[Json]:
-        """Pieces of the parts, one in each; the usage is cumulative, but the prompt's count starts too high and shrinks."""
-        parts, usage = self._prepared(request, turn, streamed=True)
-        pieces: list[Json] = []
-        for part in parts:
-            words = part.get("text", "")
-            whole = len(words) < 2 or "thoughtSignature" in part
-            halves = [words[: len(words) // 2], words[len(words) // 2 :]]
-            pieces += [part] if whole else [part | {"text": half} for half in halves]
-        for index, piece in enumerate(pieces[:-1]):
-            prompt, made = (
-                usage.get("promptTokenCount", 0) + 90,
-                usage.get("candidatesTokenCount", 0) * index // len(pieces),
-            )
-            early = (
-                {"promptTokenCount": prompt}
-                | ({"candidatesTokenCount": made} if made else {})
-                | {"totalTokenCount": prompt + made}
-            )
-            yield self._framed(request, turn, [piece], early, last=False)
-            if index == 0 and self.lone_usage:
-                yield {"usageMetadata": early} | self._about({"model": request.model})
-        yield self._framed(request, turn, pieces[-1:], usage)
+        """Yield the frames, with a part or half of its text in each.
 
-    def _stream(self, peer: Peer, request: Request, turn: Turn, events: bool) -> Answer | None:
-        """Frames with neither names nor a terminator; without `alt=sse` one JSON array in pieces."""
-        peer.begin(headers={} if events else {"content-type": JSON_KIND})
+        The usage is cumulative, but the prompt count starts too high and shrinks.
+        """
+        parts, usage = self._prepare(request, turn, streamed=True)
+        frame_parts: list[Json] = []
+        for part in parts:
+            text = part.get("text", "")
+            undivided = len(text) < 2 or "thoughtSignature" in part
+            halves = [text[: len(text) // 2], text[len(text) // 2 :]]
+            frame_parts += [part] if undivided else [part | {"text": half} for half in halves]
+        for index, frame_part in enumerate(frame_parts[:-1]):
+            prompt_tokens, candidate_tokens = (
+                usage.get("promptTokenCount", 0) + 90,
+                usage.get("candidatesTokenCount", 0) * index // len(frame_parts),
+            )
+            early_usage = (
+                {"promptTokenCount": prompt_tokens}
+                | ({"candidatesTokenCount": candidate_tokens} if candidate_tokens else {})
+                | {"totalTokenCount": prompt_tokens + candidate_tokens}
+            )
+            yield self._frame(request, turn, [frame_part], early_usage, is_last=False)
+            if index == 0 and self.lone_usage:
+                yield {"usageMetadata": early_usage} | self._common_fields({"model": request.model})
+        yield self._frame(request, turn, frame_parts[-1:], usage)
+
+    def _stream(self, peer: Peer, request: Request, turn: Turn, as_events: bool) -> Answer | None:
+        """Send frames without names and without a terminator; without `alt=sse`, one JSON array."""
+        peer.begin(headers={} if as_events else {"content-type": JSON_CONTENT_TYPE})
         error = {
             "error": {
                 "code": 500,
@@ -333,33 +375,38 @@ class GeminiChat(Gemini):
                 return None
             data = json.dumps(frame).encode()
             peer.chunk(
-                b"data: " + data + b"\r\n\r\n" if events else (b",\r\n" if index else b"[") + data
+                b"data: " + data + b"\r\n\r\n"
+                if as_events
+                else (b",\r\n" if index else b"[") + data
             )
         if turn.broken == "drop":
             return None
         if turn.broken in ("bare", "array"):
             peer.chunk(json.dumps(error if turn.broken == "bare" else [error], indent=2).encode())
-        elif not events:
+        elif not as_events:
             peer.chunk(b"]")
         peer.end()
         return STREAMED
 
 
-def _essence(part: Json) -> str:
-    """What a signature belongs to: the part without its id and its encoding, which clients may change."""
-    held = {
+def _signed_content(part: Json) -> str:
+    """Return what a signature covers.
+
+    This is the part without its id and its encoding, which clients may change.
+    """
+    content = {
         name: value
         for name, value in part.items()
         if name != "thoughtSignature" and value is not False
     }
-    if "functionCall" in held:
-        held["functionCall"] = {
-            "name": held["functionCall"].get("name"),
-            "args": held["functionCall"].get("args", {}),
+    if "functionCall" in content:
+        content["functionCall"] = {
+            "name": content["functionCall"].get("name"),
+            "args": content["functionCall"].get("args", {}),
         }
-    if "inlineData" in held:
-        image = decoded(data := _bytes(held["inlineData"]["data"]))
-        held["inlineData"] = (
+    if "inlineData" in content:
+        image = decoded(data := _decode_base64(content["inlineData"]["data"]))
+        content["inlineData"] = (
             hashlib.sha256(data).hexdigest() if image is None else fingerprint(image)
         )
-    return json.dumps(held, sort_keys=True)
+    return json.dumps(content, sort_keys=True)

@@ -1,4 +1,6 @@
-"""Ollama's images, as `ollama-images.md` describes them: another contract in each range of versions, and none today.
+"""A strict server of Ollama's image generation, as in `ollama-images.md`.
+
+The contract differs between ranges of versions; current versions do not generate images.
 
 server = Ollama("0.32.5")
 url = serve(server).url
@@ -22,11 +24,12 @@ from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprin
 from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said, text
 from tests.support.loopback import Peer, Seen
 
-BUSY = "server busy, please try again.  maximum pending requests exceeded"  # two spaces are real
+# The real server's message has two spaces here, too.
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CRASHED = "mlx runner closed response before completion: EOF"
 MEMORY = "insufficient memory for image generation: need 20 GB, have 8 GB"
 REMOVED = "image generation models are not currently supported"
-MOST = 4096
+MAX_SIDE = 4096
 NDJSON = "application/x-ndjson"
 JSON = "application/json; charset=utf-8"
 MODELS: dict[str, tuple[str, ...]] = {
@@ -43,9 +46,10 @@ METHODS = {
 
 
 def color(settings: Mapping[str, Any]) -> Color:
-    """The color of the image of these settings; what is left out has the default of `x/z-image-turbo`.
+    """Return the color of the image for these settings.
 
-    `width` and `height` are those of the image; `images` are `fingerprint()`s, and count only where the version honors them.
+    Absent settings have the default of `x/z-image-turbo`. `width` and `height` are those of the
+    image; `images` are `fingerprint()`s and count only for versions that honor them.
     """
     defaults: dict[str, Any] = {
         "model": "x/z-image-turbo",
@@ -60,18 +64,29 @@ def color(settings: Mapping[str, Any]) -> Color:
 
 
 class _Refused(Exception):
+    """An error response."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
 
 
 class Ollama(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every image begun.
+    """A handler for `serve()`.
 
-    Knobs: `version`, `models` (name to capabilities), `busy` (503), `outcome` (how an image ends: "success"; "no_image", done without an
-    image; "crash", an error line; "cut", the body ends without a last frame; "dropped", the connection closes amid the body; "memory", 500
-    before any frame), `shown` (progress frames before a failure), and `hold()`/`release()`, after the first progress frame;
-    `cancelled` counts the clients that left there.
+    `jobs` lists the settings of every image that was started. `hold()` and `release()` delay a
+    response after its first progress frame; `cancelled` counts the clients that disconnect
+    meanwhile.
+
+    Settings that tests change:
+
+    * `version`: the Ollama version, which selects the contract.
+    * `models`: capabilities by model name.
+    * `busy`: refuse every image with status 503.
+    * `outcome`: how an image ends. "success"; "no_image", done without an image; "crash", an error
+      line; "cut", the body ends without a last frame; "dropped", the connection closes in the
+      middle of the body; "memory", status 500 before any frame.
+    * `shown`: number of progress frames before a failure.
     """
 
     def __init__(
@@ -87,8 +102,8 @@ class Ollama(Gate):
         self._engine = threading.Lock()
 
     @property
-    def _era(self) -> str:
-        """The row of the table "Availability"."""
+    def _contract(self) -> str:
+        """The row of the table "Availability" in ollama-images.md."""
         version = tuple(int(part) for part in self.version.split(".")[:3])
         rows = [
             ((0, 14, 0), "none"),
@@ -105,20 +120,20 @@ class Ollama(Gate):
         while (seen := peer.request()) is not None:
             path, _ = route(seen)
             try:
-                answer = self._answer(peer, seen, path)
+                response = self._answer(peer, seen, path)
             except _Refused as refused:
-                answer = (
+                response = (
                     _openai_error(refused)
                     if path.startswith("/v1/")
                     else said({"error": refused.message}, refused.status, JSON)
                 )
-            if answer is None:
+            if response is None:
                 return
-            if answer is not STREAMED:
-                peer.send(answer.sent)
+            if response is not STREAMED:
+                peer.send(response.sent)
 
     def _answer(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
-        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
+        """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
         if path == "/" and seen.method == "GET":
             return text("Ollama is running")
         if path in METHODS and seen.method != METHODS[path]:
@@ -126,13 +141,13 @@ class Ollama(Gate):
         if path == "/api/version":
             return said({"version": self.version}, 200, JSON)
         if path == "/api/tags":
-            return said({"models": [self._listed(name) for name in self.models]}, 200, JSON)
+            return said({"models": [self._list_entry(name) for name in self.models]}, 200, JSON)
         if path == "/api/show":
-            name = self._named(_body(seen).get("model"))
+            name = self._resolve_model(_parse_body(seen).get("model"))
             return said(
                 {
                     "license": "",
-                    "details": _DETAILS,
+                    "details": MODEL_DETAILS,
                     "model_info": {},
                     "capabilities": list(self.models[name]),
                 },
@@ -140,81 +155,85 @@ class Ollama(Gate):
                 JSON,
             )
         if path == "/api/generate":
-            return self._generate(peer, _body(seen))
+            return self._generate(peer, _parse_body(seen))
         if (
             path == "/v1/images/generations"
-            and self._era not in ("none", "removed")
+            and self._contract not in ("none", "removed")
             and seen.method == "POST"
         ):
-            return self._openai(peer, _body(seen), edit=False)
+            return self._openai_images(peer, _parse_body(seen), edit=False)
         if (
             path == "/v1/images/edits"
-            and self._era in ("honored", "ignored")
+            and self._contract in ("honored", "ignored")
             and seen.method == "POST"
         ):
-            return self._openai(peer, _body(seen), edit=True)
+            return self._openai_images(peer, _parse_body(seen), edit=True)
         return text("404 page not found", 404, "text/plain")
 
-    def _listed(self, name: str) -> dict[str, Any]:
-        """Capabilities are listed from 0.30.0 on, and left out when there are none."""
-        shown = {
+    def _list_entry(self, name: str) -> dict[str, Any]:
+        """Return the list entry of a model; capabilities exist since 0.30.0, unless empty."""
+        entry = {
             "name": f"{name}:latest",
             "model": f"{name}:latest",
             "size": 1,
             "digest": "0" * 64,
-            "details": _DETAILS,
+            "details": MODEL_DETAILS,
         }
-        recent = tuple(int(part) for part in self.version.split(".")[:2]) >= (0, 30)
-        return shown | (
-            {"capabilities": list(self.models[name])} if recent and self.models[name] else {}
+        has_capabilities = tuple(int(part) for part in self.version.split(".")[:2]) >= (0, 30)
+        return entry | (
+            {"capabilities": list(self.models[name])}
+            if has_capabilities and self.models[name]
+            else {}
         )
 
-    def _named(self, name: Any) -> str:
+    def _resolve_model(self, name: Any) -> str:
         if not isinstance(name, str) or not name:
             raise _Refused(400, "model is required")
         bare = name.removesuffix(":latest")
-        if bare not in self.models or ("image" in self.models[bare] and self._era == "none"):
+        if bare not in self.models or ("image" in self.models[bare] and self._contract == "none"):
             raise _Refused(404, f"model '{name}' not found")
         return bare
 
     # The native route
 
     def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
-        name = self._named(body.get("model"))
+        name = self._resolve_model(body.get("model"))
         stream = body.get("stream") is not False
-        prompt = _typed(body, "prompt", str, "")
+        prompt = _field(body, "prompt", str, "")
         if "image" not in self.models[name]:
-            return self._words(body["model"], stream)
-        if self._era == "removed":
+            return self._text_answer(body["model"], stream)
+        if self._contract == "removed":
             raise _Refused(400, REMOVED)
         settings = self._settings(
             name,
             prompt,
-            _typed(body, "width", int, 0),
-            _typed(body, "height", int, 0),
-            _typed(body, "steps", int, 0),
-            _typed(body, "options", dict, {}).get("seed"),
-            [_strict_base64(item) for item in _typed(body, "images", list, [])],
+            _field(body, "width", int, 0),
+            _field(body, "height", int, 0),
+            _field(body, "steps", int, 0),
+            _field(body, "options", dict, {}).get("seed"),
+            [_decode_base64(item) for item in _field(body, "images", list, [])],
         )
         if not prompt:
             reason = "unload" if body.get("keep_alive") in (0, "0", "0s") else "load"
             return said(_frame(body["model"], True) | {"done_reason": reason}, 200, JSON)
         self._admit()
         if stream:
-            return self._streamed(peer, body["model"], settings)
-        last = None
-        for last in self._frames(peer, body["model"], settings):
-            if last is None:
+            return self._stream(peer, body["model"], settings)
+        final = None
+        for final in self._frames(peer, body["model"], settings):
+            if final is None:
                 return None
-        if last is None or not last.get("done"):
+        if final is None or not final.get("done"):
             raise _Refused(500, CRASHED)
-        return said(last, 200, JSON)
+        return said(final, 200, JSON)
 
-    def _words(self, model: str, stream: bool) -> Answer:
-        """A text model: the fields of images are unknown keys to it."""
-        last = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
-        frames = [_frame(model, False) | {"response": "hello"}, last] if stream else [last]
-        return Answer(200, b"\n".join(_line(frame) for frame in frames), NDJSON if stream else JSON)
+    def _text_answer(self, model: str, stream: bool) -> Answer:
+        """Answer for a text model, which ignores the image fields like any unknown key."""
+        final = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
+        frames = [_frame(model, False) | {"response": "hello"}, final] if stream else [final]
+        return Answer(
+            200, b"\n".join(_encode_line(frame) for frame in frames), NDJSON if stream else JSON
+        )
 
     def _admit(self) -> None:
         if self.busy:
@@ -232,13 +251,17 @@ class Ollama(Gate):
         seed: Any,
         files: list[bytes],
     ) -> dict[str, Any]:
-        """What is in effect. Sizes of nothing are the default, seeds of nothing are random, and most versions ignore images."""
-        if max(width, height) > MOST:
-            raise _Refused(400, f"width and height must be <= {MOST}")
+        """Return the effective settings.
+
+        A size or seed of 0 means the default size or a random seed, and most versions ignore
+        images.
+        """
+        if max(width, height) > MAX_SIDE:
+            raise _Refused(400, f"width and height must be <= {MAX_SIDE}")
         width, height = width if width > 0 else 1024, height if height > 0 else 1024
-        flux = "flux" in name
+        is_flux = "flux" in name
         images: list[Image.Image] = []
-        if self._era == "honored" and files:
+        if self._contract == "honored" and files:
             if len(files) > 2:
                 raise _Refused(400, "at most 2 images are supported")
             for data in files:
@@ -246,15 +269,15 @@ class Ollama(Gate):
                 if image is None:
                     raise _Refused(400, "invalid image: image: unknown format")
                 images.append(image)
-            width, height = _within(images[0].size, 1024 * 1024 / max(images[0].size) ** 2)
-        if flux:
-            width, height = _within((width, height), 2048 * 2048 / (width * height))
+            width, height = _scale_down(images[0].size, 1024 * 1024 / max(images[0].size) ** 2)
+        if is_flux:
+            width, height = _scale_down((width, height), 2048 * 2048 / (width * height))
             width, height = max(16, width // 16 * 16), max(16, height // 16 * 16)
-        if self._era == "first":
+        if self._contract == "first":
             steps = 0
-        drawn = (
+        effective_seed = (
             int(float(seed))
-            if isinstance(seed, int | float) and abs(seed) < 1 << 63 and self._era != "first"
+            if isinstance(seed, int | float) and abs(seed) < 1 << 63 and self._contract != "first"
             else 0
         )
         return {
@@ -262,8 +285,8 @@ class Ollama(Gate):
             "prompt": prompt,
             "width": width,
             "height": height,
-            "steps": steps if steps > 0 else 4 if flux else 9,
-            "seed": drawn if drawn > 0 else 1_000_000 + len(self.jobs),
+            "steps": steps if steps > 0 else 4 if is_flux else 9,
+            "seed": effective_seed if effective_seed > 0 else 1_000_000 + len(self.jobs),
             "images": [fingerprint(image) for image in images],
         }
 
@@ -273,13 +296,16 @@ class Ollama(Gate):
     def _frames(
         self, peer: Peer, model: str, settings: dict[str, Any]
     ) -> Iterator[dict[str, Any] | None]:
-        """Progress, then one of the ends; None when the client has left. One image at a time."""
+        """Yield the progress frames and the last frame of the outcome, one image at a time.
+
+        None means that the client has disconnected.
+        """
         with self._engine:
             self.jobs.append(settings)
             total = settings["steps"]
-            failing = self.outcome in ("crash", "cut", "dropped")
-            for step in range(min(total, self.shown - 1) + 1 if failing else total + 1):
-                if self._era == "first":
+            fails = self.outcome in ("crash", "cut", "dropped")
+            for step in range(min(total, self.shown - 1) + 1 if fails else total + 1):
+                if self._contract == "first":
                     yield _frame(model, False) | {"response": f"\rGenerating: step {step}/{total}"}
                 else:
                     yield (
@@ -292,86 +318,95 @@ class Ollama(Gate):
                     return
             if self.outcome == "crash":
                 yield {"error": CRASHED}
-            if failing:
+            if fails:
                 return
-            last = _frame(model, True) | {
+            final = _frame(model, True) | {
                 "done_reason": "stop",
                 "total_duration": 15000000000,
                 "load_duration": 2000000000,
             }
             if self.outcome != "no_image":
                 image = self._image(settings)
-                last |= (
+                final |= (
                     {"response": f"IMAGE_BASE64:{image}"}
-                    if self._era == "first"
+                    if self._contract == "first"
                     else {"image": image}
                 )
-            yield last
+            yield final
 
-    def _streamed(self, peer: Peer, model: str, settings: dict[str, Any]) -> Answer | None:
+    def _stream(self, peer: Peer, model: str, settings: dict[str, Any]) -> Answer | None:
         peer.begin(headers={"content-type": NDJSON})
         for frame in self._frames(peer, model, settings):
             if frame is None:
                 return None
-            peer.chunk(_line(frame))
+            peer.chunk(_encode_line(frame))
         if self.outcome == "dropped":
             return None
         peer.end()
         return STREAMED
 
-    # The routes in OpenAI's shape
+    # The OpenAI-compatible routes
 
-    def _openai(self, peer: Peer, body: dict[str, Any], edit: bool) -> Answer | None:
-        """One JSON object, whatever the content type says; and nothing at all when it went wrong after the first progress frame."""
-        prompt, size = _typed(body, "prompt", str, ""), _typed(body, "size", str, "")
+    def _openai_images(self, peer: Peer, body: dict[str, Any], edit: bool) -> Answer | None:
+        """Answer with one JSON object, although the content type is NDJSON.
+
+        The body is empty when the generation fails after the first progress frame.
+        """
+        prompt, size = _field(body, "prompt", str, ""), _field(body, "size", str, "")
         if not prompt:
             raise _Refused(400, "prompt is required")
-        name = self._named(body.get("model"))
-        files = [_data_url(body.get("image"))] if edit else []
+        name = self._resolve_model(body.get("model"))
+        files = [_decode_data_url(body.get("image"))] if edit else []
         if "image" not in self.models[name]:
             return Answer(200, b"", NDJSON)
-        found = re.match(r"([+-]?\d+)x([+-]?\d+)", size)
-        width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+        match = re.match(r"([+-]?\d+)x([+-]?\d+)", size)
+        width, height = (int(match[1]), int(match[2])) if match else (0, 0)
         settings = self._settings(
-            name, prompt, width, height, 0, _typed(body, "seed", int, 0), files
+            name, prompt, width, height, 0, _field(body, "seed", int, 0), files
         )
         self._admit()
-        if self._era == "first" and body.get("stream") is True:
+        if self._contract == "first" and body.get("stream") is True:
             return self._first_stream(peer, settings)
-        last: dict[str, Any] | None = {}
-        for last in self._frames(peer, name, settings):
-            if last is None:
+        final: dict[str, Any] | None = {}
+        for final in self._frames(peer, name, settings):
+            if final is None:
                 return None
-        if self._era == "first":
+        if self._contract == "first":
             item = {"b64_json": self._image(settings)} if self.outcome == "success" else {}
             return said({"created": 1770000000, "data": [item]})
-        if last is None or "image" not in last:
+        if final is None or "image" not in final:
             return Answer(200, b"", NDJSON)
         return Answer(
-            200, _line({"created": 1770000000, "data": [{"b64_json": last["image"]}]}), NDJSON
+            200,
+            _encode_line({"created": 1770000000, "data": [{"b64_json": final["image"]}]}),
+            NDJSON,
         )
 
     def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Answer:
-        """0.14.0 to 0.14.2: events without a space after the colon."""
+        """Stream as 0.14.0 to 0.14.2 did: events without a space after the colon."""
         peer.begin()
         self.jobs.append(settings)
         for step in range(1, settings["steps"] + 1):
             peer.chunk(
-                b"event:progress\ndata:" + _line({"step": step, "total": settings["steps"]}) + b"\n"
+                b"event:progress\ndata:"
+                + _encode_line({"step": step, "total": settings["steps"]})
+                + b"\n"
             )
         if self.outcome == "success":
             peer.chunk(
                 b"event:done\ndata:"
-                + _line({"created": 1770000000, "data": [{"b64_json": self._image(settings)}]})
+                + _encode_line(
+                    {"created": 1770000000, "data": [{"b64_json": self._image(settings)}]}
+                )
                 + b"\n"
             )
         else:
-            peer.chunk(b"event:error\ndata:" + _line({"error": CRASHED}) + b"\n")
+            peer.chunk(b"event:error\ndata:" + _encode_line({"error": CRASHED}) + b"\n")
         peer.end()
         return STREAMED
 
 
-_DETAILS = {
+MODEL_DETAILS = {
     "format": "safetensors",
     "family": "image",
     "families": None,
@@ -384,16 +419,16 @@ def _frame(model: str, done: bool) -> dict[str, Any]:
     return {"model": model, "created_at": "2026-02-01T10:00:00.1Z", "response": "", "done": done}
 
 
-def _line(value: Any) -> bytes:
+def _encode_line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _body(seen: Seen) -> dict[str, Any]:
-    """JSON whatever the content type says; a form is not."""
+def _parse_body(seen: Seen) -> dict[str, Any]:
+    """Parse the body as JSON, regardless of its content type; a form is refused."""
     if not seen.body:
         raise _Refused(400, "missing request body")
     try:
-        found = json.loads(seen.body)
+        body = json.loads(seen.body)
     except ValueError:
         raise _Refused(
             400,
@@ -401,58 +436,62 @@ def _body(seen: Seen) -> dict[str, Any]:
             if seen.body.startswith(b"--")
             else "unexpected EOF",
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise _Refused(
             400,
-            f"json: cannot unmarshal {type(found).__name__} into Go value of type api.GenerateRequest",
+            f"json: cannot unmarshal {type(body).__name__} "
+            "into Go value of type api.GenerateRequest",
         )
-    return found
+    return body
 
 
-def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    """A field as Go binds it: null is nothing, a wrong type fails the request."""
-    found = body.get(name)
-    if found is None:
+def _field(body: dict[str, Any], name: str, field_type: type, default: Any) -> Any:
+    """Return a field as Go binds it: null means absent, a wrong type fails the request."""
+    value = body.get(name)
+    if value is None:
         return default
-    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+    if not isinstance(value, field_type) or (field_type is int and isinstance(value, bool)):
         raise _Refused(
-            400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}"
+            400, f"json: cannot unmarshal {type(value).__name__} into Go struct field .{name}"
         )
-    return found
+    return value
 
 
-def _strict_base64(item: Any) -> bytes:
-    """Standard base64 without a data URL's prefix, or the request fails to bind."""
+def _decode_base64(item: Any) -> bytes:
+    """Decode standard base64; a data URL prefix fails the request."""
     try:
         return b64decode(item, validate=True)
     except (NotBase64, TypeError, ValueError):
         raise _Refused(400, "illegal base64 data at input byte 4") from None
 
 
-def _data_url(value: Any) -> bytes:
-    """One data URL, of an image or of no type at all."""
+def _decode_data_url(value: Any) -> bytes:
+    """Decode one data URL with an image type or without a type."""
     if not isinstance(value, str) or not value:
         raise _Refused(400, "image is required")
     if value.startswith(("http://", "https://")):
         raise _Refused(
             400,
-            "invalid image: image URLs are not currently supported, please use base64 encoded data instead",
+            "invalid image: image URLs are not currently supported, "
+            "please use base64 encoded data instead",
         )
-    found = re.match(r"data:(?:image/(?:png|jpeg|jpg|webp))?;base64,", value)
-    if found is None:
+    match = re.match(r"data:(?:image/(?:png|jpeg|jpg|webp))?;base64,", value)
+    if match is None:
         raise _Refused(400, "invalid image: invalid image input")
-    return _strict_base64(value[found.end() :])
+    return _decode_base64(value[match.end() :])
 
 
-def _within(size: tuple[int, int], share: float) -> tuple[int, int]:
-    """A size scaled down to this share of its area, its ratio kept."""
+def _scale_down(size: tuple[int, int], share: float) -> tuple[int, int]:
+    """Scale a size down to this share of its area and keep its ratio."""
     scale = min(1.0, share) ** 0.5
     return int(size[0] * scale), int(size[1] * scale)
 
 
 def _openai_error(refused: _Refused) -> Answer:
-    kind = {400: "invalid_request_error", 404: "not_found_error"}.get(refused.status, "api_error")
+    error_type = {400: "invalid_request_error", 404: "not_found_error"}.get(
+        refused.status, "api_error"
+    )
     return said(
-        {"error": {"message": refused.message, "type": kind, "param": None, "code": None}},
+        {"error": {"message": refused.message, "type": error_type, "param": None, "code": None}},
         refused.status,
     )

@@ -1,6 +1,8 @@
-"""What Ollama says of the hosted service, and what the hosted service says: status, account, web search and web fetch.
+"""The hosted service of Ollama: status, account, web search and web fetch.
 
-Facts: ollama/ollama at fb30760, and v0.24.0 as run.
+It answers both as the hosted service itself and as a local server that reports on it.
+
+Sources: ollama/ollama at fb30760, and v0.24.0 as run.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from tests.servers.http_helpers import Answer, said
 JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
 DISABLED = "ollama cloud is disabled"
-WEB = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
-FOUND = [
+UNAVAILABLE = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
+PAGES = [
     {
         "title": f"Page {number}",
         "url": f"https://example.test/{number}",
@@ -26,25 +28,30 @@ FOUND = [
 
 @dataclass
 class Service:
-    """`account` None is nobody signed in; `hosted` is the service itself, which wants `key` and has other paths; `disabled` keeps a
-    local server away from it."""
+    """The account and web routes of a local server or of the hosted service."""
 
     account: dict[str, Any] | None = None
+    """The account that is signed in; None for no account."""
     hosted: bool = False
+    """Whether this is the hosted service itself, which requires `key` and has other paths."""
     key: str = "sesame"
     disabled: bool = False
-    pages: list[dict[str, Any]] = field(default_factory=lambda: list(FOUND))
+    """Whether the local server must not use the hosted service."""
+    pages: list[dict[str, Any]] = field(default_factory=lambda: list(PAGES))
+    """Pages that web search and web fetch find."""
 
     @property
     def methods(self) -> dict[str, tuple[str, ...]]:
-        below = "/api" if self.hosted else "/api/experimental"
+        """The accepted methods by path."""
+        prefix = "/api" if self.hosted else "/api/experimental"
         return {
             "/api/status": ("GET",),
             "/api/me": ("POST",),
-            **{f"{below}/{name}": ("POST",) for name in WEB},
+            **{f"{prefix}/{name}": ("POST",) for name in UNAVAILABLE},
         }
 
     def status(self) -> Answer:
+        """Answer /api/status."""
         return said(
             {"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}},
             200,
@@ -52,22 +59,26 @@ class Service:
         )
 
     def me(self) -> Answer:
-        return self._unsigned() if self.account is None else said(self.account, 200, JSON)
+        """Answer /api/me."""
+        return self._unauthorized() if self.account is None else said(self.account, 200, JSON)
 
-    def web(self, what: str, body: dict[str, Any], authorization: str) -> Answer:
+    def web(self, route_name: str, body: dict[str, Any], authorization: str) -> Answer:
+        """Answer a web search or a web fetch."""
         if self.disabled:
-            return said({"error": f"{DISABLED}: {WEB[what]}"}, 403, JSON)
+            return said({"error": f"{DISABLED}: {UNAVAILABLE[route_name]}"}, 403, JSON)
         if authorization != f"Bearer {self.key}" if self.hosted else self.account is None:
-            return said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unsigned()
-        if what == "web_fetch":
-            return self._fetched(body.get("url"))
+            return (
+                said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unauthorized()
+            )
+        if route_name == "web_fetch":
+            return self._fetch(body.get("url"))
         if not isinstance(body.get("query"), str) or not body["query"]:
             return said({"error": "query is required"}, 400, JSON)
         return said(
             {"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON
         )
 
-    def _fetched(self, url: Any) -> Answer:
+    def _fetch(self, url: Any) -> Answer:
         page = next((page for page in self.pages if page["url"] == url), None)
         if page is None:
             return said({"error": "failed to fetch"}, 502, JSON)
@@ -81,5 +92,5 @@ class Service:
             JSON,
         )
 
-    def _unsigned(self) -> Answer:
+    def _unauthorized(self) -> Answer:
         return said({"error": "unauthorized", "signin_url": SIGN_IN}, 401, JSON)

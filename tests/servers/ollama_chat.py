@@ -1,6 +1,8 @@
-"""Ollama's native API, without image models: chat, generate, embeddings and the management of models.
+"""A strict server of Ollama's native API: chat, generate, embeddings and model management.
 
-server = OllamaChatCodec()
+Image models are in `ollama.py`.
+
+server = OllamaChat()
 server.script = [Reply("hello", thinking="hm")]
 url = serve(server).url
 """
@@ -41,7 +43,7 @@ METHODS = {
     ),
     **dict.fromkeys(("/api/pull", "/api/push", "/api/create", "/api/copy"), ("POST",)),
 }
-WHOLE = (
+INTEGER_OPTIONS = (
     "num_ctx",
     "num_predict",
     "top_k",
@@ -53,7 +55,7 @@ WHOLE = (
     "main_gpu",
     "num_thread",
 )
-REAL = (
+NUMBER_OPTIONS = (
     "temperature",
     "top_p",
     "min_p",
@@ -62,7 +64,8 @@ REAL = (
     "presence_penalty",
     "frequency_penalty",
 )
-CREATED = "2026-08-21T10:00:00.123456789Z"  # nanoseconds, which strict ISO parsers reject
+# Nanoseconds, which strict ISO 8601 parsers reject.
+CREATED = "2026-08-21T10:00:00.123456789Z"
 DETAILS = {
     "parent_model": "",
     "format": "gguf",
@@ -75,41 +78,64 @@ LAYERS = tuple(
     ("sha256:" + hashlib.sha256(name).hexdigest(), size)
     for name, size in ((b"weights", 2000), (b"template", 300))
 )
-MISSING = "pull model manifest: file does not exist"
+MANIFEST_MISSING = "pull model manifest: file does not exist"
 
 
 @dataclass
 class Reply:
-    """What the model says. A call is `{"name", "arguments"}` or whole; `error` is a line after the text; `cut` ends before `done`."""
+    """One scripted reply of the model."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """Calls as `{"name", "arguments"}`, or in the complete form with a `function` key."""
     done_reason: str | None = "stop"
+    """The done_reason; None sends none."""
     error: str = ""
+    """Message of an error line after the text."""
     cut: bool = False
+    """Whether the stream ends before `done`."""
 
 
 class _Refused(Exception):
+    """An error response."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
 
 
 class OllamaChat(Gate):
-    """A handler for `serve()`. `seen` lists the parsed bodies, `script` the replies to come, one per request; without one a rule answers.
+    """A handler for `serve()`.
 
-    State: `models` (name with tag to capabilities), `loaded`, `blobs`, `pushed`. Knobs: `busy` (503), `failure` (status and text of every
-    request for words), `ids` (whether calls have them), `metrics` (whether they are other than zero), `pull` (how pulls and pushes end:
-    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), `service` (the hosted one, as far
-    as this server knows it), and `hold()`/`release()` after the first frame of words.
+    `seen` lists the parsed request bodies. `hold()` and `release()` delay a stream of chat or
+    generate after its first frame.
+
+    State of the server:
+
+    * `models`: capabilities by model name with tag.
+    * `loaded`: context lengths of the loaded models.
+    * `created`: settings of the models that were created.
+    * `blobs`: uploaded blobs by digest.
+    * `pushed`: names of the models that were pushed.
+
+    Settings that tests change:
+
+    * `script`: one `Reply` for each of the next requests. Without one, `_default_reply` answers.
+    * `busy`: refuse every chat and generate request with status 503.
+    * `failure`: status and message with which every chat and generate request fails.
+    * `ids`: whether calls have ids.
+    * `metrics`: whether counts and durations are other than zero; zeros are left out.
+    * `pull`: how pulls and pushes end. "success"; "error", an error frame with status 200;
+      "refused", status 500 before any frame; "interrupted", no success frame.
+    * `service`: the hosted service as this server knows it.
     """
 
     def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
         super().__init__()
         self.models = {
-            _tagged(name): tuple(held)
-            for name, held in (MODELS if models is None else models).items()
+            _with_tag(name): tuple(capabilities)
+            for name, capabilities in (MODELS if models is None else models).items()
         }
         self.loaded: dict[str, int] = {}
         self.created: dict[str, dict[str, Any]] = {}
@@ -128,13 +154,13 @@ class OllamaChat(Gate):
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             try:
-                answer = self._answer(peer, seen)
+                response = self._answer(peer, seen)
             except _Refused as refused:
-                answer = said({"error": refused.message}, refused.status, JSON)
-            if answer is None:
+                response = said({"error": refused.message}, refused.status, JSON)
+            if response is None:
                 return
-            if answer is not STREAMED:
-                peer.send(_headed(answer) if seen.method == "HEAD" else answer.sent)
+            if response is not STREAMED:
+                peer.send(_head_only(response) if seen.method == "HEAD" else response.sent)
 
     def _answer(self, peer: Peer, seen: Seen) -> Answer | None:
         path, _ = route(seen)
@@ -157,8 +183,8 @@ class OllamaChat(Gate):
             return said(
                 {
                     "models": [
-                        self._row(name) | {"capabilities": list(held)}
-                        for name, held in self.models.items()
+                        self._list_entry(name) | {"capabilities": list(capabilities)}
+                        for name, capabilities in self.models.items()
                     ]
                 },
                 200,
@@ -166,11 +192,11 @@ class OllamaChat(Gate):
             )
         if path == "/api/ps":
             return said(
-                {"models": [self._running(name, size) for name, size in self.loaded.items()]},
+                {"models": [self._running_entry(name, size) for name, size in self.loaded.items()]},
                 200,
                 JSON,
             )
-        body = _body(seen)
+        body = _parse_body(seen)
         self.seen.append(body)
         if path in self.service.methods:
             return self.service.web(
@@ -181,35 +207,35 @@ class OllamaChat(Gate):
         if path == "/api/generate":
             return self._generate(peer, body)
         if path in ("/api/embed", "/api/embeddings"):
-            return self._embed(body, old=path == "/api/embeddings")
+            return self._embed(body, is_legacy=path == "/api/embeddings")
         if path == "/api/show":
-            return said(self._shown(self._named(body)), 200, JSON)
+            return said(self._details(self._resolve_model(body)), 200, JSON)
         if path == "/api/copy":
-            name = self._named(body, "source")
-            target = _tagged(_typed(body, "destination", str, ""))
+            name = self._resolve_model(body, "source")
+            target = _with_tag(_field(body, "destination", str, ""))
             self.models[target] = self.models[name]
             self.created[target] = self.created.get(name, {})
             return empty(200)
         if path == "/api/delete":
-            name = self._named(body)
+            name = self._resolve_model(body)
             del self.models[name]
             self.loaded.pop(name, None)
             return empty(200)
-        return self._progressing(peer, body, path.removeprefix("/api/"))
+        return self._change_models(peer, body, path.removeprefix("/api/"))
 
     # Models
 
-    def _named(
+    def _resolve_model(
         self, body: dict[str, Any], key: str = "model", missing: _Refused | None = None
     ) -> str:
         name = body.get(key) or (body.get("name") if key == "model" else None)
         if not isinstance(name, str) or not name:
             raise missing or _Refused(400, "model is required")
-        if _tagged(name) not in self.models:
+        if _with_tag(name) not in self.models:
             raise _Refused(404, f"model '{name}' not found")
-        return _tagged(name)
+        return _with_tag(name)
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def _list_entry(self, name: str) -> dict[str, Any]:
         digest = hashlib.sha256(name.encode()).hexdigest()
         return {
             "name": name,
@@ -220,25 +246,25 @@ class OllamaChat(Gate):
             "details": DETAILS,
         }
 
-    def _running(self, name: str, context: int) -> dict[str, Any]:
-        row = self._row(name)
+    def _running_entry(self, name: str, context: int) -> dict[str, Any]:
+        row = self._list_entry(name)
         del row["modified_at"]
         return row | {"expires_at": CREATED, "size_vram": 2300, "context_length": context}
 
-    def _shown(self, name: str) -> dict[str, Any]:
-        made = self.created.get(name, {})
+    def _details(self, name: str) -> dict[str, Any]:
+        created = self.created.get(name, {})
         lines = [
             f"{key:30} {json.dumps(value)}"
-            for key, value in made.get("parameters", {"temperature": 0.8}).items()
+            for key, value in created.get("parameters", {"temperature": 0.8}).items()
         ]
         return {
-            "license": made.get("license", ""),
+            "license": created.get("license", ""),
             "modelfile": f"FROM {name}",
             "parameters": "\n".join(lines),
-            "template": made.get("template", "{{ .Prompt }}"),
-            "system": made.get("system", ""),
+            "template": created.get("template", "{{ .Prompt }}"),
+            "system": created.get("system", ""),
             "details": DETAILS,
-            "messages": made.get("messages", []),
+            "messages": created.get("messages", []),
             "model_info": {
                 "general.architecture": "llama",
                 "llama.context_length": 131072,
@@ -262,20 +288,20 @@ class OllamaChat(Gate):
         self.blobs[digest] = seen.body
         return empty(201)
 
-    def _progressing(self, peer: Peer, body: dict[str, Any], kind: str) -> Answer:
-        """Pull, push and create: frames, and what they change once they succeed."""
+    def _change_models(self, peer: Peer, body: dict[str, Any], kind: str) -> Answer:
+        """Answer a pull, push or create with progress frames, and apply it when it succeeds."""
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:
             raise _Refused(400, "model is required")
-        name = _tagged(name)
+        name = _with_tag(name)
         if kind == "push" and name not in self.models:
             missing = f"open /models/manifests/{name.replace(':', '/')}: no such file or directory"
             frames = [{"status": "retrieving manifest"}, {"error": missing}]
         elif kind == "create":
-            frames = self._made(name, body)
+            frames = self._create(name, body)
         else:
             if self.pull == "refused":
-                raise _Refused(500, MISSING)
+                raise _Refused(500, MANIFEST_MISSING)
             frames = [{"status": "retrieving manifest" if kind == "push" else "pulling manifest"}]
             for digest, total in LAYERS:
                 layer = {"status": f"{kind}ing {digest[7:19]}", "digest": digest, "total": total}
@@ -288,7 +314,7 @@ class OllamaChat(Gate):
             ]
             frames.append({"status": "success"})
             if self.pull == "error":
-                frames = [*frames[:3], {"error": MISSING}]
+                frames = [*frames[:3], {"error": MANIFEST_MISSING}]
             elif self.pull == "interrupted":
                 frames = frames[:3]
             elif kind == "pull":
@@ -301,9 +327,9 @@ class OllamaChat(Gate):
             raise _Refused(500, frames[-1]["error"])
         return said(frames[-1], 200, JSON)
 
-    def _made(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        files = _typed(body, "files", dict, {})
-        source = self._named(body, "from") if body.get("from") else None
+    def _create(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        files = _field(body, "files", dict, {})
+        source = self._resolve_model(body, "from") if body.get("from") else None
         if source is None and not files:
             raise _Refused(400, "neither 'from' or 'files' was specified")
         absent = next((digest for digest in files.values() if digest not in self.blobs), None)
@@ -326,59 +352,61 @@ class OllamaChat(Gate):
         peer.end()
         return STREAMED
 
-    # Words
+    # Chat and generate
 
     def _chat(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
-        name = self._named(body)
-        able = self.models[name]
-        messages = [_message(item) for item in _typed(body, "messages", list, [])]
-        tools = [_tool(item) for item in _typed(body, "tools", list, [])]
-        self._checked(name, body, "chat")
-        if tools and "tools" not in able:
+        name = self._resolve_model(body)
+        capabilities = self.models[name]
+        messages = [_parse_message(item) for item in _field(body, "messages", list, [])]
+        tools = [_tool_name(item) for item in _field(body, "tools", list, [])]
+        self._check_request(name, body, "chat")
+        if tools and "tools" not in capabilities:
             raise _Refused(400, f"registry.ollama.ai/library/{name} does not support tools")
         if not messages:
-            return self._kept(name, body, {"message": {"role": "assistant", "content": ""}})
+            return self._load_only(name, body, {"message": {"role": "assistant", "content": ""}})
         images = [data for message in messages for data in message["images"]]
-        said_last = next(
+        last_prompt = next(
             (message["content"] for message in reversed(messages) if message["role"] == "user"), ""
         )
-        # A result is answered with words, or the default rule would call its tool for ever.
+        # Answer a tool result with text; otherwise the default rule would call the tool forever.
         offered = [] if messages[-1]["role"] == "tool" else tools
-        return self._speak(peer, name, body, said_last, images, offered)
+        return self._answer_prompt(peer, name, body, last_prompt, images, offered)
 
     def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
-        name = self._named(body, missing=_Refused(404, "model '' not found"))
-        prompt, suffix = _typed(body, "prompt", str, ""), _typed(body, "suffix", str, "")
-        template, system = _typed(body, "template", str, ""), _typed(body, "system", str, "")
-        context = _typed(body, "context", list, [])
-        images = [_base64(item) for item in _typed(body, "images", list, [])]
-        if _typed(body, "raw", bool, False) and (template or system or context):
+        name = self._resolve_model(body, missing=_Refused(404, "model '' not found"))
+        prompt, suffix = _field(body, "prompt", str, ""), _field(body, "suffix", str, "")
+        template, system = _field(body, "template", str, ""), _field(body, "system", str, "")
+        context = _field(body, "context", list, [])
+        images = [_decode_base64(item) for item in _field(body, "images", list, [])]
+        if _field(body, "raw", bool, False) and (template or system or context):
             raise _Refused(400, "raw mode does not support template, system, or context")
-        self._checked(name, body, "generate")
+        self._check_request(name, body, "generate")
         if suffix and "insert" not in self.models[name]:
             raise _Refused(400, f"registry.ollama.ai/library/{name} does not support insert")
         if not prompt:
-            return self._kept(name, body, {"response": ""})
-        return self._speak(peer, name, body, prompt, images, None)
+            return self._load_only(name, body, {"response": ""})
+        return self._answer_prompt(peer, name, body, prompt, images, None)
 
-    def _checked(self, name: str, body: dict[str, Any], route_name: str) -> None:
-        """What both routes refuse before a model is loaded."""
-        _options(body)
-        _typed(body, "stream", bool, True)
-        think, form = body.get("think"), body.get("format")
+    def _check_request(self, name: str, body: dict[str, Any], route_name: str) -> None:
+        """Refuse what both routes refuse before a model is loaded."""
+        _check_options(body)
+        _field(body, "stream", bool, True)
+        think, response_format = body.get("think"), body.get("format")
         if isinstance(think, str) and think not in ("low", "medium", "high", "max"):
             raise _Refused(
                 400,
-                f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)',
+                f'invalid think value: "{think}" '
+                '(must be "high", "medium", "low", "max", true, or false)',
             )
         if not isinstance(think, bool | str | None):
             raise _Refused(400, "think must be a boolean or string")
-        if form not in (None, "", "json") and not isinstance(form, dict):
+        if response_format not in (None, "", "json") and not isinstance(response_format, dict):
             raise _Refused(
                 500,
-                f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object',
+                f"invalid format: {json.dumps(response_format)}; "
+                'expected "json" or a valid JSON Schema object',
             )
-        if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
+        if not 0 <= _field(body, "top_logprobs", int, 0) <= 20:
             raise _Refused(400, "top_logprobs must be between 0 and 20")
         if "completion" not in self.models[name]:
             raise _Refused(400, f'"{body["model"]}" does not support {route_name}')
@@ -389,14 +417,14 @@ class OllamaChat(Gate):
         if self.failure is not None:
             raise _Refused(*self.failure)
 
-    def _kept(self, name: str, body: dict[str, Any], said_nothing: dict[str, Any]) -> Answer:
-        """Nothing to say: the model is loaded, or unloaded."""
+    def _load_only(self, name: str, body: dict[str, Any], empty_answer: dict[str, Any]) -> Answer:
+        """Answer a request without a prompt, which only loads or unloads the model."""
         unload = body.get("keep_alive") in (0, "0", "0s")
         self._load(name, body)
         reason = "unload" if unload else "load"
         return said(
             {"model": body["model"], "created_at": CREATED}
-            | said_nothing
+            | empty_answer
             | {"done": True, "done_reason": reason},
             200,
             JSON,
@@ -408,29 +436,33 @@ class OllamaChat(Gate):
         else:
             self.loaded[name] = (body.get("options") or {}).get("num_ctx", 4096)
 
-    def _speak(
+    def _answer_prompt(
         self,
         peer: Peer,
         name: str,
         body: dict[str, Any],
-        words: str,
+        prompt: str,
         images: list[bytes],
         tools: list[str] | None,
     ) -> Answer | None:
-        if "vision" not in self.models[name]:  # not seen, and not a word about it
-            words, images = "".join(f"[img-{number}]" for number in range(len(images))) + words, []
-        described = [_described(data) for data in images]
+        # A model without vision ignores images silently.
+        if "vision" not in self.models[name]:
+            prompt, images = (
+                "".join(f"[img-{number}]" for number in range(len(images))) + prompt,
+                [],
+            )
+        descriptions = [_describe_image(data) for data in images]
         reply = (
             self.script.pop(0)
             if self.script
-            else self._default(name, body, words, described, tools or [])
+            else self._default_reply(name, body, prompt, descriptions, tools or [])
         )
         self._load(name, body)
         frames = list(self._frames(body["model"], reply, chat=tools is not None))
         if body.get("stream") is False:
             if reply.error or reply.cut:
                 raise _Refused(500, reply.error or "unexpected EOF")
-            return said(_joined(frames), 200, JSON)
+            return said(_merged(frames), 200, JSON)
         peer.begin(headers={"content-type": NDJSON})
         for number, frame in enumerate(frames):
             peer.chunk(json.dumps(frame).encode() + b"\n")
@@ -439,32 +471,39 @@ class OllamaChat(Gate):
         peer.end()
         return STREAMED
 
-    def _default(
-        self, name: str, body: dict[str, Any], words: str, images: list[str], tools: list[str]
+    def _default_reply(
+        self, name: str, body: dict[str, Any], prompt: str, images: list[str], tools: list[str]
     ) -> Reply:
-        thinks = "thinking" in self.models[name] and body.get("think") is not False
-        thought = "I think about it." if thinks else ""
-        called = next((tool for tool in tools if re.search(rf"\b{re.escape(tool)}\b", words)), None)
-        if called:
-            return Reply("", thought, [{"name": called, "arguments": _object_in(words)}])
-        form = body.get("format")
-        if form:
+        is_thinking = "thinking" in self.models[name] and body.get("think") is not False
+        thinking = "I think about it." if is_thinking else ""
+        tool_name = next(
+            (tool for tool in tools if re.search(rf"\b{re.escape(tool)}\b", prompt)), None
+        )
+        if tool_name:
+            return Reply("", thinking, [{"name": tool_name, "arguments": _first_object(prompt)}])
+        response_format = body.get("format")
+        if response_format:
             return Reply(
-                json.dumps(_filled(form) if isinstance(form, dict) else {"text": words}), thought
+                json.dumps(
+                    _sample_value(response_format)
+                    if isinstance(response_format, dict)
+                    else {"text": prompt}
+                ),
+                thinking,
             )
-        return Reply(" ".join(["I saw:", words, *images]), thought)
+        return Reply(" ".join(["I saw:", prompt, *images]), thinking)
 
     def _frames(self, model: str, reply: Reply, chat: bool) -> Iterator[dict[str, Any]]:
-        def frame(words: str, done: bool = False, **more: Any) -> dict[str, Any]:
-            held = (
-                {"message": {"role": "assistant", "content": words} | more}
+        def frame(text: str, done: bool = False, **more: Any) -> dict[str, Any]:
+            content = (
+                {"message": {"role": "assistant", "content": text} | more}
                 if chat
-                else {"response": words} | more
+                else {"response": text} | more
             )
-            return {"model": model, "created_at": CREATED} | held | {"done": done}
+            return {"model": model, "created_at": CREATED} | content | {"done": done}
 
-        yield from (frame("", thinking=piece) for piece in _pieces(reply.thinking))
-        yield from (frame(piece) for piece in _pieces(reply.text))
+        yield from (frame("", thinking=word) for word in _split_words(reply.thinking))
+        yield from (frame(word) for word in _split_words(reply.text))
         for index, call in enumerate(reply.tool_calls):
             yield frame("", tool_calls=[self._call(index, call)])
         if reply.error:
@@ -477,9 +516,9 @@ class OllamaChat(Gate):
             "eval_count": 5,
             "eval_duration": 50_000_000,
         }
-        last = frame("", True) | ({"done_reason": reply.done_reason} if reply.done_reason else {})
-        last |= {} if chat else {"context": [1, 2, 3]}
-        yield last | (
+        final = frame("", True) | ({"done_reason": reply.done_reason} if reply.done_reason else {})
+        final |= {} if chat else {"context": [1, 2, 3]}
+        yield final | (
             {"total_duration": 90_000_000, "load_duration": 20_000_000} | counts
             if self.metrics
             else {}
@@ -489,8 +528,8 @@ class OllamaChat(Gate):
         if "function" in call:
             return call
         self._calls += 1
-        shown = {"id": f"call_{self._calls:08d}"} if self.ids else {}
-        return shown | {
+        identifier = {"id": f"call_{self._calls:08d}"} if self.ids else {}
+        return identifier | {
             "function": {
                 "index": index,
                 "name": call["name"],
@@ -498,11 +537,11 @@ class OllamaChat(Gate):
             }
         }
 
-    def _embed(self, body: dict[str, Any], old: bool) -> Answer:
-        name = self._named(body)
-        _options(body)
-        given = _typed(body, "prompt", str, "") if old else body.get("input")
-        texts = [given] if isinstance(given, str) and given else given or []
+    def _embed(self, body: dict[str, Any], is_legacy: bool) -> Answer:
+        name = self._resolve_model(body)
+        _check_options(body)
+        value = _field(body, "prompt", str, "") if is_legacy else body.get("input")
+        texts = [value] if isinstance(value, str) and value else value or []
         if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
             raise _Refused(400, "invalid input type")
         if "embedding" not in self.models[name]:
@@ -512,60 +551,62 @@ class OllamaChat(Gate):
             len(item.split()) > self.loaded.get(name, 4096) for item in texts
         ):
             raise _Refused(400, "the input length exceeds the context length")
-        vectors = [_vector(item, _typed(body, "dimensions", int, 0) or 8) for item in texts]
-        if old:
+        vectors = [_vector(item, _field(body, "dimensions", int, 0) or 8) for item in texts]
+        if is_legacy:
             return said({"embedding": vectors[0] if vectors else []}, 200, JSON)
         counts = {"prompt_eval_count": sum(len(item.split()) for item in texts)}
-        shown = (
+        metrics = (
             {"total_duration": 9_000_000, "load_duration": 2_000_000} | counts
             if self.metrics
             else {}
         )
-        return said({"model": body["model"], "embeddings": vectors} | shown, 200, JSON)
+        return said({"model": body["model"], "embeddings": vectors} | metrics, 200, JSON)
 
 
-def _tagged(name: str) -> str:
+def _with_tag(name: str) -> str:
     return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
-def _headed(answer: Answer) -> bytes:
-    """The head alone: a body after HEAD would be read as the next answer."""
+def _head_only(answer: Answer) -> bytes:
+    """Return the head only: a client would read a body after HEAD as the next response."""
     return answer.sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def _body(seen: Seen) -> dict[str, Any]:
+def _parse_body(seen: Seen) -> dict[str, Any]:
     if not seen.body:
         raise _Refused(400, "missing request body")
     try:
-        found = json.loads(seen.body)
+        body = json.loads(seen.body)
     except ValueError:
         raise _Refused(400, "unexpected EOF") from None
-    if not isinstance(found, dict):
-        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go value")
-    return found
+    if not isinstance(body, dict):
+        raise _Refused(400, f"json: cannot unmarshal {type(body).__name__} into Go value")
+    return body
 
 
-def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    """A field as Go binds it: null is nothing, a wrong type fails the request."""
-    found = body.get(name)
-    if found is None:
+def _field(body: dict[str, Any], name: str, field_type: type, default: Any) -> Any:
+    """Return a field as Go binds it: null means absent, a wrong type fails the request."""
+    value = body.get(name)
+    if value is None:
         return default
-    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+    if not isinstance(value, field_type) or (field_type is int and isinstance(value, bool)):
         raise _Refused(
-            400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}"
+            400, f"json: cannot unmarshal {type(value).__name__} into Go struct field .{name}"
         )
-    return found
+    return value
 
 
-def _options(body: dict[str, Any]) -> None:
-    """A wrong type is found when the model is about to be loaded: a 500."""
-    for name, value in _typed(body, "options", dict, {}).items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if (name in WHOLE and not (number and value == int(value))) or (
-            name in REAL and not number
+def _check_options(body: dict[str, Any]) -> None:
+    """Check the option types; the real server does so when it loads the model, hence status 500."""
+    for name, value in _field(body, "options", dict, {}).items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (name in INTEGER_OPTIONS and not (is_number and value == int(value))) or (
+            name in NUMBER_OPTIONS and not is_number
         ):
             raise _Refused(
-                500, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}'
+                500,
+                f'option "{name}" must be of type '
+                f"{'integer' if name in INTEGER_OPTIONS else 'float32'}",
             )
         if name == "stop" and not (
             isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -575,35 +616,34 @@ def _options(body: dict[str, Any]) -> None:
             raise _Refused(500, 'option "use_mmap" must be of type boolean')
 
 
-def _message(item: Any) -> dict[str, Any]:
+def _parse_message(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
-    role = _typed(
-        item, "role", str, ""
-    )  # any word will do; what becomes of it is the template's business
-    for call in _typed(item, "tool_calls", list, []):
-        _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
+    # The server accepts any role; the template of the model decides what it means.
+    role = _field(item, "role", str, "")
+    for call in _field(item, "tool_calls", list, []):
+        _field(_field(call, "function", dict, {}), "arguments", dict, {})
     for name in ("thinking", "tool_name", "tool_call_id"):
-        _typed(item, name, str, "")
-    images = [_base64(data) for data in _typed(item, "images", list, [])]
-    return {"role": role, "content": _typed(item, "content", str, ""), "images": images}
+        _field(item, name, str, "")
+    images = [_decode_base64(data) for data in _field(item, "images", list, [])]
+    return {"role": role, "content": _field(item, "content", str, ""), "images": images}
 
 
-def _tool(item: Any) -> str:
+def _tool_name(item: Any) -> str:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.tools")
-    return str(_typed(_typed(item, "function", dict, {}), "name", str, ""))
+    return str(_field(_field(item, "function", dict, {}), "name", str, ""))
 
 
-def _base64(item: Any) -> bytes:
-    """Bare base64: a data URL's prefix has characters that are none."""
+def _decode_base64(item: Any) -> bytes:
+    """Decode plain base64; the prefix of a data URL is invalid."""
     try:
         return b64decode(item, validate=True)
     except (NotBase64, TypeError, ValueError):
         raise _Refused(400, "illegal base64 data at input byte 4") from None
 
 
-def _described(data: bytes) -> str:
+def _describe_image(data: bytes) -> str:
     image = decoded(data)
     if image is None:
         raise _Refused(400, "Failed to load image or audio file")
@@ -611,55 +651,55 @@ def _described(data: bytes) -> str:
     return f"{image.width}x{image.height} #{red:02x}{green:02x}{blue:02x}"
 
 
-def _object_in(words: str) -> dict[str, Any]:
-    """The first JSON object in a text, or an empty one."""
-    for found in re.finditer(r"\{", words):
+def _first_object(text: str) -> dict[str, Any]:
+    """Return the first JSON object in a text, or an empty one."""
+    for match in re.finditer(r"\{", text):
         try:
-            value, _ = json.JSONDecoder().raw_decode(words, found.start())
+            value, _ = json.JSONDecoder().raw_decode(text, match.start())
         except ValueError:
             continue
         return dict(value)
     return {}
 
 
-def _filled(schema: Any) -> Any:
-    """A simple value that fits the schema."""
+def _sample_value(schema: Any) -> Any:
+    """Return a simple value that matches the schema."""
     if not isinstance(schema, dict):
         return None
     if schema.get("enum"):
         return schema["enum"][0]
     if schema.get("anyOf"):
-        return _filled(schema["anyOf"][0])
+        return _sample_value(schema["anyOf"][0])
     if "properties" in schema:
-        return {name: _filled(held) for name, held in schema["properties"].items()}
+        return {name: _sample_value(subschema) for name, subschema in schema["properties"].items()}
     if schema.get("type") == "array":
-        return [_filled(schema.get("items", {}))]
+        return [_sample_value(schema.get("items", {}))]
     return {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "object": {}}.get(
         str(schema.get("type"))
     )
 
 
-def _pieces(words: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*$|\s*\S+", words) or ([words] if words else [])
+def _split_words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*$|\s*\S+", text) or ([text] if text else [])
 
 
-def _vector(words: str, size: int) -> list[float]:
-    raw = [byte - 127.5 for byte in hashlib.shake_128(words.encode()).digest(size)]
-    length = sum(value * value for value in raw) ** 0.5
-    return [value / length for value in raw]
+def _vector(text: str, size: int) -> list[float]:
+    numbers = [byte - 127.5 for byte in hashlib.shake_128(text.encode()).digest(size)]
+    length = sum(value * value for value in numbers) ** 0.5
+    return [value / length for value in numbers]
 
 
-def _joined(frames: list[dict[str, Any]]) -> dict[str, Any]:
-    """The frames of a stream as the one object of `stream: false`."""
+def _merged(frames: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the frames of a stream into the single object of `stream: false`."""
     chat = "message" in frames[-1]
-    pieces = [frame["message"] if chat else frame for frame in frames]
-    held: dict[str, Any] = {
+    parts = [frame["message"] if chat else frame for frame in frames]
+    content: dict[str, Any] = {
         "content" if chat else "response": "".join(
-            piece["content" if chat else "response"] for piece in pieces
+            part["content" if chat else "response"] for part in parts
         )
     }
-    if thought := "".join(piece.get("thinking", "") for piece in pieces):
-        held["thinking"] = thought
-    if calls := [call for piece in pieces for call in piece.get("tool_calls", [])]:
-        held["tool_calls"] = calls
-    return frames[-1] | ({"message": {"role": "assistant"} | held} if chat else held)
+    if thinking := "".join(part.get("thinking", "") for part in parts):
+        content["thinking"] = thinking
+    if calls := [call for part in parts for call in part.get("tool_calls", [])]:
+        content["tool_calls"] = calls
+    return frames[-1] | ({"message": {"role": "assistant"} | content} if chat else content)

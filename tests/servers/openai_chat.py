@@ -1,12 +1,12 @@
-"""OpenAI's chat completions, as `openai-chat.md` describes them: strict about every message, whole and streamed.
+"""A strict server of OpenAI's chat completions, streaming and not, as in `openai-chat.md`.
 
-server = OpenAIChatCodec()
+server = OpenAIChat()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [Turn([says("Hi")]), Turn([calls("look", {"at": "a fox"})])]
 ...
 assert server.seen[-1]["max_completion_tokens"] == 100
 
-Not here: log probabilities, audio output, predictions, search and custom tools.
+Not implemented: log probabilities, audio output, predictions, search and custom tools.
 """
 
 from __future__ import annotations
@@ -16,17 +16,27 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from tests.servers.openai_account import CREATED, Json, Left, Speech, Turn, count, pieces, sliced
+from tests.servers.openai_account import (
+    CREATED,
+    ClientLeft,
+    Json,
+    OpenAIServer,
+    Turn,
+    count_tokens,
+    split_slices,
+    split_words,
+)
 from tests.servers.openai_chat_request import Request
 from tests.support.loopback import Peer
 
 REASONS = {None: "stop", "length": "length", "content_filter": "content_filter"}
 
 
-class OpenAIChat(Speech):
-    """A handler for `serve()`; see `Speech` for the knobs.
+class OpenAIChat(OpenAIServer):
+    """A handler for `serve()`; `OpenAIServer` documents the common settings.
 
-    Streams: `opening` puts the first call into the first chunk, as was seen.
+    With `opening`, the first chunk of a stream contains the first call, as OpenAI's server was
+    observed to send it.
     """
 
     path = "/v1/chat/completions"
@@ -35,107 +45,109 @@ class OpenAIChat(Speech):
         super().__init__(key)
         self.opening = False
 
-    def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+    def respond(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        """Answer a chat completion request; None when the response was streamed."""
         request = Request(self, body)
-        turn = self.turn(request.wish)
-        about = {
-            "id": self.named("chatcmpl"),
+        turn = self.next_turn(request.model_input)
+        common = {
+            "id": self.new_id("chatcmpl"),
             "created": CREATED,
             "model": f"{body['model']}-2026-08-01",
         }
-        about |= {"service_tier": "default", "system_fingerprint": "fp_1"}
-        made = [self._message(turn) for _ in range(body.get("n", 1))]
+        common |= {"service_tier": "default", "system_fingerprint": "fp_1"}
+        messages = [self._message(turn) for _ in range(body.get("n", 1))]
         if body.get("stream"):
             peer.begin(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
-            for event in self._events(peer, request, turn, about, made):
+            for event in self._events(peer, request, turn, common, messages):
                 peer.chunk(event)
             peer.end()
             return None
-        self.waited(peer)
+        self.wait_for_release(peer)
         choices = [
             {
                 "index": index,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": _reason(turn, message),
+                "finish_reason": _finish_reason(turn, message),
             }
-            for index, message in enumerate(made)
+            for index, message in enumerate(messages)
         ]
         return {
             "object": "chat.completion",
-            **about,
+            **common,
             "choices": choices,
             "usage": _usage(request, turn),
         }
 
     def _message(self, turn: Turn) -> Json:
-        """The message of a turn. What was thought is not shown here."""
-        said = "".join(item.get("text", "") for item in turn.items if item["type"] == "message")
-        refused = "".join(
+        """Return the message of a turn; this API does not show reasoning items."""
+        text = "".join(item.get("text", "") for item in turn.items if item["type"] == "message")
+        refusal = "".join(
             item.get("refusal", "") for item in turn.items if item["type"] == "message"
         )
-        made = [
+        tool_calls = [
             {
-                "id": item.get("id") or f"call_{self.number():019d}",
+                "id": item.get("id") or f"call_{self.next_number():019d}",
                 "type": "function",
                 "function": {"name": item["name"], "arguments": item["arguments"]},
             }
             for item in turn.items
             if item["type"] == "function_call"
         ]
-        content = None if (made or refused) and not said else said
-        called = {"tool_calls": made} if made else {}
+        content = None if (tool_calls or refusal) and not text else text
+        calls = {"tool_calls": tool_calls} if tool_calls else {}
         return {
             "role": "assistant",
             "content": content,
-            "refusal": refused or None,
+            "refusal": refusal or None,
             "annotations": [],
-        } | called
+        } | calls
 
     # Streams
 
     def _events(
-        self, peer: Peer, request: Request, turn: Turn, about: Json, made: list[Json]
+        self, peer: Peer, request: Request, turn: Turn, common: Json, messages: list[Json]
     ) -> Iterator[bytes]:
         options = request.body.get("stream_options", {})
-        counted = options.get("include_usage", False)
-        more: Json = {"usage": None} if counted else {}
+        include_usage = options.get("include_usage", False)
+        extra: Json = {"usage": None} if include_usage else {}
         if options.get("include_obfuscation", True):
-            more["obfuscation"] = "xK3v9"
-        head = {"object": "chat.completion.chunk", **about}
+            extra["obfuscation"] = "xK3v9"
+        head = {"object": "chat.completion.chunk", **common}
 
         def chunk(index: int, delta: Json, reason: str | None = None) -> bytes:
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-            return _event({**head, "choices": [choice], **more})
+            return _event({**head, "choices": [choice], **extra})
 
-        pending = [_deltas(message) for message in made]
-        for index, message in enumerate(made):
+        pending = [_deltas(message) for message in messages]
+        for index, message in enumerate(messages):
             first = (
                 next(pending[index])
                 if self.opening and message["content"] is None and "tool_calls" in message
                 else {"content": ""}
             )
             yield chunk(index, {"role": "assistant", "refusal": None} | first)
-        self.waited(peer)
-        told = 0
-        for deltas in zip_longest(*pending):  # choices by turns
+        self.wait_for_release(peer)
+        sent = 0
+        # The deltas of several choices alternate.
+        for deltas in zip_longest(*pending):
             for index, delta in enumerate(deltas):
                 if delta is None:
                     continue
                 yield chunk(index, delta)
-                told += 1
-                if self.break_stream and told == self.break_after:
-                    yield from self._broken()
+                sent += 1
+                if self.break_stream and sent == self.break_after:
+                    yield from self._break_stream()
                     return
-        for index, message in enumerate(made):
-            yield chunk(index, {}, _reason(turn, message))
-        if counted:
-            yield _event({**head, "choices": [], **more, "usage": _usage(request, turn)})
+        for index, message in enumerate(messages):
+            yield chunk(index, {}, _finish_reason(turn, message))
+        if include_usage:
+            yield _event({**head, "choices": [], **extra, "usage": _usage(request, turn)})
         yield b"data: [DONE]\n\n"
 
-    def _broken(self) -> Iterator[bytes]:
+    def _break_stream(self) -> Iterator[bytes]:
         if self.break_stream == "drop":
-            raise Left
+            raise ClientLeft
         if self.break_stream == "error":
             message = "The server had an error while processing your request. Sorry about that!"
             yield _event(
@@ -155,10 +167,10 @@ def _event(document: Any) -> bytes:
 
 
 def _deltas(message: Json) -> Iterator[Json]:
-    """A message in pieces; id, type and name of a call come once."""
+    """Yield the deltas of a message; only the first delta of a call has its id, type and name."""
     for name in ("content", "refusal"):
-        for piece in pieces(message[name] or ""):
-            yield {name: piece}
+        for text in split_words(message[name] or ""):
+            yield {name: text}
     for index, call in enumerate(message.get("tool_calls", [])):
         function = call["function"]
         opening = {
@@ -168,32 +180,36 @@ def _deltas(message: Json) -> Iterator[Json]:
             "function": {"name": function["name"], "arguments": ""},
         }
         yield {"tool_calls": [opening]}
-        for piece in sliced(function["arguments"]):
-            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+        for text in split_slices(function["arguments"]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
 
-def _reason(turn: Turn, message: Json) -> str:
+def _finish_reason(turn: Turn, message: Json) -> str:
     return (
         "tool_calls" if message.get("tool_calls") and turn.finish is None else REASONS[turn.finish]
     )
 
 
 def _usage(request: Request, turn: Turn) -> Json:
-    """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
-    made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
+    """Return predictable token counts: every word is one token.
+
+    The prompt and completion counts include the cached and the reasoning tokens.
+    """
+    output_tokens = max(1, count_tokens(turn.items))
+    reasoning_tokens = count_tokens(turn.items, "reasoning")
     counts: Json = {
-        "prompt_tokens": request.wish.tokens,
-        "completion_tokens": made,
-        "total_tokens": request.wish.tokens + made,
+        "prompt_tokens": request.model_input.prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": request.model_input.prompt_tokens + output_tokens,
     }
-    written = {
-        "reasoning_tokens": thought,
+    details = {
+        "reasoning_tokens": reasoning_tokens,
         "audio_tokens": 0,
         "accepted_prediction_tokens": 0,
         "rejected_prediction_tokens": 0,
     }
     counts |= {
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": written,
+        "completion_tokens_details": details,
     }
     return counts | turn.usage

@@ -1,4 +1,4 @@
-"""What a request to chat completions may hold, and what there is to see in it."""
+"""Validation of chat completion requests, and the input that they give to the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from tests.servers.openai_account import Speech, Wish
+from tests.servers.openai_account import ModelInput, OpenAIServer
 from tests.servers.openai_images import Refused
 from tests.servers.openai_shapes import (
     ANY,
@@ -16,29 +16,29 @@ from tests.servers.openai_shapes import (
     check_filled,
     check_name,
     check_schema,
+    describe_file,
+    describe_image,
     invalid,
     not_supported,
-    read_file,
-    read_image,
     unsupported,
 )
 
 Json = dict[str, Any]
-WHOLE = Number(1, 1 << 20, whole=True)
+POSITIVE_INTEGER = Number(1, 1 << 20, integer=True)
 FIELDS: Json = {
     "model!": str,
     "messages!": list,
     "stream": bool,
     "stream_options": {"include_usage": bool, "include_obfuscation": bool},
-    "max_completion_tokens": WHOLE,
-    "max_tokens": WHOLE,
+    "max_completion_tokens": POSITIVE_INTEGER,
+    "max_tokens": POSITIVE_INTEGER,
     "temperature": Number(0, 2),
     "top_p": Number(0, 1),
     "frequency_penalty": Number(-2, 2),
     "presence_penalty": Number(-2, 2),
     "stop": ANY,
     "seed": int,
-    "n": Number(1, 8, whole=True),
+    "n": Number(1, 8, integer=True),
     "logit_bias": dict,
     "tools": list,
     "tool_choice": ANY,
@@ -55,7 +55,7 @@ FIELDS: Json = {
     "safety_identifier": str,
     "user": str,
 }
-NOT_HERE = (
+UNSUPPORTED_FIELDS = (
     "logprobs",
     "top_logprobs",
     "modalities",
@@ -63,19 +63,21 @@ NOT_HERE = (
     "web_search_options",
     "prediction",
     "moderation",
-)  # for other models
+)
+"""Parameters of models that this server does not have."""
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "logit_bias")
-_ASKED: Json = {"role!": str, "content!": ANY, "name": str}
+INPUT_MESSAGE: Json = {"role!": str, "content!": ANY, "name": str}
 MESSAGES: dict[str, Json] = {
-    "developer": _ASKED,
-    "system": _ASKED,
-    "user": _ASKED,
+    "developer": INPUT_MESSAGE,
+    "system": INPUT_MESSAGE,
+    "user": INPUT_MESSAGE,
     "assistant": {
         "role!": str,
         "content?": ANY,
         "name": str,
         "refusal?": str,
-        "annotations?": list,  # OpenAI's own SDK sends it back as it came, or null
+        # OpenAI's own SDK sends the annotations back unchanged, or null.
+        "annotations?": list,
         "audio?": {"id!": str},
         "tool_calls?": list,
         "function_call?": dict,
@@ -89,7 +91,10 @@ PARTS: dict[str, Json] = {
     "input_audio": {"type!": str, "input_audio!": {"data!": str, "format!": ("wav", "mp3")}},
     "file": {"type!": str, "file!": {"filename": str, "file_data": str, "file_id": str}},
 }
-WHERE = {"user": ("text", "image_url", "input_audio", "file"), "assistant": ("text", "refusal")}
+PARTS_BY_ROLE = {
+    "user": ("text", "image_url", "input_audio", "file"),
+    "assistant": ("text", "refusal"),
+}
 CALL: Json = {
     "id!": Text(40),
     "type!": ("function",),
@@ -110,11 +115,11 @@ FORMATS: dict[str, Json] = {
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it wishes."""
+    """A request with all fields validated, and the input that it gives to the model."""
 
-    def __init__(self, account: Speech, body: Json) -> None:
+    def __init__(self, account: OpenAIServer, body: Json) -> None:
         self.account, self.body = account, body
-        for name in NOT_HERE:
+        for name in UNSUPPORTED_FIELDS:
             if name in body:
                 raise unsupported(name)
         check(body, FIELDS, "")
@@ -122,16 +127,20 @@ class Request:
             message = f"The model `{body['model']}` does not exist or you do not have access to it."
             raise Refused(message, "model_not_found", None, 404)
         self.model = account.models[body["model"]]
-        self.wish = Wish(body["model"], reasons=self.model.reasons(body.get("reasoning_effort")))
+        self.model_input = ModelInput(
+            body["model"], reasoning=self.model.is_reasoning(body.get("reasoning_effort"))
+        )
         self._settings()
         self._tools()
         self._messages()
         self._pairs()
         self._format()
-        self.wish.tokens = len(json.dumps([body["messages"], body.get("tools")]).split())
+        self.model_input.prompt_tokens = len(
+            json.dumps([body["messages"], body.get("tools")]).split()
+        )
 
     def _settings(self) -> None:
-        body, wish = self.body, self.wish
+        body, model_input = self.body, self.model_input
         if "stream_options" in body and not body.get("stream"):
             message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
             raise invalid(message, "stream_options", None)
@@ -144,26 +153,27 @@ class Request:
             raise unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
         if "max_tokens" in body and "max_completion_tokens" in body:
             raise invalid(
-                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time "
+                "is not supported.",
                 "max_tokens",
                 None,
             )
         for name in SAMPLING:
-            if name in body and wish.reasons:
+            if name in body and model_input.reasoning:
                 raise unsupported(name)
         stop = body.get("stop", [])
         check(stop, str if isinstance(stop, str) else [str], "stop")
-        wish.stops = [stop] if isinstance(stop, str) else stop
-        if len(wish.stops) > 4:
+        model_input.stop_sequences = [stop] if isinstance(stop, str) else stop
+        if len(model_input.stop_sequences) > 4:
             raise Refused(
                 "Invalid 'stop': array too long. Expected at most 4 texts.",
                 "array_above_max_length",
                 "stop",
             )
-        wish.most = body.get("max_completion_tokens", body.get("max_tokens"))
+        model_input.max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
 
     def _tools(self) -> None:
-        body, wish = self.body, self.wish
+        body, model_input = self.body, self.model_input
         if "tools" in body:
             check_filled(body["tools"], "tools")
         for index, tool in enumerate(body.get("tools", [])):
@@ -174,24 +184,25 @@ class Request:
             schema = function.get(
                 "parameters", {"type": "object", "properties": {}, "additionalProperties": False}
             )
-            whose = f"function '{function['name']}'"
+            subject = f"function '{function['name']}'"
             check_schema(
                 schema,
                 function.get("strict", False),
-                whose,
+                subject,
                 f"{path}.function.parameters",
                 "invalid_function_parameters",
             )
-            wish.tools.append(function["name"])
+            model_input.tools.append(function["name"])
         for name in ("tool_choice", "parallel_tool_calls"):
-            if name in body and not wish.tools:
+            if name in body and not model_input.tools:
                 raise invalid(
-                    f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.",
+                    f"Invalid value for '{name}': '{name}' is only allowed "
+                    "when 'tools' are specified.",
                     name,
                     None,
                 )
-        wish.parallel = body.get("parallel_tool_calls", True)
-        wish.choice = self._choice(body.get("tool_choice", "auto"))
+        model_input.parallel_calls = body.get("parallel_tool_calls", True)
+        model_input.tool_choice = self._choice(body.get("tool_choice", "auto"))
 
     def _choice(self, choice: Any) -> str:
         if isinstance(choice, str):
@@ -205,20 +216,21 @@ class Request:
                 "tools!": [{"type!": ("function",), "function!": {"name!": str}}],
             }
             check(choice, {"type!": str, "allowed_tools!": allowed}, "tool_choice")
-            named = [tool["function"]["name"] for tool in choice["allowed_tools"]["tools"]]
+            names = [tool["function"]["name"] for tool in choice["allowed_tools"]["tools"]]
         else:
             check(choice, {"type!": str, "function!": {"name!": str}}, "tool_choice")
-            named = [choice["function"]["name"]]
-        for name in named:
-            if name not in self.wish.tools:
+            names = [choice["function"]["name"]]
+        for name in names:
+            if name not in self.model_input.tools:
                 raise invalid(
-                    f"Invalid value for 'tool_choice': no function named '{name}' was specified in the 'tools' parameter.",
+                    f"Invalid value for 'tool_choice': no function named '{name}' "
+                    "was specified in the 'tools' parameter.",
                     "tool_choice",
                     None,
                 )
         if choice["type"] == "function":
-            return str(named[0])
-        self.wish.tools = named
+            return str(names[0])
+        self.model_input.tools = names
         return str(choice["allowed_tools"]["mode"])
 
     # Messages
@@ -234,24 +246,25 @@ class Request:
                 legal = [name for name in MESSAGES if name not in self.model.roles]
                 raise not_supported(role, legal, f"{path}.role", "unsupported_value")
             check(message, MESSAGES[role], path)
-            shown = self._content(message, role, path)
+            parts = self._content(message, role, path)
             if role == "assistant":
-                self._said(message, path)
-                self.wish.said, self.wish.sights, self.wish.answered = [], [], False
+                self._check_calls(message, path)
+                self.model_input.clear()
             elif role == "user":
-                self._show(shown)
+                self._add_user_content(parts)
             elif role == "tool":
-                self.wish.answered = True
-                self.wish.sights.append(
-                    f"result {message['tool_call_id']}: {''.join(text for _, text in shown)}".rstrip()
+                self.model_input.has_tool_results = True
+                self.model_input.descriptions.append(
+                    f"result {message['tool_call_id']}: "
+                    f"{''.join(text for _, text in parts)}".rstrip()
                 )
 
-    def _show(self, shown: list[tuple[str, str]]) -> None:
-        self.wish.said += [text for kind, text in shown if kind == "text"]
-        self.wish.sights += [text for kind, text in shown if kind != "text"]
+    def _add_user_content(self, parts: list[tuple[str, str]]) -> None:
+        self.model_input.user_texts += [text for part_type, text in parts if part_type == "text"]
+        self.model_input.descriptions += [text for part_type, text in parts if part_type != "text"]
 
     def _content(self, message: Json, role: str, path: str) -> list[tuple[str, str]]:
-        """What the content shows: the type of each part, and its words."""
+        """Return the type and a description of every content part."""
         content = message.get("content")
         if content is None and role == "assistant":
             if not message.get("tool_calls") and not message.get("refusal"):
@@ -272,50 +285,51 @@ class Request:
 
     def _part(self, part: Any, role: str, message: str, path: str) -> tuple[str, str]:
         check(part, dict, path)
-        kind = part.get("type")
-        if kind not in (legal := WHERE.get(role, ("text",))):
+        part_type = part.get("type")
+        if part_type not in (legal := PARTS_BY_ROLE.get(role, ("text",))):
             # "reported against messages[N] as if only text and image_url existed"
             raise not_supported(
-                kind,
+                part_type,
                 ("text", "image_url") if role == "user" else legal,
                 message if role == "user" else f"{path}.type",
             )
-        check(part, PARTS[kind], path)
-        held = part[kind]
-        if kind == "image_url":
-            return kind, read_image(held["url"], f"{path}.image_url.url")
-        if kind == "file":
-            return kind, self._file(held, f"{path}.file")
-        if kind == "input_audio":
+        check(part, PARTS[part_type], path)
+        content = part[part_type]
+        if part_type == "image_url":
+            return part_type, describe_image(content["url"], f"{path}.image_url.url")
+        if part_type == "file":
+            return part_type, self._file(content, f"{path}.file")
+        if part_type == "input_audio":
             try:
-                return (
-                    kind,
-                    f"{held['format']} of {len(b64decode(held['data'], validate=True))} bytes",
-                )
+                data = b64decode(content["data"], validate=True)
+                return part_type, f"{content['format']} of {len(data)} bytes"
             except ValueError:
                 raise invalid(
                     f"Invalid '{path}.input_audio.data'. The value is no base64.",
                     f"{path}.input_audio.data",
                 ) from None
-        return kind, str(held)
+        return part_type, str(content)
 
-    def _file(self, held: Json, path: str) -> str:
-        if "file_id" in held:
-            if held["file_id"] not in self.account.files:
+    def _file(self, file: Json, path: str) -> str:
+        if "file_id" in file:
+            if file["file_id"] not in self.account.files:
                 raise invalid(
-                    f"No such File object: {held['file_id']}", f"{path}.file_id", None, 404
+                    f"No such File object: {file['file_id']}", f"{path}.file_id", None, 404
                 )
-            return f"file of {len(self.account.files[held['file_id']])} bytes"
+            return f"file of {len(self.account.files[file['file_id']])} bytes"
         for name in ("filename", "file_data"):
-            if name not in held:
+            if name not in file:
                 raise Refused(
                     f"Missing required parameter: '{path}.{name}'.",
                     "missing_required_parameter",
                     f"{path}.{name}",
                 )
-        return f"{held['filename']}: {read_file(held['file_data'], ('application/pdf',), f'{path}.file_data')}"
+        return (
+            f"{file['filename']}: "
+            f"{describe_file(file['file_data'], ('application/pdf',), f'{path}.file_data')}"
+        )
 
-    def _said(self, message: Json, path: str) -> None:
+    def _check_calls(self, message: Json, path: str) -> None:
         if message.get("tool_calls") is not None:
             check_filled(message["tool_calls"], f"{path}.tool_calls")
         for index, call in enumerate(message.get("tool_calls") or []):
@@ -323,19 +337,31 @@ class Request:
             check_name(call["function"]["name"], f"{path}.tool_calls[{index}].function.name")
 
     def _pairs(self) -> None:
-        """Each call is answered by exactly one tool message, directly after its message, before any other role."""
+        """Check that exactly one tool message answers each call.
+
+        The tool messages directly follow the message with the calls, before any other role.
+        """
         waiting: list[str] = []
         for index, message in enumerate([*self.body["messages"], {"role": "the end"}]):
             if message["role"] == "tool":
                 if message["tool_call_id"] not in waiting:
-                    said = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
-                    raise invalid(f"Invalid parameter: {said}", f"messages.[{index}].role", None)
+                    detail = (
+                        "messages with role 'tool' must be a response to a preceeding message "
+                        "with 'tool_calls'."
+                    )
+                    raise invalid(f"Invalid parameter: {detail}", f"messages.[{index}].role", None)
                 waiting.remove(message["tool_call_id"])
                 continue
             if waiting:
-                said = "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'."
-                missing = f"The following tool_call_ids did not have response messages: {', '.join(waiting)}"
-                raise invalid(f"{said} {missing}", f"messages.[{index}].role", None)
+                detail = (
+                    "An assistant message with 'tool_calls' must be followed by tool messages "
+                    "responding to each 'tool_call_id'."
+                )
+                missing = (
+                    "The following tool_call_ids did not have response messages: "
+                    f"{', '.join(waiting)}"
+                )
+                raise invalid(f"{detail} {missing}", f"messages.[{index}].role", None)
             waiting = [call["id"] for call in message.get("tool_calls") or []]
             if len(set(waiting)) < len(waiting):
                 raise invalid(
@@ -343,22 +369,28 @@ class Request:
                 )
 
     def _format(self) -> None:
-        wanted = self.body.get("response_format", {"type": "text"})
-        check(wanted.get("type"), tuple(FORMATS), "response_format.type")
-        check(wanted, FORMATS[wanted["type"]], "response_format")
-        if wanted["type"] == "json_object":
+        response_format = self.body.get("response_format", {"type": "text"})
+        check(response_format.get("type"), tuple(FORMATS), "response_format.type")
+        check(response_format, FORMATS[response_format["type"]], "response_format")
+        if response_format["type"] == "json_object":
             if "json" not in json.dumps(self.body["messages"]).lower():
-                said = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
-                raise invalid(said, "messages", None)
-            self.wish.schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
-        if wanted["type"] == "json_schema":
-            held = wanted["json_schema"]
-            check_name(held["name"], "response_format.json_schema.name")
+                message = (
+                    "'messages' must contain the word 'json' in some form, to use "
+                    "'response_format' of type 'json_object'."
+                )
+                raise invalid(message, "messages", None)
+            self.model_input.schema = {
+                "type": "object",
+                "properties": {"answer": {"type": "string"}},
+            }
+        if response_format["type"] == "json_schema":
+            json_schema = response_format["json_schema"]
+            check_name(json_schema["name"], "response_format.json_schema.name")
             check_schema(
-                held["schema"],
-                held.get("strict", False),
-                f"response_format '{held['name']}'",
+                json_schema["schema"],
+                json_schema.get("strict", False),
+                f"response_format '{json_schema['name']}'",
                 "response_format",
                 None,
             )
-            self.wish.schema = held["schema"]
+            self.model_input.schema = json_schema["schema"]

@@ -1,12 +1,18 @@
-"""OpenAI's Responses API, as `openai-responses.md` describes it: strict about items, ids and reasoning, whole and streamed.
+"""A strict server of OpenAI's Responses API, streaming and not, as in `openai-responses.md`.
 
-server = OpenAIResponsesCodec()
+It checks items, ids and reasoning.
+
+server = OpenAIResponses()
 url = serve(server).url + "/v1"      # the key is "k"
-server.script = [Turn([thinks("Hm"), calls("look", {"at": "a fox"})]), Turn([draws("a fox"), says("")])]
+server.script = [
+    Turn([thinks("Hm"), calls("look", {"at": "a fox"})]),
+    Turn([generates("a fox"), says("")]),
+]
 ...
 assert server.seen[-1]["store"] is False
 
-Not here: background, conversations, audio, and hosted tools other than those that draw and search.
+Not implemented: background, conversations, audio, and hosted tools other than image generation
+and web search.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from base64 import b64decode
 from typing import Any
 
 from tests.servers.hashed_images import Color, b64, decoded, encoded, hashed, plain
-from tests.servers.openai_account import CREATED, Json, Left, Speech, Turn, count
+from tests.servers.openai_account import CREATED, ClientLeft, Json, OpenAIServer, Turn, count_tokens
 from tests.servers.openai_images import Refused
 from tests.servers.openai_responses_events import Events
 from tests.servers.openai_responses_input import Known, Stored
@@ -31,15 +37,26 @@ STATES = {
 
 
 def color(prompt: str, images: list[str] | None = None, partial: int | None = None) -> Color:
-    """The color of an image of this prompt, made from images with these fingerprints; or of its partial image."""
+    """Return the color of an image of this prompt, or of its partial image.
+
+    `images` are the `fingerprint()`s of the images that it was edited from.
+    """
     return hashed({"prompt": prompt, "images": images or [], "partial": partial})
 
 
-class OpenAIResponses(Speech):
-    """A handler for `serve()`; see `Speech` for the knobs.
+class OpenAIResponses(OpenAIServer):
+    """A handler for `serve()`; `OpenAIServer` documents the common settings.
 
-    `break_stream` may also be "failed" (the event response.failed) and "wrapped" (an error within `error`, as some gateways send it).
-    `sentinel` adds [DONE], `reversed_lines` sends the data before the event's name, as was seen of others; `strange` adds unknown events.
+    Further settings:
+
+    * `break_stream` may also be "failed" (the event response.failed) and "wrapped" (an error
+      inside `error`, as some gateways send it).
+    * `sentinel`: end a stream with [DONE].
+    * `reversed_lines`: send the data before the event name, as other servers were observed to do.
+    * `strange`: add unknown events to a stream.
+
+    `known` has all items that the server returned by id, `reasoning_ids` the reasoning id of each
+    encrypted content, and `stored` the responses that were kept.
     """
 
     path = "/v1/responses"
@@ -47,71 +64,72 @@ class OpenAIResponses(Speech):
     def __init__(self, key: str = "k") -> None:
         super().__init__(key)
         self.known: dict[str, Known] = {}
-        self.sealed: dict[str, str] = {}
+        self.reasoning_ids: dict[str, str] = {}
         self.stored: dict[str, Stored] = {}
         self.sentinel = self.reversed_lines = self.strange = False
 
-    def other(self, method: str, path: str) -> Json:
-        """What was kept can be asked for, and deleted."""
-        identity = path.removeprefix("/v1/responses/")
-        if method not in ("GET", "DELETE") or identity == path:
-            return super().other(method, path)
-        if identity not in self.stored:
-            raise Refused(f"Response with id '{identity}' not found.", None, status=404)
+    def other_route(self, method: str, path: str) -> Json:
+        """Return or delete a stored response."""
+        response_id = path.removeprefix("/v1/responses/")
+        if method not in ("GET", "DELETE") or response_id == path:
+            return super().other_route(method, path)
+        if response_id not in self.stored:
+            raise Refused(f"Response with id '{response_id}' not found.", None, status=404)
         if method == "GET":
-            return self.stored[identity].response
-        del self.stored[identity]
-        return {"id": identity, "object": "response", "deleted": True}
+            return self.stored[response_id].response
+        del self.stored[response_id]
+        return {"id": response_id, "object": "response", "deleted": True}
 
-    def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+    def respond(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        """Answer a request for a response; None when it was streamed."""
         request = Request(self, body)
-        turn = self.turn(request.wish)
+        turn = self.next_turn(request.model_input)
         response = self._response(request, turn)
         if body.get("stream"):
             peer.begin(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
-            events = Events(self, request, response, self._drafts(request, response))
-            for event in events.before():
+            stream = Events(self, request, response, self._partial_images(request, response))
+            for event in stream.before():
                 peer.chunk(event)
-            self.waited(peer)
-            for event in events.after():
+            self.wait_for_release(peer)
+            for event in stream.after():
                 peer.chunk(event)
             if self.break_stream == "drop":
-                raise Left
+                raise ClientLeft
             peer.end()
             return None
-        self.waited(peer)
+        self.wait_for_release(peer)
         return response
 
     def _response(self, request: Request, turn: Turn) -> Json:
-        body, keeps = request.body, request.body.get("store", True)
+        body, store = request.body, request.body.get("store", True)
         output = [self._item(item, request, turn) for item in turn.items]
         for index, item in enumerate(output):
-            before = output[index - 1] if index else {}
-            thought = before["id"] if before.get("type") == "reasoning" else ""
+            previous = output[index - 1] if index else {}
+            reasoning_id = previous["id"] if previous.get("type") == "reasoning" else ""
             self.known[item["id"]] = Known(
-                item, keeps, thought, output[index + 1] if index + 1 < len(output) else None
+                item, store, reasoning_id, output[index + 1] if index + 1 < len(output) else None
             )
-        state = STATES[turn.finish]
+        status = STATES[turn.finish]
         reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
-        fault = {"code": "server_error", "message": "The model failed to generate a response."}
+        failure = {"code": "server_error", "message": "The model failed to generate a response."}
         response = {
-            "id": self.named("resp"),
+            "id": self.new_id("resp"),
             "object": "response",
             "created_at": CREATED,
-            "status": state,
+            "status": status,
             "background": False,
-            "error": fault if state == "failed" else None,
+            "error": failure if status == "failed" else None,
             "incomplete_details": {"reason": reasons[str(turn.finish)]}
-            if state == "incomplete"
+            if status == "incomplete"
             else None,
             "instructions": body.get("instructions"),
             "max_output_tokens": body.get("max_output_tokens"),
             "model": f"{body['model']}-2026-08-01",
             "output": output,
-            "parallel_tool_calls": request.wish.parallel,
+            "parallel_tool_calls": request.model_input.parallel_calls,
             "previous_response_id": body.get("previous_response_id"),
             "reasoning": {"effort": None, "summary": None} | body.get("reasoning", {}),
-            "store": keeps,
+            "store": store,
             "temperature": body.get("temperature", 1.0),
             "text": {"format": {"type": "text"}} | body.get("text", {}),
             "tool_choice": body.get("tool_choice", "auto"),
@@ -121,42 +139,44 @@ class OpenAIResponses(Speech):
             "usage": _usage(request, turn),
             "metadata": body.get("metadata", {}),
         }
-        if state == "completed":
+        if status == "completed":
             response["completed_at"] = CREATED + 1
-        if keeps:
+        if store:
             self.stored[response["id"]] = Stored(response, [*request.input.items, *output])
         return response
 
     def _item(self, item: Json, request: Request, turn: Turn) -> Json:
-        """An item as it stands in the output."""
-        kind = item["type"]
-        state = "completed" if turn.finish in (None, "failed") else "incomplete"
-        if kind == "reasoning":
-            made: Json = {"id": self.named("rs"), "type": kind}
-            made["summary"] = [
+        """Return a scripted item in the form of the output."""
+        item_type = item["type"]
+        status = "completed" if turn.finish in (None, "failed") else "incomplete"
+        if item_type == "reasoning":
+            output_item: Json = {"id": self.new_id("rs"), "type": item_type}
+            output_item["summary"] = [
                 {"type": "summary_text", "text": text}
                 for text in item["parts"]
-                if request.summarised
+                if request.has_summaries
             ]
             if request.encrypted:
-                made["encrypted_content"] = b64(f"sealed {made['id']}: {item['text']}".encode())
-                self.sealed[made["encrypted_content"]] = made["id"]
-            return made
-        if kind == "function_call":
-            made = {
-                "id": self.named("fc"),
-                "type": kind,
-                "status": state,
-                "call_id": item.get("id") or f"call_{self.number():019d}",
+                output_item["encrypted_content"] = b64(
+                    f"sealed {output_item['id']}: {item['text']}".encode()
+                )
+                self.reasoning_ids[output_item["encrypted_content"]] = output_item["id"]
+            return output_item
+        if item_type == "function_call":
+            output_item = {
+                "id": self.new_id("fc"),
+                "type": item_type,
+                "status": status,
+                "call_id": item.get("id") or f"call_{self.next_number():019d}",
             }
-            return made | {"name": item["name"], "arguments": item["arguments"]}
-        if kind == "image_generation_call":
+            return output_item | {"name": item["name"], "arguments": item["arguments"]}
+        if item_type == "image_generation_call":
             return self._image(item["prompt"], request)
-        if kind == "web_search_call":
+        if item_type == "web_search_call":
             return {
-                "id": self.named("ws"),
-                "type": kind,
-                "status": state,
+                "id": self.new_id("ws"),
+                "type": item_type,
+                "status": status,
                 "action": {"type": "search", "query": item["query"]},
             }
         part = {
@@ -167,70 +187,76 @@ class OpenAIResponses(Speech):
         }
         if "refusal" in item:
             part = {"type": "refusal", "refusal": item["refusal"]}
-        made = {
-            "id": self.named("msg"),
-            "type": kind,
-            "status": state,
+        output_item = {
+            "id": self.new_id("msg"),
+            "type": item_type,
+            "status": status,
             "role": "assistant",
             "content": [part],
         }
-        return made | ({"phase": item["phase"]} if "phase" in item else {})
+        return output_item | ({"phase": item["phase"]} if "phase" in item else {})
 
     def _image(self, prompt: str, request: Request) -> Json:
-        """One color, all over; another one for the same words when there was something to edit."""
-        tool = request.drawing or {}
-        kind = tool.get("output_format", "png")
+        """Return an image item with a single color.
+
+        The color for the same prompt is a different one when the image is an edit.
+        """
+        tool = request.image_tool or {}
+        image_format = tool.get("output_format", "png")
         settings = {"quality": "high", "size": "1024x1024", "background": "opaque"}
-        shown = {
-            name: usual if tool.get(name, "auto") == "auto" else tool[name]
-            for name, usual in settings.items()
+        effective = {
+            name: default if tool.get(name, "auto") == "auto" else tool[name]
+            for name, default in settings.items()
         }
         images = request.input.images if tool.get("action") != "generate" else []
-        width, height = (
-            int(side) // 16 for side in shown["size"].split("x")
-        )  # small, to keep tests quick
-        image = encoded(plain(color(prompt, images), (width, height)), kind)
-        about = {
-            "id": self.named("ig"),
+        # A sixteenth of the requested size keeps the tests fast.
+        width, height = (int(side) // 16 for side in effective["size"].split("x"))
+        image = encoded(plain(color(prompt, images), (width, height)), image_format)
+        item = {
+            "id": self.new_id("ig"),
             "type": "image_generation_call",
             "status": "completed",
             "result": b64(image),
         }
         return (
-            about
+            item
             | {
                 "revised_prompt": f"In detail: {prompt}",
-                "output_format": kind,
+                "output_format": image_format,
                 "action": "edit" if images else "generate",
             }
-            | shown
+            | effective
         )
 
-    def _drafts(self, request: Request, response: Json) -> list[str]:
-        """The partial images of a stream, in base64."""
-        wanted = (request.drawing or {}).get("partial_images", 0)
-        drawn = [item for item in response["output"] if item["type"] == "image_generation_call"]
-        if not drawn:
+    def _partial_images(self, request: Request, response: Json) -> list[str]:
+        """Return the partial images of a stream, in base64."""
+        number_of_images = (request.image_tool or {}).get("partial_images", 0)
+        generated = [item for item in response["output"] if item["type"] == "image_generation_call"]
+        if not generated:
             return []
-        whole: Any = decoded(b64decode(drawn[0]["result"]))
-        prompt = drawn[0]["revised_prompt"].removeprefix("In detail: ")
+        final: Any = decoded(b64decode(generated[0]["result"]))
+        prompt = generated[0]["revised_prompt"].removeprefix("In detail: ")
         images = request.input.images
         return [
-            b64(encoded(plain(color(prompt, images, number), whole.size)))
-            for number in range(wanted)
+            b64(encoded(plain(color(prompt, images, number), final.size)))
+            for number in range(number_of_images)
         ]
 
 
 def _usage(request: Request, turn: Turn) -> Json:
-    """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
-    made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
+    """Return predictable token counts: every word is one token.
+
+    The input and output counts include the cached and the reasoning tokens.
+    """
+    output_tokens = max(1, count_tokens(turn.items))
+    reasoning_tokens = count_tokens(turn.items, "reasoning")
     counts: Json = {
-        "input_tokens": request.wish.tokens,
+        "input_tokens": request.model_input.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": made,
+        "output_tokens": output_tokens,
     }
     counts |= {
-        "output_tokens_details": {"reasoning_tokens": thought},
-        "total_tokens": request.wish.tokens + made,
+        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
+        "total_tokens": request.model_input.prompt_tokens + output_tokens,
     }
     return counts | turn.usage

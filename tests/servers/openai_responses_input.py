@@ -1,4 +1,8 @@
-"""The conversation that a request to the Responses API holds: each item's shape, which belong together, and what they show."""
+"""Validation of the conversation in a Responses API request.
+
+It checks the fields of each item and which items belong together, and it reads the input for the
+model from them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tests.servers.hashed_images import decoded, fingerprint
-from tests.servers.openai_account import Model, Wish
+from tests.servers.openai_account import Model, ModelInput
 from tests.servers.openai_images import Refused
 from tests.servers.openai_shapes import (
     ANY,
@@ -16,10 +20,10 @@ from tests.servers.openai_shapes import (
     check,
     check_filled,
     check_name,
+    describe_file,
+    describe_image,
     invalid,
     not_supported,
-    read_file,
-    read_image,
 )
 
 Json = dict[str, Any]
@@ -94,7 +98,7 @@ PARTS: dict[str, Json] = {
     "output_text": {"type!": str, "text!": str, "annotations": list, "logprobs": list},
     "refusal": {"type!": str, "refusal!": str},
 }
-MIMES = (
+FILE_MIME_TYPES = (
     "application/pdf",
     "application/json",
     "text/plain",
@@ -106,66 +110,77 @@ MIMES = (
 
 @dataclass
 class Known:
-    """An item that the server has made: what was before it and after it in its answer, and whether it was kept."""
+    """An item that the server returned earlier."""
 
     item: Json
-    kept: bool
-    thought: str = ""  # the id of the reasoning before it
+    stored: bool
+    """Whether the server stored the response with the item."""
+    reasoning_id: str = ""
+    """Id of the reasoning item directly before it; empty if there is none."""
     follower: Json | None = None
+    """The item directly after it in the same response."""
 
 
 @dataclass
 class Stored:
-    """A response that was kept: the whole conversation up to it."""
+    """A stored response."""
 
     response: Json
     items: list[Json] = field(default_factory=list)
+    """The conversation up to and including the response."""
 
 
-class Memory(Protocol):
-    """What the inputs of a server are judged by."""
+class ServerState(Protocol):
+    """The state of a server that requests are checked against."""
 
     models: dict[str, Model]
     files: dict[str, bytes]
-    known: dict[str, Known]  # by id
-    sealed: dict[str, str]  # encrypted content to the id of its reasoning
+    known: dict[str, Known]
+    """Returned items by id."""
+    reasoning_ids: dict[str, str]
+    """Ids of reasoning items by their encrypted content."""
     stored: dict[str, Stored]
+    """Stored responses by id."""
 
 
 class Input:
-    """`items` are what the model reads: history kept on the server, then the request's own."""
+    """The validated input of a request.
 
-    def __init__(self, account: Memory, body: Json, wish: Wish) -> None:
-        self.account, self.wish = account, wish
-        self.images: list[str] = []  # fingerprints of what there is to edit
-        given = body["input"]
-        if isinstance(given, str):
-            given = [{"role": "user", "content": given}]
-        check(given, list, "input")
-        check_filled(given, "input")
-        before: list[Json] = []
+    `items` are the items that the model reads: the stored history, then the items of the request.
+    `images` are the fingerprints of the images that can be edited.
+    """
+
+    def __init__(self, account: ServerState, body: Json, model_input: ModelInput) -> None:
+        self.account, self.model_input = account, model_input
+        self.images: list[str] = []
+        items = body["input"]
+        if isinstance(items, str):
+            items = [{"role": "user", "content": items}]
+        check(items, list, "input")
+        check_filled(items, "input")
+        history: list[Json] = []
         if previous := body.get("previous_response_id"):
             if previous not in account.stored:
                 message = f"Previous response with id '{previous}' not found."
                 raise Refused(message, "previous_response_not_found", "previous_response_id")
-            before = account.stored[previous].items
-        for index, item in enumerate(given):
+            history = account.stored[previous].items
+        for index, item in enumerate(items):
             self._check(item, f"input[{index}]")
-        own = [self._whole(item) for item in given]
-        self._thoughts(own)
-        self.items = [*before, *own]
+        request_items = [self._resolve(item) for item in items]
+        self._check_reasoning(request_items)
+        self.items = [*history, *request_items]
         self._pairs()
-        for item in own:
-            self._look(item)
+        for item in request_items:
+            self._read(item)
 
-    # Shapes
+    # Fields of the items
 
     def _check(self, item: Any, path: str) -> None:
         check(item, dict, path)
-        kind = item.get("type") or ("message" if "role" in item else "item_reference")
-        check(kind, tuple(ITEMS), f"{path}.type")
-        check(item, ITEMS[kind], path)
-        if kind == "message":
+        item_type = item.get("type") or ("message" if "role" in item else "item_reference")
+        check(item_type, tuple(ITEMS), f"{path}.type")
+        check(item, ITEMS[item_type], path)
+        if item_type == "message":
             check(item["role"], ROLES, f"{path}.role")
             legal = (
                 ("output_text", "refusal")
@@ -173,9 +188,9 @@ class Input:
                 else ("input_text", "input_image", "input_file")
             )
             self._content(item["content"], legal, f"{path}.content")
-        if kind == "function_call":
+        if item_type == "function_call":
             check_name(item["name"], f"{path}.name")
-        if kind == "function_call_output":
+        if item_type == "function_call_output":
             self._content(
                 item["output"], ("input_text", "input_image", "input_file"), f"{path}.output"
             )
@@ -186,19 +201,19 @@ class Input:
         check(content, list, path)
         check_filled(content, path)
         for index, part in enumerate(content):
-            inner = f"{path}[{index}]"
-            check(part, dict, inner)
+            part_path = f"{path}[{index}]"
+            check(part, dict, part_path)
             if part.get("type") not in legal:
-                raise not_supported(part.get("type"), legal, f"{inner}.type")
-            check(part, PARTS[part["type"]], inner)
-            self._sight(part, inner)
+                raise not_supported(part.get("type"), legal, f"{part_path}.type")
+            check(part, PARTS[part["type"]], part_path)
+            self._describe(part, part_path)
 
-    def _sight(self, part: Json, path: str) -> str:
-        """What a part shows; all of its bytes are looked at."""
-        kind = part["type"]
-        if kind not in ("input_image", "input_file"):
+    def _describe(self, part: Json, path: str) -> str:
+        """Describe a content part; images and files are decoded completely."""
+        part_type = part["type"]
+        if part_type not in ("input_image", "input_file"):
             return str(part.get("text", part.get("refusal")))
-        name = kind.removeprefix("input_")
+        name = part_type.removeprefix("input_")
         if "file_id" in part:
             if part["file_id"] not in self.account.files:
                 raise invalid(
@@ -207,94 +222,111 @@ class Input:
             return f"{name} of {len(self.account.files[part['file_id']])} bytes"
         if "file_url" in part:
             return f"file at {part['file_url']}"
-        for wanted in ("image_url",) if name == "image" else ("filename", "file_data"):
-            if wanted not in part:
+        for key in ("image_url",) if name == "image" else ("filename", "file_data"):
+            if key not in part:
                 raise Refused(
-                    f"Missing required parameter: '{path}.{wanted}'.",
+                    f"Missing required parameter: '{path}.{key}'.",
                     "missing_required_parameter",
-                    f"{path}.{wanted}",
+                    f"{path}.{key}",
                 )
         if name == "image":
-            return read_image(part["image_url"], f"{path}.image_url")
-        return f"{part['filename']}: {read_file(part['file_data'], MIMES, f'{path}.file_data')}"
+            return describe_image(part["image_url"], f"{path}.image_url")
+        file = describe_file(part["file_data"], FILE_MIME_TYPES, f"{path}.file_data")
+        return f"{part['filename']}: {file}"
 
-    # What belongs together
+    # Items that belong together
 
-    def _whole(self, item: Json) -> Json:
-        """The item itself; what is there by its id alone is looked up."""
-        identity = item.get("id")
-        if identity is None:
+    def _resolve(self, item: Json) -> Json:
+        """Return the complete item; an item that is sent by id only is looked up."""
+        item_id = item.get("id")
+        if item_id is None:
             return item
-        known = self.account.known.get(identity)
+        known = self.account.known.get(item_id)
         inline = (
             item.get("encrypted_content")
             or item.get("result")
             or item.get("type", "item_reference") in ("message", "function_call")
         )
-        if known is None or (not known.kept and not inline):
-            unkept = " Items are not persisted when `store` is set to false. Try again with `store` set to true, or remove this item from your input."
+        if known is None or (not known.stored and not inline):
+            hint = (
+                " Items are not persisted when `store` is set to false. Try again with `store` "
+                "set to true, or remove this item from your input."
+            )
             raise Refused(
-                f"Item with id '{identity}' not found.{unkept if known else ''}", None, "input", 404
+                f"Item with id '{item_id}' not found.{hint if known else ''}", None, "input", 404
             )
         return known.item | {
             name: value for name, value in item.items() if value is not None and name != "type"
         }
 
-    def _thoughts(self, items: list[Json]) -> None:
-        """What was thought goes with the item that followed it, in order; and an item that names itself with what was thought before it.
+    def _check_reasoning(self, items: list[Json]) -> None:
+        """Check that reasoning items and the items that follow them come back together.
 
-        Of an image "id alone is enough when stored".
+        A reasoning item needs the item that followed it, and an item with an id needs the
+        reasoning item before it. Images are exempt: "id alone is enough when stored".
         """
         for index, item in enumerate(items):
             if item.get("type") == "reasoning":
-                self._follows(item, items[index + 1] if index + 1 < len(items) else None)
+                self._check_follower(item, items[index + 1] if index + 1 < len(items) else None)
             elif (
                 (known := self.account.known.get(item.get("id", "")))
-                and known.thought
+                and known.reasoning_id
                 and item["type"] != "image_generation_call"
             ):
                 before = items[index - 1] if index else {}
-                if before.get("type") != "reasoning" or self._named(before) != known.thought:
-                    said = f"Item '{item['id']}' of type '{item['type']}' was provided without its required 'reasoning' item: '{known.thought}'."
-                    raise invalid(said, "input", None)
+                if (
+                    before.get("type") != "reasoning"
+                    or self._reasoning_id(before) != known.reasoning_id
+                ):
+                    message = (
+                        f"Item '{item['id']}' of type '{item['type']}' was provided without its "
+                        f"required 'reasoning' item: '{known.reasoning_id}'."
+                    )
+                    raise invalid(message, "input", None)
 
-    def _named(self, item: Json) -> str:
-        """The id of a reasoning item, its own or that of what it holds encrypted."""
-        held = item.get("encrypted_content")
-        if held is None and "id" not in item:
+    def _reasoning_id(self, item: Json) -> str:
+        """Return the id of a reasoning item, from its `id` or from its encrypted content."""
+        encrypted = item.get("encrypted_content")
+        if encrypted is None and "id" not in item:
             raise Refused(
                 "Missing required parameter: 'input.encrypted_content'.",
                 "missing_required_parameter",
                 "input",
             )
-        if held is None:
+        if encrypted is None:
             return str(item["id"])
-        if held not in self.account.sealed:
-            said = f"The encrypted content {held[:8]}... could not be verified. Reason: Encrypted content could not be decrypted or parsed."
-            raise Refused(said, "invalid_encrypted_content", None)
-        identity = self.account.sealed[held]
-        if item.get("id", identity) != identity:
+        if encrypted not in self.account.reasoning_ids:
+            message = (
+                f"The encrypted content {encrypted[:8]}... could not be verified. "
+                "Reason: Encrypted content could not be decrypted or parsed."
+            )
+            raise Refused(message, "invalid_encrypted_content", None)
+        reasoning_id = self.account.reasoning_ids[encrypted]
+        if item.get("id", reasoning_id) != reasoning_id:
             raise Refused(
                 "Encrypted content item_id did not match the target item id.",
                 "invalid_encrypted_content",
                 None,
             )
-        return identity
+        return reasoning_id
 
-    def _follows(self, item: Json, after: Json | None) -> None:
-        identity = self._named(item)
-        wanted = self.account.known[identity].follower
-        if wanted is None or after is None or essence(after) != essence(wanted):
-            said = f"Item '{identity}' of type 'reasoning' was provided without its required following item."
-            raise invalid(said, "input", None)
+    def _check_follower(self, item: Json, next_item: Json | None) -> None:
+        reasoning_id = self._reasoning_id(item)
+        follower = self.account.known[reasoning_id].follower
+        if follower is None or next_item is None or identity(next_item) != identity(follower):
+            message = (
+                f"Item '{reasoning_id}' of type 'reasoning' was provided "
+                "without its required following item."
+            )
+            raise invalid(message, "input", None)
 
     def _pairs(self) -> None:
-        """Each call has one output after it, each output a call before it."""
+        """Check that every call has one output after it, and every output a call before it."""
         waiting: list[str] = []
-        done: set[str] = set()
+        answered: set[str] = set()
         for item in self.items:
             if item.get("type") == "function_call":
-                if item["call_id"] in done | set(waiting):
+                if item["call_id"] in answered | set(waiting):
                     raise invalid(
                         f"Duplicate function call with call_id {item['call_id']}.", "input", None
                     )
@@ -302,60 +334,63 @@ class Input:
             elif item.get("type") == "function_call_output":
                 if item["call_id"] not in waiting:
                     raise invalid(
-                        f"No tool call found for function call output with call_id {item['call_id']}.",
+                        "No tool call found for function call output "
+                        f"with call_id {item['call_id']}.",
                         "input",
                         None,
                     )
                 waiting.remove(item["call_id"])
-                done.add(item["call_id"])
+                answered.add(item["call_id"])
         if waiting:
             raise invalid(f"No tool output found for function call {waiting[0]}.", "input", None)
 
-    # What there is to see after the model's last word
+    # The input after the last output of the model
 
-    def _look(self, item: Json) -> None:
-        wish, kind = self.wish, item.get("type", "message")
-        if kind == "image_generation_call":
-            self._edit(item["result"])
+    def _read(self, item: Json) -> None:
+        model_input, item_type = self.model_input, item.get("type", "message")
+        if item_type == "image_generation_call":
+            self._add_image(item["result"])
         if (
-            kind in ("reasoning", "function_call", "image_generation_call", "web_search_call")
+            item_type in ("reasoning", "function_call", "image_generation_call", "web_search_call")
             or item.get("role") == "assistant"
         ):
-            wish.said, wish.sights, wish.answered = [], [], False
+            model_input.clear()
             return
-        held = item["output"] if kind == "function_call_output" else item["content"]
-        parts = [{"type": "input_text", "text": held}] if isinstance(held, str) else held
-        shown = [(part["type"], self._sight(part, "input")) for part in parts]
+        content = item["output"] if item_type == "function_call_output" else item["content"]
+        parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+        descriptions = [(part["type"], self._describe(part, "input")) for part in parts]
         for part in parts:
             if part["type"] == "input_image" and part.get("image_url", "").startswith("data:"):
-                self._edit(part["image_url"].partition(",")[2])
-        if kind == "function_call_output":
-            wish.answered = True
-            wish.sights.append(
-                f"result {item['call_id']}: {' '.join(text for _, text in shown)}".rstrip()
+                self._add_image(part["image_url"].partition(",")[2])
+        if item_type == "function_call_output":
+            model_input.has_tool_results = True
+            model_input.descriptions.append(
+                f"result {item['call_id']}: {' '.join(text for _, text in descriptions)}".rstrip()
             )
         elif item["role"] == "user":
-            wish.said += [text for name, text in shown if name == "input_text"]
-            wish.sights += [text for name, text in shown if name != "input_text"]
+            model_input.user_texts += [text for name, text in descriptions if name == "input_text"]
+            model_input.descriptions += [
+                text for name, text in descriptions if name != "input_text"
+            ]
 
-    def _edit(self, data: str) -> None:
+    def _add_image(self, data: str) -> None:
         image = decoded(b64decode(data))
         if image is None:
             raise invalid("The result of an image generation call is no image.", "input")
         self.images.append(fingerprint(image))
 
 
-def essence(item: Json) -> str:
-    """What makes an item the same one when it comes back, with or without its id."""
-    kind = item.get("type", "message")
-    if kind == "function_call":
-        return json.dumps([kind, item["call_id"], item["name"], item["arguments"]])
-    if kind == "message":
+def identity(item: Json) -> str:
+    """Return the content that identifies an item when it comes back, with or without its id."""
+    item_type = item.get("type", "message")
+    if item_type == "function_call":
+        return json.dumps([item_type, item["call_id"], item["name"], item["arguments"]])
+    if item_type == "message":
         content = item["content"]
         text = (
             content
             if isinstance(content, str)
             else "".join(part.get("text", part.get("refusal", "")) for part in content)
         )
-        return json.dumps([kind, item["role"], text])
-    return json.dumps([kind, item.get("encrypted_content") or item.get("id")])
+        return json.dumps([item_type, item["role"], text])
+    return json.dumps([item_type, item.get("encrypted_content") or item.get("id")])

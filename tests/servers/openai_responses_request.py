@@ -1,13 +1,16 @@
-"""What a request to the Responses API may hold: its settings and tools; `openai_responses_input` reads the conversation."""
+"""Validation of the settings and tools of Responses API requests.
+
+`openai_responses_input` validates the conversation.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from tests.servers.openai_account import Model, Wish
+from tests.servers.openai_account import Model, ModelInput
 from tests.servers.openai_images import Refused
-from tests.servers.openai_responses_input import Input, Memory
+from tests.servers.openai_responses_input import Input, ServerState
 from tests.servers.openai_shapes import (
     ANY,
     Number,
@@ -46,8 +49,8 @@ FIELDS: Json = {
     "tools": list,
     "tool_choice": ANY,
     "parallel_tool_calls": bool,
-    "max_tool_calls": Number(1, 128, whole=True),
-    "max_output_tokens": Number(16, 1 << 20, whole=True),
+    "max_tool_calls": Number(1, 128, integer=True),
+    "max_output_tokens": Number(16, 1 << 20, integer=True),
     "temperature": Number(0, 2),
     "top_p": Number(0, 1),
     "truncation": ("auto", "disabled"),
@@ -61,7 +64,13 @@ FIELDS: Json = {
     "safety_identifier": str,
     "user": str,
 }
-NOT_HERE = ("background", "conversation", "context_management", "moderation", "top_logprobs")
+UNSUPPORTED_FIELDS = (
+    "background",
+    "conversation",
+    "context_management",
+    "moderation",
+    "top_logprobs",
+)
 FUNCTION: Json = {
     "type!": ("function",),
     "name!": str,
@@ -69,21 +78,21 @@ FUNCTION: Json = {
     "parameters!": dict,
     "strict?": bool,
 }
-DRAWING: Json = {
+IMAGE_GENERATION: Json = {
     "type!": ("image_generation",),
     "model": str,
     "quality": ("auto", "low", "medium", "high"),
     "size": ("auto", "1024x1024", "1536x1024", "1024x1536"),
     "output_format": ("png", "webp", "jpeg"),
-    "output_compression": Number(0, 100, whole=True),
+    "output_compression": Number(0, 100, integer=True),
     "background": ("auto", "opaque", "transparent"),
     "input_fidelity": ("high", "low"),
     "input_image_mask": dict,
     "moderation": ("auto", "low"),
-    "partial_images": Number(0, 3, whole=True),
+    "partial_images": Number(0, 3, integer=True),
     "action": ("auto", "generate", "edit"),
 }
-SEARCH: Json = {
+WEB_SEARCH: Json = {
     "type!": ("web_search",),
     "search_context_size": ("low", "medium", "high"),
     "user_location": dict,
@@ -103,11 +112,14 @@ FORMATS: dict[str, Json] = {
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it wishes. `drawing` is the hosted image tool, if offered."""
+    """A request with all fields validated, and the input that it gives to the model.
 
-    def __init__(self, account: Memory, body: Json) -> None:
+    `drawing` is the hosted image generation tool; None when the request does not offer it.
+    """
+
+    def __init__(self, account: ServerState, body: Json) -> None:
         self.body = body
-        for name in NOT_HERE:
+        for name in UNSUPPORTED_FIELDS:
             if name in body:
                 raise unsupported(name)
         check(body, FIELDS, "")
@@ -116,15 +128,17 @@ class Request:
             raise Refused(message, "model_not_found", "model", 400)
         self.model: Model = account.models[body["model"]]
         reasoning = body.get("reasoning", {})
-        self.wish = Wish(body["model"], reasons=self.model.reasons(reasoning.get("effort")))
-        self.summarised = "summary" in reasoning
+        self.model_input = ModelInput(
+            body["model"], reasoning=self.model.is_reasoning(reasoning.get("effort"))
+        )
+        self.has_summaries = "summary" in reasoning
         self.encrypted = ENCRYPTED in body.get("include", [])
-        self.drawing: Json | None = None
+        self.image_tool: Json | None = None
         self._settings(reasoning)
         self._tools()
-        self.input = Input(account, body, self.wish)
+        self.input = Input(account, body, self.model_input)
         self._format()
-        self.wish.tokens = len(
+        self.model_input.prompt_tokens = len(
             json.dumps([self.input.items, body.get("instructions"), body.get("tools")]).split()
         )
 
@@ -143,26 +157,27 @@ class Request:
                 reasoning["effort"], self.model.efforts, "reasoning.effort", "unsupported_value"
             )
         for name in ("temperature", "top_p"):
-            if name in body and self.wish.reasons:
+            if name in body and self.model_input.reasoning:
                 raise unsupported(name)
-        self.wish.most = body.get("max_output_tokens")
+        self.model_input.max_tokens = body.get("max_output_tokens")
 
     def _tools(self) -> None:
-        body, wish = self.body, self.wish
+        body, model_input = self.body, self.model_input
         for index, tool in enumerate(body.get("tools", [])):
             path = f"tools[{index}]"
             check(tool, dict, path)
             check(tool.get("type"), ("function", "image_generation", "web_search"), f"{path}.type")
             if tool["type"] == "web_search":
-                check(tool, SEARCH, path)
+                check(tool, WEB_SEARCH, path)
                 continue
             if tool["type"] == "image_generation":
-                check(tool, DRAWING, path)
-                self.drawing = tool
+                check(tool, IMAGE_GENERATION, path)
+                self.image_tool = tool
                 continue
             check(tool, FUNCTION, path)
             check_name(tool["name"], f"{path}.name")
-            strict = tool.get("strict") is not False  # "a missing value may be treated as strict"
+            # "a missing value may be treated as strict" (openai-responses.md)
+            strict = tool.get("strict") is not False
             check_schema(
                 tool["parameters"],
                 strict,
@@ -170,22 +185,22 @@ class Request:
                 f"{path}.parameters",
                 "invalid_function_parameters",
             )
-            wish.tools.append(tool["name"])
-        wish.parallel = body.get("parallel_tool_calls", True)
-        wish.draws = self.drawing is not None
+            model_input.tools.append(tool["name"])
+        model_input.parallel_calls = body.get("parallel_tool_calls", True)
+        model_input.generates_image = self.image_tool is not None
         if "tool_choice" in body:
-            self._choose(body["tool_choice"])
+            self._choice(body["tool_choice"])
 
-    def _choose(self, choice: Any) -> None:
-        wish = self.wish
+    def _choice(self, choice: Any) -> None:
+        model_input = self.model_input
         if not self.body.get("tools"):
             raise invalid(
                 "Tool choice must be specified with 'tools' parameter.", "tool_choice", None
             )
         if isinstance(choice, str):
             check(choice, ("none", "auto", "required"), "tool_choice")
-            wish.choice = choice
-            wish.draws = wish.draws and choice != "none"
+            model_input.tool_choice = choice
+            model_input.generates_image = model_input.generates_image and choice != "none"
             return
         check(choice, dict, "tool_choice")
         check(
@@ -193,10 +208,10 @@ class Request:
             ("function", "allowed_tools", "image_generation"),
             "tool_choice.type",
         )
-        named: list[str] = []
+        names: list[str] = []
         if choice["type"] == "function":
             check(choice, {"type!": str, "name!": str}, "tool_choice")
-            named, wish.choice = [choice["name"]], choice["name"]
+            names, model_input.tool_choice = [choice["name"]], choice["name"]
         elif choice["type"] == "allowed_tools":
             allowed = [{"type!": ("function",), "name!": str}]
             check(
@@ -204,36 +219,46 @@ class Request:
                 {"type!": str, "mode!": ("auto", "required"), "tools!": allowed},
                 "tool_choice",
             )
-            named, wish.choice = [tool["name"] for tool in choice["tools"]], choice["mode"]
+            names, model_input.tool_choice = (
+                [tool["name"] for tool in choice["tools"]],
+                choice["mode"],
+            )
         else:
             check(choice, {"type!": str}, "tool_choice")
-        missing = [name for name in named if name not in wish.tools]
-        if missing or (choice["type"] == "image_generation" and self.drawing is None):
+        missing = [name for name in names if name not in model_input.tools]
+        if missing or (choice["type"] == "image_generation" and self.image_tool is None):
             raise invalid(
-                f"Tool choice '{(missing or ['image_generation'])[0]}' not found in 'tools' parameter.",
+                f"Tool choice '{(missing or ['image_generation'])[0]}' "
+                "not found in 'tools' parameter.",
                 "tool_choice",
                 None,
             )
-        wish.tools = named
-        wish.draws = choice["type"] == "image_generation"
+        model_input.tools = names
+        model_input.generates_image = choice["type"] == "image_generation"
 
     def _format(self) -> None:
-        wanted = self.body.get("text", {}).get("format", {"type": "text"})
-        check(wanted.get("type"), tuple(FORMATS), "text.format.type")
-        check(wanted, FORMATS[wanted["type"]], "text.format")
-        if wanted["type"] == "json_object":
+        output_format = self.body.get("text", {}).get("format", {"type": "text"})
+        check(output_format.get("type"), tuple(FORMATS), "text.format.type")
+        check(output_format, FORMATS[output_format["type"]], "text.format")
+        if output_format["type"] == "json_object":
             if "json" not in json.dumps([self.input.items, self.body.get("instructions")]).lower():
-                said = "Response input messages must contain the word 'json' in some form to use 'text.format' of type 'json_object'."
-                raise invalid(said, "input", None)
-            self.wish.schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
-        if wanted["type"] == "json_schema":
-            check_name(wanted["name"], "text.format.name")
-            strict = bool(wanted.get("strict"))
+                message = (
+                    "Response input messages must contain the word 'json' in some form to use "
+                    "'text.format' of type 'json_object'."
+                )
+                raise invalid(message, "input", None)
+            self.model_input.schema = {
+                "type": "object",
+                "properties": {"answer": {"type": "string"}},
+            }
+        if output_format["type"] == "json_schema":
+            check_name(output_format["name"], "text.format.name")
+            strict = bool(output_format.get("strict"))
             check_schema(
-                wanted["schema"],
+                output_format["schema"],
                 strict,
-                f"response_format '{wanted['name']}'",
+                f"response_format '{output_format['name']}'",
                 "text.format.schema",
                 "invalid_json_schema",
             )
-            self.wish.schema = wanted["schema"]
+            self.model_input.schema = output_format["schema"]

@@ -1,4 +1,14 @@
-"""What both of OpenAI's chat APIs check alike: shapes, schemas, images and files; and what there is to see in these."""
+"""Checks that both OpenAI chat servers share: field shapes, JSON schemas, images and files.
+
+A shape describes the accepted values of a field. It is one of
+
+* a type, or `ANY`,
+* a `Number` or `Text` with limits,
+* a tuple of the accepted strings,
+* a list with the shape of the elements,
+* a dict with the shape of each field: "!" after the name marks a required field, "?" one that may
+  be null.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +22,8 @@ from typing import Any
 from tests.servers.hashed_images import decoded
 from tests.servers.openai_images import Refused
 
-# A shape: a type, a tuple of legal words, a list of one shape, or a dict of fields: with "!" they are required, with "?" they may be null.
 ANY = object()
-WORDS: dict[Any, str] = {
+TYPE_NAMES: dict[Any, str] = {
     str: "a string",
     int: "an integer",
     float: "a number",
@@ -22,10 +31,10 @@ WORDS: dict[Any, str] = {
     dict: "an object",
     list: "an array",
 }
-NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-IMAGES = ("png", "jpeg", "gif", "webp")
-# "Unsupported schema keywords" of the strict mode, and the formats it knows
-LOOSE = {
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+IMAGE_FORMATS = ("png", "jpeg", "gif", "webp")
+# "Unsupported schema keywords" of the strict mode; FORMATS are the string formats that it accepts.
+UNSUPPORTED_KEYWORDS = {
     "allOf",
     "oneOf",
     "not",
@@ -37,29 +46,36 @@ LOOSE = {
     "patternProperties",
     "propertyNames",
 }
-LOOSE |= {"default", "uniqueItems", "unevaluatedProperties", "contains"}
+UNSUPPORTED_KEYWORDS |= {"default", "uniqueItems", "unevaluatedProperties", "contains"}
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 
 
 @dataclass(frozen=True)
 class Number:
-    least: float
-    most: float
-    whole: bool = False
+    """A number from `least` to `most`, both included."""
+
+    minimum: float
+    maximum: float
+    integer: bool = False
+    """Whether only integers are accepted."""
 
 
 @dataclass(frozen=True)
 class Text:
-    most: int
+    """A string of at most `most` characters."""
+
+    max_length: int
 
 
 def invalid(
     message: str, parameter: str | None, code: str | None = "invalid_value", status: int = 400
 ) -> Refused:
+    """Return the error for an invalid value."""
     return Refused(message, code, parameter, status)
 
 
 def unsupported(parameter: str, instead: str = "") -> Refused:
+    """Return the error for a parameter that the model does not support."""
     message = f"Unsupported parameter: '{parameter}' is not supported with this model.{instead}"
     return Refused(message, "unsupported_parameter", parameter)
 
@@ -67,190 +83,220 @@ def unsupported(parameter: str, instead: str = "") -> Refused:
 def not_supported(
     value: Any, legal: Iterable[str], parameter: str, code: str = "invalid_value"
 ) -> Refused:
-    shown = ", ".join(f"'{word}'" for word in legal)
-    return Refused(f"Invalid value: '{value}'. Supported values are: {shown}.", code, parameter)
+    """Return the error for a value that is not among the supported ones."""
+    values = ", ".join(f"'{item}'" for item in legal)
+    return Refused(f"Invalid value: '{value}'. Supported values are: {values}.", code, parameter)
 
 
-def check(value: Any, wanted: Any, path: str) -> None:
-    """A value against a shape; the error names the path."""
-    if wanted is ANY:
+def check(value: Any, shape: Any, path: str) -> None:
+    """Check a value against a shape; the error names the path of the invalid part."""
+    if shape is ANY:
         return
-    if isinstance(wanted, tuple):
-        if not isinstance(value, str) or value not in wanted:
-            raise not_supported(value, wanted, path)
+    if isinstance(shape, tuple):
+        if not isinstance(value, str) or value not in shape:
+            raise not_supported(value, shape, path)
         return
-    if isinstance(wanted, Number):
-        _check_number(value, wanted, path)
+    if isinstance(shape, Number):
+        _check_number(value, shape, path)
         return
-    base = str if isinstance(wanted, Text) else wanted if isinstance(wanted, type) else type(wanted)
+    base = str if isinstance(shape, Text) else shape if isinstance(shape, type) else type(shape)
     number = isinstance(value, int | float if base is float else int) and not isinstance(
         value, bool
     )
     if not (number if base in (int, float) else isinstance(value, base)):
-        got = "null" if value is None else WORDS.get(type(value), "something else")
+        got = "null" if value is None else TYPE_NAMES.get(type(value), "something else")
         raise Refused(
-            f"Invalid type for '{path}': expected {WORDS[base]}, but got {got} instead.",
+            f"Invalid type for '{path}': expected {TYPE_NAMES[base]}, but got {got} instead.",
             "invalid_type",
             path or None,
         )
-    if isinstance(wanted, Text) and len(value) > wanted.most:
-        said = f"Expected a string with maximum length {wanted.most}, but got a string with length {len(value)} instead."
-        raise Refused(f"Invalid '{path}': string too long. {said}", "string_above_max_length", path)
-    if isinstance(wanted, list):
+    if isinstance(shape, Text) and len(value) > shape.max_length:
+        detail = (
+            f"Expected a string with maximum length {shape.max_length}, "
+            f"but got a string with length {len(value)} instead."
+        )
+        raise Refused(
+            f"Invalid '{path}': string too long. {detail}", "string_above_max_length", path
+        )
+    if isinstance(shape, list):
         for index, item in enumerate(value):
-            check(item, wanted[0], f"{path}[{index}]")
-    if isinstance(wanted, dict):
-        _check_fields(value, wanted, f"{path}." if path else "")
+            check(item, shape[0], f"{path}[{index}]")
+    if isinstance(shape, dict):
+        _check_fields(value, shape, f"{path}." if path else "")
 
 
-def _check_number(value: Any, wanted: Number, path: str) -> None:
-    check(value, int if wanted.whole else float, path)
-    kind = "integer" if wanted.whole else "decimal"
-    for bad, words, sign, end in (
-        (value < wanted.least, "below minimum", ">=", wanted.least),
-        (value > wanted.most, "above maximum", "<=", wanted.most),
+def _check_number(value: Any, shape: Number, path: str) -> None:
+    check(value, int if shape.integer else float, path)
+    kind = "integer" if shape.integer else "decimal"
+    for violated, problem, sign, limit in (
+        (value < shape.minimum, "below minimum", ">=", shape.minimum),
+        (value > shape.maximum, "above maximum", "<=", shape.maximum),
     ):
-        if bad:
-            said = f"Expected a value {sign} {end}, but got {value} instead."
-            code = f"{kind}_{words[:9].replace(' ', '_')}_value"
-            raise Refused(f"Invalid '{path}': {kind} {words} value. {said}", code, path)
+        if violated:
+            detail = f"Expected a value {sign} {limit}, but got {value} instead."
+            code = f"{kind}_{problem[:9].replace(' ', '_')}_value"
+            raise Refused(f"Invalid '{path}': {kind} {problem} value. {detail}", code, path)
 
 
-def _check_fields(value: Mapping[str, Any], wanted: Mapping[str, Any], dotted: str) -> None:
-    shapes = {name.rstrip("!?"): (shape, name[-1]) for name, shape in wanted.items()}
+def _check_fields(value: Mapping[str, Any], fields: Mapping[str, Any], prefix: str) -> None:
+    shapes = {name.rstrip("!?"): (shape, name[-1]) for name, shape in fields.items()}
     for name, (_, mark) in shapes.items():
         if mark == "!" and name not in value:
             raise Refused(
-                f"Missing required parameter: '{dotted}{name}'.",
+                f"Missing required parameter: '{prefix}{name}'.",
                 "missing_required_parameter",
-                f"{dotted}{name}",
+                f"{prefix}{name}",
             )
     for name, item in value.items():
         if name not in shapes:
             raise Refused(
-                f"Unknown parameter: '{dotted}{name}'.", "unknown_parameter", f"{dotted}{name}"
+                f"Unknown parameter: '{prefix}{name}'.", "unknown_parameter", f"{prefix}{name}"
             )
         if item is not None or shapes[name][1] != "?":
-            check(item, shapes[name][0], f"{dotted}{name}")
+            check(item, shapes[name][0], f"{prefix}{name}")
 
 
 def check_filled(value: list[Any], path: str) -> None:
+    """Refuse an empty array."""
     if not value:
-        message = f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array instead."
+        message = (
+            f"Invalid '{path}': empty array. "
+            "Expected an array with minimum length 1, but got an empty array instead."
+        )
         raise Refused(message, "empty_array", path)
 
 
 def check_name(name: Any, path: str) -> None:
+    """Refuse a name that is not 1 to 64 letters, digits, underscores or hyphens."""
     check(name, str, path)
-    if not NAME.fullmatch(name):
-        said = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$', at most 64 characters long."
-        raise invalid(f"Invalid '{path}': string does not match pattern. {said}", path)
+    if not NAME_PATTERN.fullmatch(name):
+        detail = (
+            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$', "
+            "at most 64 characters long."
+        )
+        raise invalid(f"Invalid '{path}': string does not match pattern. {detail}", path)
 
 
 # Schemas
 
 
-def check_schema(schema: Any, strict: bool, whose: str, path: str, code: str | None) -> None:
-    """The root is an object; in the strict mode every object is closed and requires all it has, and some keywords are not known."""
+def check_schema(schema: Any, strict: bool, subject: str, path: str, code: str | None) -> None:
+    """Check a JSON schema, whose root is an object.
 
-    def refuse(where: tuple[str, ...], reason: str) -> Refused:
-        return Refused(f"Invalid schema for {whose}: In context={where!r}, {reason}.", code, path)
+    In the strict mode every object forbids additional properties and requires all of its own, and
+    some keywords are not supported.
+    """
+
+    def schema_error(location: tuple[str, ...], reason: str) -> Refused:
+        return Refused(
+            f"Invalid schema for {subject}: In context={location!r}, {reason}.", code, path
+        )
 
     if not isinstance(schema, dict) or schema.get("type") != "object":
         got = schema.get("type") if isinstance(schema, dict) else schema
         reason = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{got}\"'."
-        raise Refused(f"Invalid schema for {whose}: {reason}", code, path)
-    for where, item in _schemas(schema, ()):
-        if item.get("type") == "array" and "items" not in item:
-            raise refuse(where, "array schema missing items")
+        raise Refused(f"Invalid schema for {subject}: {reason}", code, path)
+    for location, subschema in _subschemas(schema, ()):
+        if subschema.get("type") == "array" and "items" not in subschema:
+            raise schema_error(location, "array schema missing items")
         if not strict:
             continue
-        if loose := LOOSE & set(item):
-            raise refuse(where, f"'{min(loose)}' is not permitted")
-        if "$ref" in item and len(item) > 1:
-            raise refuse(where, f"$ref cannot have keywords {set(item) - {'$ref'}!r}")
-        if item.get("format", "date") not in FORMATS:
-            raise refuse(where, f"'{item['format']}' is not a valid format")
-        if item.get("type") == "object" or "properties" in item:
-            if item.get("additionalProperties") is not False:
-                raise refuse(
-                    where, "'additionalProperties' is required to be supplied and to be false"
+        if unsupported_keywords := UNSUPPORTED_KEYWORDS & set(subschema):
+            raise schema_error(location, f"'{min(unsupported_keywords)}' is not permitted")
+        if "$ref" in subschema and len(subschema) > 1:
+            raise schema_error(location, f"$ref cannot have keywords {set(subschema) - {'$ref'}!r}")
+        if subschema.get("format", "date") not in FORMATS:
+            raise schema_error(location, f"'{subschema['format']}' is not a valid format")
+        if subschema.get("type") == "object" or "properties" in subschema:
+            if subschema.get("additionalProperties") is not False:
+                raise schema_error(
+                    location, "'additionalProperties' is required to be supplied and to be false"
                 )
-            missing = sorted(set(item.get("properties", {})) - set(item.get("required", ())))
+            missing = sorted(
+                set(subschema.get("properties", {})) - set(subschema.get("required", ()))
+            )
             if missing:
-                supplied = "'required' is required to be supplied and to be an array including every key in properties"
-                raise refuse(where, f"{supplied}. Missing '{missing[0]}'")
+                rule = (
+                    "'required' is required to be supplied and to be an array "
+                    "including every key in properties"
+                )
+                raise schema_error(location, f"{rule}. Missing '{missing[0]}'")
 
 
-def _schemas(
-    schema: Any, where: tuple[str, ...]
+def _subschemas(
+    schema: Any, location: tuple[str, ...]
 ) -> Iterable[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every schema within a schema, and where it stands."""
+    """Yield every schema within a schema, with its location."""
     if not isinstance(schema, dict):
         return
-    yield where, schema
+    yield location, schema
     for name in ("properties", "$defs", "definitions"):
         for key, item in schema.get(name, {}).items():
-            yield from _schemas(item, (*where, name, key))
+            yield from _subschemas(item, (*location, name, key))
     for name in ("items", "additionalProperties"):
-        yield from _schemas(schema.get(name), (*where, name))
+        yield from _subschemas(schema.get(name), (*location, name))
     for name in ("anyOf", "oneOf", "allOf"):
         for index, item in enumerate(schema.get(name, [])):
-            yield from _schemas(item, (*where, name, str(index)))
+            yield from _subschemas(item, (*location, name, str(index)))
 
 
 # Images and files
 
 
-def read_image(url: str, path: str) -> str:
-    """What an image's URL shows: its size and mean color, or a link as it is."""
+def describe_image(url: str, path: str) -> str:
+    """Describe the image of a URL: size and mean color of a data URL, or the link itself."""
     if re.match(r"https?://\S+$", url):
         return f"image at {url}"
-    found = re.fullmatch(r"data:image/(\w+);base64,([A-Za-z0-9+/]+=*)", url)
-    if found is None or found[1] not in IMAGES:
+    match = re.fullmatch(r"data:image/(\w+);base64,([A-Za-z0-9+/]+=*)", url)
+    if match is None or match[1] not in IMAGE_FORMATS:
         raise invalid(
-            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, or a valid URL.",
+            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, "
+            "or a valid URL.",
             path,
         )
-    image = decoded(_bytes(found[2], path))
-    if image is None or str(image.format).lower() not in IMAGES:
-        message = f"You uploaded an unsupported image. Please make sure your image has of one the following formats: {list(IMAGES)!r}."
+    image = decoded(_decode_base64(match[2], path))
+    if image is None or str(image.format).lower() not in IMAGE_FORMATS:
+        message = (
+            "You uploaded an unsupported image. Please make sure "
+            f"your image has of one the following formats: {list(IMAGE_FORMATS)!r}."
+        )
         raise Refused(message, "invalid_image_format", path)
     pixels = image.convert("RGB").tobytes()
     means = [round(sum(pixels[channel::3]) / (len(pixels) // 3)) for channel in range(3)]
     return f"{image.width}x{image.height} #{bytes(means).hex()}"
 
 
-def read_file(data: str, mimes: Iterable[str], path: str) -> str:
-    """What a file holds: how many bytes of what."""
-    found = re.fullmatch(r"data:([\w.+/-]+);base64,([A-Za-z0-9+/]*=*)", data)
-    if found is None or found[1] not in mimes:
-        got = f"unsupported MIME type '{found[1]}'" if found else "a value without one"
+def describe_file(data: str, mimes: Iterable[str], path: str) -> str:
+    """Describe the file of a data URL: its MIME type and size."""
+    match = re.fullmatch(r"data:([\w.+/-]+);base64,([A-Za-z0-9+/]*=*)", data)
+    if match is None or match[1] not in mimes:
+        got = f"unsupported MIME type '{match[1]}'" if match else "a value without one"
         raise invalid(
-            f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, but got {got}.",
+            f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, "
+            f"but got {got}.",
             path,
         )
-    held = _bytes(found[2], path)
-    if found[1] == "application/pdf" and not held.startswith(b"%PDF-"):
+    content = _decode_base64(match[2], path)
+    if match[1] == "application/pdf" and not content.startswith(b"%PDF-"):
         raise Refused("The file is not a valid PDF.", "unsupported_file", path)
-    return f"{found[1]} of {len(held)} bytes"
+    return f"{match[1]} of {len(content)} bytes"
 
 
-def _bytes(text: str, path: str) -> bytes:
+def _decode_base64(text: str, path: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except ValueError:
         raise invalid(f"Invalid '{path}'. The value is no base64.", path) from None
 
 
-def objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text."""
-    found, at = [], text.find("{")
-    while at >= 0:
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects in a text."""
+    values, start = [], text.find("{")
+    while start >= 0:
         try:
-            value, end = json.JSONDecoder().raw_decode(text, at)
-            found.append(value)
+            value, end = json.JSONDecoder().raw_decode(text, start)
+            values.append(value)
         except ValueError:
-            end = at + 1
-        at = text.find("{", end)
-    return found
+            end = start + 1
+        start = text.find("{", end)
+    return values

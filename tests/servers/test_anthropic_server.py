@@ -1,4 +1,4 @@
-"""The facts of the Messages API, one by one, against the test server itself."""
+"""The Anthropic test server behaves as the Messages API is documented."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ Serve = Callable[[Handler], Loopback]
 HEADERS = {"x-api-key": "k", "anthropic-version": OLD}
 MODEL = "claude-sonnet-4-5"
 NEWER = "claude-opus-4-8"
-LOOK = {
+LOOK_TOOL = {
     "name": "look",
     "description": "Looks.",
     "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}},
 }
-THINK: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}
+THINKING: dict[str, Any] = {
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "max_tokens": 2000,
+}
 
 
 @pytest.fixture
@@ -47,16 +50,16 @@ def assistant(*blocks: Any) -> dict[str, Any]:
     }
 
 
-def text(words: str, **more: Any) -> dict[str, Any]:
-    return {"type": "text", "text": words, **more}
+def text(content: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "text", "text": content, **fields}
 
 
-def call(name: str = "look", given: str = "toolu_1") -> dict[str, Any]:
-    return {"type": "tool_use", "id": given, "name": name, "input": {}}
+def call(name: str = "look", call_id: str = "toolu_1") -> dict[str, Any]:
+    return {"type": "tool_use", "id": call_id, "name": name, "input": {}}
 
 
-def result(given: str = "toolu_1", content: Any = "seen") -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": given, "content": content}
+def result(call_id: str = "toolu_1", content: Any = "seen") -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": call_id, "content": content}
 
 
 def image(data: bytes, kind: str = "image/png") -> dict[str, Any]:
@@ -76,9 +79,9 @@ def post(
         "max_tokens": 100,
         "messages": list(messages) or [user("Hi there")],
     } | fields
-    sent = {name: value for name, value in body.items() if value is not ...}
+    payload = {name: value for name, value in body.items() if value is not ...}
     headers = HEADERS | {"anthropic-version": version} | ({"anthropic-beta": beta} if beta else {})
-    return ask(url, "POST", path, sent, headers)
+    return ask(url, "POST", path, payload, headers)
 
 
 def words(reply: Reply) -> str:
@@ -86,7 +89,7 @@ def words(reply: Reply) -> str:
     return "".join(block.get("text", "") for block in reply.json["content"])
 
 
-def refused(
+def assert_error(
     reply: Reply, message: str, status: int = 400, kind: str = "invalid_request_error"
 ) -> None:
     assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (
@@ -99,7 +102,7 @@ def refused(
 
 
 class TestAnswers:
-    def test_text(self, url: str, server: Anthropic) -> None:
+    def test_the_answer_repeats_the_text(self, url: str, server: Anthropic) -> None:
         reply = post(url)
         assert words(reply) == "Hi there"
         assert (reply.json["role"], reply.json["stop_reason"], reply.json["model"]) == (
@@ -110,7 +113,7 @@ class TestAnswers:
         assert reply.headers["retry-after"] == "3"
         assert server.seen[0]["messages"] == [user("Hi there")]
 
-    def test_what_it_saw(self, url: str) -> None:
+    def test_images_and_documents_are_described(self, url: str) -> None:
         pdf = {
             "type": "document",
             "source": {"type": "base64", "media_type": "application/pdf", "data": b64(b"%PDF-1.7")},
@@ -120,15 +123,15 @@ class TestAnswers:
         )
         assert words(reply) == "See\n64x48 #0a141e\ndocument of 8 bytes\n64x48 #fe0000"
 
-    def test_images_in_results(self, url: str) -> None:
+    def test_images_in_tool_results_are_described(self, url: str) -> None:
         history = [
             user("Look"),
             assistant(call()),
             user(result(content=[text("Here"), image(png())])),
         ]
-        assert words(post(url, *history, tools=[LOOK])) == "result toolu_1: Here 64x48 #0a141e"
+        assert words(post(url, *history, tools=[LOOK_TOOL])) == "result toolu_1: Here 64x48 #0a141e"
 
-    def test_a_script(self, url: str, server: Anthropic) -> None:
+    def test_scripted_turns_are_returned_in_order(self, url: str, server: Anthropic) -> None:
         server.script = [
             Turn([text("One")], "refusal", {"output_tokens": 7}, {"stop_details": None}),
             Turn([]),
@@ -142,30 +145,30 @@ class TestAnswers:
         assert post(url).json["content"] == []
         assert words(post(url)) == "Hi there"
 
-    def test_calls(self, url: str) -> None:
-        reply = post(url, user('Use look with {"at": "a fox"}'), tools=[LOOK])
+    def test_tools_named_in_the_text_are_called(self, url: str) -> None:
+        reply = post(url, user('Use look with {"at": "a fox"}'), tools=[LOOK_TOOL])
         [block] = reply.json["content"]
         assert (block["name"], block["input"], reply.json["stop_reason"]) == (
             "look",
             {"at": "a fox"},
             "tool_use",
         )
-        forced = post(url, user("Hi"), tools=[LOOK], tool_choice={"type": "any"})
+        forced = post(url, user("Hi"), tools=[LOOK_TOOL], tool_choice={"type": "any"})
         assert forced.json["content"][0]["input"] == {}
         assert (
-            words(post(url, user("Use look"), tools=[LOOK], tool_choice={"type": "none"}))
+            words(post(url, user("Use look"), tools=[LOOK_TOOL], tool_choice={"type": "none"}))
             == "Use look"
         )
 
-    def test_schemas_and_ends(self, url: str) -> None:
+    def test_schemas_stop_sequences_and_limits(self, url: str) -> None:
         schema = {
             "type": "object",
             "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}},
             "additionalProperties": False,
         }
-        wanted = {"format": {"type": "json_schema", "schema": schema}}
-        assert json.loads(words(post(url, output_config=wanted))) == {"n": 1, "s": "x"}
-        refused(
+        output_config = {"format": {"type": "json_schema", "schema": schema}}
+        assert json.loads(words(post(url, output_config=output_config))) == {"n": 1, "s": "x"}
+        assert_error(
             post(
                 url, output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}}
             ),
@@ -179,52 +182,54 @@ class TestAnswers:
         ) == ("One ", "stop_sequence", "STOP")
         assert post(url, max_tokens=1).json["stop_reason"] == "max_tokens"
 
-    def test_models_and_counts(self, url: str) -> None:
+    def test_models_are_listed_and_tokens_counted(self, url: str) -> None:
         listed = ask(url, "GET", "/v1/models?limit=1", headers=HEADERS).json
         assert ([model["id"] for model in listed["data"]], listed["has_more"]) == ([MODEL], True)
         assert ask(url, "GET", f"/v1/models/{NEWER}", headers=HEADERS).json["type"] == "model"
-        refused(
+        assert_error(
             ask(url, "GET", "/v1/models/no", headers=HEADERS), "model: no", 404, "not_found_error"
         )
         assert post(url, path="/v1/messages/count_tokens", max_tokens=...).json["input_tokens"] > 0
-        refused(
+        assert_error(
             post(url, path="/v1/messages/count_tokens"),
             "max_tokens: Extra inputs are not permitted",
         )
 
 
 class TestRequests:
-    def test_keys_and_versions(self, url: str) -> None:
+    def test_keys_and_versions_are_checked(self, url: str) -> None:
         body = {"model": MODEL, "max_tokens": 9, "messages": [user("Hi")]}
         bearer = {"authorization": "Bearer k", "anthropic-version": NEW}
         assert ask(url, "POST", "/v1/messages", body, bearer).status == 200
-        refused(
+        assert_error(
             ask(url, "POST", "/v1/messages", body, bearer | {"x-api-key": "no"}),
             "invalid",
             401,
             "authentication_error",
         )
-        refused(ask(url, "POST", "/v1/messages", body, {"x-api-key": "k"}), "anthropic-version")
-        refused(post(url, version="2027-01-01"), "not a valid version")
+        assert_error(
+            ask(url, "POST", "/v1/messages", body, {"x-api-key": "k"}), "anthropic-version"
+        )
+        assert_error(post(url, version="2027-01-01"), "not a valid version")
 
-    def test_versions_differ(self, url: str) -> None:
+    def test_the_versions_accept_different_requests(self, url: str) -> None:
         assert post(url, temperature=1).status == 200
-        refused(
+        assert_error(
             post(url, temperature=1, version=NEW), "temperature: Extra inputs are not permitted"
         )
-        paper = {
+        document = {
             "type": "document",
             "source": {"type": "text", "media_type": "text/plain", "data": "x"},
         }
-        history = [user("Hi"), assistant(paper), user("So?")]
+        history = [user("Hi"), assistant(document), user("So?")]
         assert post(url, *history).status == 200
-        refused(post(url, *history, version=NEW), "does not match any of the expected tags")
+        assert_error(post(url, *history, version=NEW), "does not match any of the expected tags")
         assert (
             post(url, user(text("Hi", citations=[]))).status
             == post(url, user(text("Hi", citations=[{}]))).status
             == 200
         )
-        refused(post(url, user(text("Hi", citations=[{}])), version=NEW), "citations")
+        assert_error(post(url, user(text("Hi", citations=[{}])), version=NEW), "citations")
 
     @pytest.mark.parametrize(
         ("fields", "message"),
@@ -237,21 +242,21 @@ class TestRequests:
             ({"system": [text("")]}, "system: text content blocks must be non-empty"),
             ({"model": NEWER, "top_p": 0.5}, "not supported"),
             ({"tool_choice": {"type": "auto"}}, "tool_choice may only be specified"),
-            ({"tools": [LOOK], "tool_choice": {"type": "tool", "name": "no"}}, "not found"),
+            ({"tools": [LOOK_TOOL], "tool_choice": {"type": "tool", "name": "no"}}, "not found"),
             (
-                {"tools": [LOOK], "tool_choice": {"type": "any"}} | THINK,
+                {"tools": [LOOK_TOOL], "tool_choice": {"type": "any"}} | THINKING,
                 "Thinking may not be enabled",
             ),
-            ({"tools": [LOOK, LOOK]}, "unique"),
-            ({"tools": [{"type": "function", "function": LOOK}]}, "Field required"),
+            ({"tools": [LOOK_TOOL, LOOK_TOOL]}, "unique"),
+            ({"tools": [{"type": "function", "function": LOOK_TOOL}]}, "Field required"),
             (
-                {"tools": [LOOK | {"input_schema": {"type": "object", "required": None}}]},
+                {"tools": [LOOK_TOOL | {"input_schema": {"type": "object", "required": None}}]},
                 "JSON schema is invalid",
             ),
             (
                 {
                     "tools": [
-                        LOOK | {"cache_control": {"type": "ephemeral"}, "name": f"l{i}"}
+                        LOOK_TOOL | {"cache_control": {"type": "ephemeral"}, "name": f"l{i}"}
                         for i in range(5)
                     ]
                 },
@@ -262,13 +267,15 @@ class TestRequests:
                 "greater than or equal to 1024",
             ),
             ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "must be greater than"),
-            ({"model": NEWER} | THINK, "adaptive"),
-            ({"temperature": 0.5} | THINK, "may only be set to 1"),
+            ({"model": NEWER} | THINKING, "adaptive"),
+            ({"temperature": 0.5} | THINKING, "may only be set to 1"),
             ({"output_config": {"effort": "max"}}, "Supported levels: low, medium, high"),
         ],
     )
-    def test_fields(self, url: str, fields: dict[str, Any], message: str) -> None:
-        refused(post(url, **fields), message)
+    def test_invalid_fields_are_refused(
+        self, url: str, fields: dict[str, Any], message: str
+    ) -> None:
+        assert_error(post(url, **fields), message)
 
     @pytest.mark.parametrize(
         ("messages", "message"),
@@ -306,49 +313,60 @@ class TestRequests:
                 "unexpected `tool_use_id`",
             ),
             (
-                [user("Hi"), assistant(call(given="a.b")), user(result("a.b"))],
+                [user("Hi"), assistant(call(call_id="a.b")), user(result("a.b"))],
                 "should match pattern",
             ),
             ([user("Hi"), assistant(call(), call()), user(result())], "unique"),
         ],
     )
-    def test_messages(self, url: str, messages: list[Any], message: str) -> None:
-        refused(post(url, *messages, tools=[LOOK]), message)
+    def test_invalid_messages_are_refused(
+        self, url: str, messages: list[Any], message: str
+    ) -> None:
+        assert_error(post(url, *messages, tools=[LOOK_TOOL]), message)
 
-    def test_tools_and_their_history(self, url: str) -> None:
+    def test_tool_history_needs_tools(self, url: str) -> None:
         history = [user("Hi"), assistant(call()), user(result()), user("So?")]
-        assert words(post(url, *history, tools=[LOOK])) == "So?\nresult toolu_1: seen"
-        refused(post(url, *history), "Requires `tools`")
+        assert words(post(url, *history, tools=[LOOK_TOOL])) == "So?\nresult toolu_1: seen"
+        assert_error(post(url, *history), "Requires `tools`")
 
-    def test_errors(self, url: str, server: Anthropic) -> None:
+    def test_configured_failures_have_the_error_format(self, url: str, server: Anthropic) -> None:
         server.failures = [429, 529, "spend_limit", 413]
         limited, busy, spent, large = (post(url) for _ in range(4))
-        refused(limited, "", 429, "rate_limit_error")
-        refused(busy, "", 529, "overloaded_error")
+        assert_error(limited, "", 429, "rate_limit_error")
+        assert_error(busy, "", 529, "overloaded_error")
         assert limited.headers["retry-after"] == "1" and spent.headers["retry-after"] is None
         assert spent.json["error"]["details"] == {"error_code": "enforced_spend_limit_reached"}
         assert (large.status, large.kind) == (413, "text/html")
-        refused(post(url, model="no"), "model: no", 404, "not_found_error")
+        assert_error(post(url, model="no"), "model: no", 404, "not_found_error")
 
 
 class TestThinking:
-    def test_a_loop(self, url: str, server: Anthropic) -> None:
+    def test_thinking_must_come_back_unchanged_in_a_tool_loop(
+        self, url: str, server: Anthropic
+    ) -> None:
         server.redacted = True
-        first = post(url, user("Use look"), tools=[LOOK], **THINK).json["content"]
+        first = post(url, user("Use look"), tools=[LOOK_TOOL], **THINKING).json["content"]
         assert [block["type"] for block in first] == ["thinking", "redacted_thinking", "tool_use"]
         last = user(result(first[2]["id"]))
 
-        def again(*blocks: Any, **fields: Any) -> Reply:
+        def post_again(*blocks: Any, **fields: Any) -> Reply:
             return post(
-                url, user("Use look"), assistant(*blocks), last, tools=[LOOK], **(fields or THINK)
+                url,
+                user("Use look"),
+                assistant(*blocks),
+                last,
+                tools=[LOOK_TOOL],
+                **(fields or THINKING),
             )
 
-        assert again(*first).status == 200
-        refused(again(first[2]), "cannot be modified")
-        refused(again(first[1], first[0], first[2]), "cannot be modified")
-        refused(again(first[0] | {"thinking": "else"}, *first[1:]), "Invalid `signature`")
-        refused(again({"type": "thinking", "thinking": "x"}, first[2]), "signature: Field required")
-        assert again(first[2], max_tokens=9).status == 200
+        assert post_again(*first).status == 200
+        assert_error(post_again(first[2]), "cannot be modified")
+        assert_error(post_again(first[1], first[0], first[2]), "cannot be modified")
+        assert_error(post_again(first[0] | {"thinking": "else"}, *first[1:]), "Invalid `signature`")
+        assert_error(
+            post_again({"type": "thinking", "thinking": "x"}, first[2]), "signature: Field required"
+        )
+        assert post_again(first[2], max_tokens=9).status == 200
         assert (
             post(
                 url,
@@ -357,13 +375,13 @@ class TestThinking:
                 last,
                 assistant("So."),
                 user("Hi"),
-                tools=[LOOK],
-                **THINK,
+                tools=[LOOK_TOOL],
+                **THINKING,
             ).status
             == 200
         )
 
-    def test_it_may_be_omitted(self, url: str) -> None:
+    def test_thinking_can_be_omitted(self, url: str) -> None:
         first = post(url, model=NEWER, thinking={"type": "adaptive", "display": "omitted"}).json[
             "content"
         ]
@@ -371,7 +389,7 @@ class TestThinking:
 
 
 class TestStreams:
-    def test_events(self, url: str, server: Anthropic) -> None:
+    def test_the_events_of_a_stream(self, url: str, server: Anthropic) -> None:
         server.script = [
             Turn(
                 [
@@ -382,7 +400,7 @@ class TestStreams:
             )
         ]
         server.late_input = 1
-        reply = post(url, user("Hi"), tools=[LOOK], stream=True, **THINK)
+        reply = post(url, user("Hi"), tools=[LOOK_TOOL], stream=True, **THINKING)
         events = reply.events
         assert all(name == data["type"] for name, data in events)
         assert [events[0][0], events[-2][0], events[-1][0]] == [
@@ -407,7 +425,9 @@ class TestStreams:
             and events[-2][1]["delta"]["stop_reason"] == "tool_use"
         )
 
-    def test_oddities(self, url: str, server: Anthropic) -> None:
+    def test_pings_padding_unknown_events_and_interleaved_blocks(
+        self, url: str, server: Anthropic
+    ) -> None:
         server.pings = server.padding = server.strange = server.interleaved = server.bare_delta = (
             True
         )
@@ -416,11 +436,13 @@ class TestStreams:
         names = {name for name, _ in reply.events}
         assert {"ping", "weather"} <= names and b"   }\n" in reply.body
         indexes = [data["index"] for name, data in reply.events if name == "content_block_start"]
-        order = [data["index"] for name, data in reply.events if name == "content_block_delta"]
-        assert indexes == [0, 1] and order[:4] == [0, 1, 0, 1]
+        delta_indexes = [
+            data["index"] for name, data in reply.events if name == "content_block_delta"
+        ]
+        assert indexes == [0, 1] and delta_indexes[:4] == [0, 1, 0, 1]
         assert list(reply.events[-2][1]["usage"]) == ["output_tokens"]
 
-    def test_broken_ones(self, url: str, server: Anthropic) -> None:
+    def test_streams_can_break(self, url: str, server: Anthropic) -> None:
         server.break_stream = "error"
         assert post(url, stream=True).events[-1][1]["error"]["type"] == "overloaded_error"
         server.break_stream = "cut"

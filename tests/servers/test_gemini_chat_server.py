@@ -1,4 +1,4 @@
-"""The facts of gemini-chat.md against the test server itself."""
+"""The Gemini chat test server behaves as described in gemini-chat.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
-OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
+OLD, NEW, IMAGE_MODEL = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
 WEATHER = {
     "functionDeclarations": [
         {
@@ -55,19 +55,19 @@ def post(
     to: str = OLD,
     call: str = "generateContent",
     key: str = "k",
-    **more: Any,
+    **fields: Any,
 ) -> Reply:
     path = url[url.index("/v1beta") :] + f"/models/{to}:{call}"
-    return ask(url, "POST", path, {"contents": list(contents), **more}, {"x-goog-api-key": key})
+    return ask(url, "POST", path, {"contents": list(contents), **fields}, {"x-goog-api-key": key})
 
 
 def parts(reply: Reply) -> Any:
     return reply.json["candidates"][0]["content"]["parts"]
 
 
-def stream(url: str, *contents: Any, **more: Any) -> list[str]:
-    """The frames of a stream as they came, and what follows the last of them."""
-    reply = post(url, *contents, call="streamGenerateContent?alt=sse", **more)
+def stream(url: str, *contents: Any, **fields: Any) -> list[str]:
+    """Return the frames of a stream as received, and what follows the last of them."""
+    reply = post(url, *contents, call="streamGenerateContent?alt=sse", **fields)
     assert (reply.status, reply.kind) == (200, "text/event-stream")
     return reply.body.decode().split("\r\n\r\n")
 
@@ -78,7 +78,7 @@ def chunks(frames: list[str]) -> list[Any]:
 
 
 class TestAnswers:
-    def test_words_and_images(self, url: str, server: GeminiChat) -> None:
+    def test_the_answer_describes_text_and_images(self, url: str, server: GeminiChat) -> None:
         snake = {"inline_data": {"mime_type": "image/png", "data": b64(png("red", (8, 6)))}}
         reply = post(url, user("look here", IMAGE, snake))
         assert reply.json == {
@@ -101,20 +101,20 @@ class TestAnswers:
         }
         assert server.seen[0]["contents"][0]["parts"][2] == snake
 
-    def test_calls(self, url: str) -> None:
+    def test_tools_named_in_the_text_are_called(self, url: str) -> None:
         reply = post(url, user('weather {"city": "Rome"}'), tools=[WEATHER])
         assert parts(reply) == [{"functionCall": {"name": "weather", "args": {"city": "Rome"}}}]
         assert reply.json["candidates"][0]["finishReason"] == "STOP"
         assert post(url, user("weather"), model(CALL), user(RESULT), tools=[WEATHER]).json[
             "candidates"
         ][0]["content"]["parts"] == [{"text": 'You said: weather weather={"result": "sun"}'}]
-        quiet, forced = ({"functionCallingConfig": {"mode": mode}} for mode in ("NONE", "ANY"))
-        assert "text" in parts(post(url, user("weather"), tools=[WEATHER], toolConfig=quiet))[0]
+        disabled, forced = ({"functionCallingConfig": {"mode": mode}} for mode in ("NONE", "ANY"))
+        assert "text" in parts(post(url, user("weather"), tools=[WEATHER], toolConfig=disabled))[0]
         assert parts(post(url, user("hi"), tools=[WEATHER], toolConfig=forced)) == [
             {"functionCall": {"name": "weather", "args": {"city": "x"}}}
         ]
 
-    def test_schemas(self, url: str) -> None:
+    def test_answers_match_the_schema(self, url: str) -> None:
         plain = {
             "type": "object",
             "properties": {"n": {"$ref": "#/$defs/n"}, "yes": {"type": "boolean"}},
@@ -131,7 +131,7 @@ class TestAnswers:
         }
         assert json.loads(parts(post(url, user("x"), generationConfig=config))[0]["text"]) == ["a"]
 
-    def test_thoughts_and_limits(self, url: str) -> None:
+    def test_thoughts_and_output_limits(self, url: str) -> None:
         reply = post(
             url,
             user("a b c"),
@@ -141,90 +141,99 @@ class TestAnswers:
         assert reply.json["candidates"][0]["finishReason"] == "MAX_TOKENS"
         assert reply.json["usageMetadata"]["thoughtsTokenCount"] == 2
 
-    def test_images_and_drafts(self, url: str, server: GeminiChat) -> None:
+    def test_images_and_drafts_are_signed(self, url: str, server: GeminiChat) -> None:
         server.drafts = 1
         config = {"responseModalities": ["TEXT", "IMAGE"]}
-        found = parts(post(url, user("a fox"), to=PAINTER, generationConfig=config))
+        image_parts = parts(post(url, user("a fox"), to=IMAGE_MODEL, generationConfig=config))
         assert [
             ("inlineData" in part, "thoughtSignature" in part, part.get("thought"))
-            for part in found
+            for part in image_parts
         ] == [
             (True, True, True),
             (False, False, None),
             (True, True, None),
         ]
-        draft, image = (opened(found[index]["inlineData"]["data"]) for index in (0, 2))
+        draft, image = (opened(image_parts[index]["inlineData"]["data"]) for index in (0, 2))
         assert dot(draft) != dot(image)
-        assert post(url, user("a fox"), model(*found), user("a hat"), to=PAINTER).status == 200
-        del found[2]["thoughtSignature"]
-        assert post(url, user("a fox"), model(*found), user("a hat"), to=PAINTER).status == 400
+        assert (
+            post(url, user("a fox"), model(*image_parts), user("a hat"), to=IMAGE_MODEL).status
+            == 200
+        )
+        del image_parts[2]["thoughtSignature"]
+        assert (
+            post(url, user("a fox"), model(*image_parts), user("a hat"), to=IMAGE_MODEL).status
+            == 400
+        )
 
-    def test_embeddings_and_models(self, url: str) -> None:
-        one = {"content": {"parts": [{"text": "a"}]}, "outputDimensionality": 4}
+    def test_embeddings_and_their_models(self, url: str) -> None:
+        request = {"content": {"parts": [{"text": "a"}]}, "outputDimensionality": 4}
         base = "/v1beta/models/gemini-embedding-001"
         key = {"x-goog-api-key": "k"}
-        vector = ask(url, "POST", base + ":embedContent", one, key).json["embedding"]["values"]
+        vector = ask(url, "POST", base + ":embedContent", request, key).json["embedding"]["values"]
         assert len(vector) == 4
         batch = {
             "requests": [
-                one | {"model": "models/gemini-embedding-001"},
-                one | {"model": "models/gemini-embedding-001"},
+                request | {"model": "models/gemini-embedding-001"},
+                request | {"model": "models/gemini-embedding-001"},
             ]
         }
         assert ask(url, "POST", base + ":batchEmbedContents", batch, key).json == {
             "embeddings": [{"values": vector}] * 2
         }
         assert (
-            ask(url, "POST", base + ":batchEmbedContents", {"requests": [one]}, key).status == 400
+            ask(url, "POST", base + ":batchEmbedContents", {"requests": [request]}, key).status
+            == 400
         )
-        assert ask(url, "POST", base + ":embedContent", one | {"n": 1}, key).status == 400
+        assert ask(url, "POST", base + ":embedContent", request | {"n": 1}, key).status == 400
         assert post(url, user("x"), to="gemini-embedding-001").status == 404
         listed = ask(url, "GET", "/v1beta/models", headers=key).json["models"]
         assert listed[-1]["supportedGenerationMethods"] == ["embedContent", "batchEmbedContents"]
 
 
 class TestStreams:
-    def test_pieces_usage_and_the_last_signature(self, url: str, server: GeminiChat) -> None:
+    def test_stream_parts_usage_and_last_signature(self, url: str, server: GeminiChat) -> None:
         server.lone_usage = True
-        found = chunks(stream(url, user("hello there"), to=NEW))
-        usages = [chunk["usageMetadata"]["promptTokenCount"] for chunk in found]
-        assert usages == [92, 92, 92, 2] and "candidates" not in found[1]
-        pieces = [
+        frames = chunks(stream(url, user("hello there"), to=NEW))
+        usages = [chunk["usageMetadata"]["promptTokenCount"] for chunk in frames]
+        assert usages == [92, 92, 92, 2] and "candidates" not in frames[1]
+        text_parts = [
             chunk["candidates"][0]["content"]["parts"][0]
-            for chunk in found
+            for chunk in frames
             if "candidates" in chunk
         ]
-        assert "".join(piece["text"] for piece in pieces) == "You said: hello there"
-        assert pieces[-1]["text"] == "" and "thoughtSignature" in pieces[-1]
-        assert [chunk.get("candidates", [{}])[0].get("finishReason") for chunk in found] == [
+        assert "".join(part["text"] for part in text_parts) == "You said: hello there"
+        assert text_parts[-1]["text"] == "" and "thoughtSignature" in text_parts[-1]
+        assert [chunk.get("candidates", [{}])[0].get("finishReason") for chunk in frames] == [
             None,
             None,
             None,
             "STOP",
         ]
-        assert post(url, user("hello there"), model(*pieces), user("again"), to=NEW).status == 200
+        assert (
+            post(url, user("hello there"), model(*text_parts), user("again"), to=NEW).status == 200
+        )
         merged = {
             "text": "You said: hello there",
-            "thoughtSignature": pieces[-1]["thoughtSignature"],
+            "thoughtSignature": text_parts[-1]["thoughtSignature"],
         }
         assert (
             "Corrupted"
             in post(url, user("x"), model(merged), user("again"), to=NEW).json["error"]["message"]
         )
 
-    def test_a_call(self, url: str) -> None:
-        found = chunks(stream(url, user("weather"), to=NEW, tools=[WEATHER]))
-        assert "thoughtSignature" in found[0]["candidates"][0]["content"]["parts"][0]
-        assert found[-1]["candidates"][0]["content"]["parts"] == [{"text": ""}]
+    def test_a_streamed_call_is_signed(self, url: str) -> None:
+        frames = chunks(stream(url, user("weather"), to=NEW, tools=[WEATHER]))
+        assert "thoughtSignature" in frames[0]["candidates"][0]["content"]["parts"][0]
+        assert frames[-1]["candidates"][0]["content"]["parts"] == [{"text": ""}]
 
-    def test_an_array(self, url: str) -> None:
+    def test_a_stream_without_alt_is_an_array(self, url: str) -> None:
         reply = post(url, user("x"), call="streamGenerateContent")
         assert (
             isinstance(reply.json, list)
             and reply.json[-1]["candidates"][0]["finishReason"] == "STOP"
         )
 
-    def test_broken_ones(self, url: str, server: GeminiChat) -> None:
+    def test_streams_can_break(self, url: str, server: GeminiChat) -> None:
         for broken in ("error", "bare", "array", "cut"):
             server.script.append(Turn([{"text": "Hello."}], broken=broken))
         assert chunks(stream(url, user("x")))[-1]["error"]["status"] == "INTERNAL"
@@ -237,7 +246,7 @@ class TestStreams:
         with pytest.raises(Exception, match="IncompleteRead"):
             stream(url, user("x"))
 
-    def test_blocked(self, url: str, server: GeminiChat) -> None:
+    def test_blocked_responses_have_no_candidates(self, url: str, server: GeminiChat) -> None:
         server.script = [Turn(blocked="SAFETY"), Turn(blocked="SAFETY")]
         [chunk] = chunks(stream(url, user("x")))
         assert chunk["promptFeedback"] == {"blockReason": "SAFETY"} and "candidates" not in chunk
@@ -246,7 +255,9 @@ class TestStreams:
 
 class TestScripts:
     @pytest.mark.parametrize("call", ["generateContent", "streamGenerateContent?alt=sse"])
-    def test_holding(self, url: str, server: GeminiChat, call: str) -> None:
+    def test_a_held_request_detects_a_disconnect(
+        self, url: str, server: GeminiChat, call: str
+    ) -> None:
         server.hold()
         with pytest.raises(TimeoutError):
             ask(
@@ -259,7 +270,7 @@ class TestScripts:
             )
         assert server.left()
 
-    def test_ids_and_explicit_signatures(self, url: str, server: GeminiChat) -> None:
+    def test_call_ids_and_scripted_signatures(self, url: str, server: GeminiChat) -> None:
         server.call_ids = True
         [call] = parts(post(url, user("weather"), tools=[WEATHER]))
         assert call["functionCall"]["id"] == "call1-0"
@@ -274,7 +285,7 @@ class TestScripts:
         assert parts(post(url, user("x"), to=NEW)) == [CALL]
 
     @pytest.mark.parametrize("finish", ["SAFETY", "RECITATION", "MALFORMED_FUNCTION_CALL"])
-    def test_empty_ends(self, url: str, server: GeminiChat, finish: str) -> None:
+    def test_answers_can_be_empty(self, url: str, server: GeminiChat, finish: str) -> None:
         server.script = [Turn(finish=finish, message="m"), Turn(finish=finish)]
         assert post(url, user("x")).json["candidates"] == [
             {"content": {}, "finishReason": finish, "finishMessage": "m"}
@@ -283,7 +294,7 @@ class TestScripts:
             {"content": {}, "finishReason": finish}
         ]
 
-    def test_failures(self, url: str, server: GeminiChat) -> None:
+    def test_configured_failures_are_returned_in_order(self, url: str, server: GeminiChat) -> None:
         server.failures = ["RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
         server.retry_delay, server.wrapped = "34.4s", True
         for call in ("generateContent", "streamGenerateContent?alt=sse"):
@@ -295,7 +306,7 @@ class TestScripts:
         server.wrapped = False
         assert post(url, user("x")).json["error"]["code"] == 503
 
-    def test_parts_and_usage(self, url: str, server: GeminiChat) -> None:
+    def test_scripted_parts_and_usage(self, url: str, server: GeminiChat) -> None:
         server.script = [Turn([CALL, CALL], usage={"totalTokenCount": 9})]
         reply = post(url, user("x"), to=NEW)
         assert ["thoughtSignature" in part for part in parts(reply)] == [True, False]
@@ -303,39 +314,45 @@ class TestScripts:
 
 
 class TestSignatures:
-    def test_they_come_back(self, url: str) -> None:
+    def test_calls_must_come_back_with_their_signature(self, url: str) -> None:
         first = user("weather")
         [call] = parts(post(url, first, to=NEW, tools=[WEATHER]))
         bare = {"functionCall": call["functionCall"]}
 
-        def again(part: Any, *later: Any, to: str = NEW) -> Any:
+        def error_message(part: Any, *later: Any, to: str = NEW) -> Any:
             return (
                 post(url, first, model(part), user(RESULT), *later, to=to, tools=[WEATHER])
                 .json.get("error", {})
                 .get("message", "fine")
             )
 
-        assert again(call) == again(bare | {"thoughtSignature": ENCODED_SENTINEL}) == "fine"
-        assert again(bare | {"thoughtSignature": "skip_thought_signature_validator"}) == "fine"
-        assert "missing a thought_signature" in again(bare)
-        assert again(bare, model("sun"), user("thanks")) == "fine"
-        assert again(bare | {"thoughtSignature": "AAAA"}) == "Corrupted thought signature."
-        assert again(call, to="gemini-3-pro-preview") == "Corrupted thought signature."
-        assert again(bare, to=OLD) == "fine"
+        assert (
+            error_message(call)
+            == error_message(bare | {"thoughtSignature": ENCODED_SENTINEL})
+            == "fine"
+        )
+        assert (
+            error_message(bare | {"thoughtSignature": "skip_thought_signature_validator"}) == "fine"
+        )
+        assert "missing a thought_signature" in error_message(bare)
+        assert error_message(bare, model("sun"), user("thanks")) == "fine"
+        assert error_message(bare | {"thoughtSignature": "AAAA"}) == "Corrupted thought signature."
+        assert error_message(call, to="gemini-3-pro-preview") == "Corrupted thought signature."
+        assert error_message(bare, to=OLD) == "fine"
 
 
 JSON_MIME = {"responseMimeType": "application/json"}
-BAD_SUBSET = [
+INVALID_PARAMETERS = [
     {
         "functionDeclarations": [
             {"name": "f", "parameters": {"type": "OBJECT", "additionalProperties": False}}
         ]
     }
 ]
-HOSTED = [{"functionDeclarations": [{"name": "f"}]}, {"googleSearch": {}}]
+HOSTED_TOOLS = [{"functionDeclarations": [{"name": "f"}]}, {"googleSearch": {}}]
 
 
-class TestStrictness:
+class TestValidation:
     @pytest.mark.parametrize(
         ("contents", "message"),
         [
@@ -382,12 +399,12 @@ class TestStrictness:
             ),
         ],
     )
-    def test_contents(self, url: str, contents: Any, message: str) -> None:
+    def test_invalid_contents_are_refused(self, url: str, contents: Any, message: str) -> None:
         error = post(url, *contents).json["error"]
         assert error["status"] == "INVALID_ARGUMENT" and message in error["message"]
 
     @pytest.mark.parametrize(
-        ("more", "to"),
+        ("fields", "to"),
         [
             ({"n": 2}, OLD),
             (
@@ -412,8 +429,8 @@ class TestStrictness:
             ({"generationConfig": {"stopSequences": list("abcdef")}}, OLD),
             ({"generationConfig": {"responseModalities": ["IMAGE"]}}, OLD),
             ({"generationConfig": JSON_MIME, "tools": [WEATHER]}, OLD),
-            ({"tools": BAD_SUBSET}, NEW),
-            ({"tools": HOSTED}, OLD),
+            ({"tools": INVALID_PARAMETERS}, NEW),
+            ({"tools": HOSTED_TOOLS}, OLD),
             (
                 {
                     "toolConfig": {
@@ -432,16 +449,16 @@ class TestStrictness:
             ({"systemInstruction": {"parts": []}}, OLD),
         ],
     )
-    def test_settings(self, url: str, more: Any, to: str) -> None:
-        assert post(url, user("x"), to=to, **more).json["error"]["status"] == "INVALID_ARGUMENT"
+    def test_invalid_settings_are_refused(self, url: str, fields: Any, to: str) -> None:
+        assert post(url, user("x"), to=to, **fields).json["error"]["status"] == "INVALID_ARGUMENT"
 
-    def test_what_is_legal(self, url: str) -> None:
+    def test_valid_requests_are_accepted(self, url: str) -> None:
         assert (
             post(
                 url,
                 user("x"),
                 to=NEW,
-                tools=HOSTED,
+                tools=HOSTED_TOOLS,
                 generationConfig={"thinking_config": {"thinking_level": "LOW"}},
             ).status
             == 200
@@ -451,18 +468,33 @@ class TestStrictness:
             == 200
         )
         signed = CALL | {"thoughtSignature": ENCODED_SENTINEL}
-        seen = {"functionResponse": {"name": "weather", "response": {}, "parts": [IMAGE]}}
+        result_with_image = {
+            "functionResponse": {"name": "weather", "response": {}, "parts": [IMAGE]}
+        }
         assert (
             "64x48 #0a141e"
-            in parts(post(url, user("x"), model(signed, CALL), user(seen, seen), to=NEW))[0]["text"]
+            in parts(
+                post(
+                    url,
+                    user("x"),
+                    model(signed, CALL),
+                    user(result_with_image, result_with_image),
+                    to=NEW,
+                )
+            )[0]["text"]
         )
-        named = (
-            {kind: held[kind] | {"id": "c1"}}
-            for kind, held in (("functionCall", CALL), ("functionResponse", RESULT))
+        parts_with_id = (
+            {kind: part[kind] | {"id": "c1"}}
+            for kind, part in (("functionCall", CALL), ("functionResponse", RESULT))
         )
-        assert post(url, user("x"), model(next(named)), user(next(named), IMAGE)).status == 200
+        assert (
+            post(
+                url, user("x"), model(next(parts_with_id)), user(next(parts_with_id), IMAGE)
+            ).status
+            == 200
+        )
 
-    def test_keys_and_models(self, url: str) -> None:
+    def test_keys_and_models_are_checked(self, url: str) -> None:
         error = post(url, user("x"), key="wrong").json["error"]
         assert (error["code"], error["details"][0]["reason"]) == (400, "API_KEY_INVALID")
         error = post(url, user("x"), to="gemini-9").json["error"]

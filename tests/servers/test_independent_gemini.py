@@ -1,4 +1,7 @@
-"""Google's own SDK against the chat server: what it sends is legal there, and what comes back is what it understands."""
+"""Google's own SDK against the chat test server.
+
+The server accepts what the SDK sends, and the SDK understands what the server returns.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.support.loopback import Handler, Loopback
 genai = require("google.genai")
 errors, types = genai.errors, genai.types
 
-OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
+OLD, NEW, IMAGE_MODEL = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
 
 
 @pytest.fixture
@@ -33,8 +36,8 @@ def client(
     with genai.Client(
         api_key="k",
         http_options=types.HttpOptions(base_url=serve(server).url, api_version="v1beta"),
-    ) as held:
-        yield held
+    ) as sdk_client:
+        yield sdk_client
 
 
 def tools(description: str = "The weather of a city.") -> Any:
@@ -45,41 +48,41 @@ def tools(description: str = "The weather of a city.") -> Any:
     return [types.Tool(function_declarations=[declaration])]
 
 
-class TestWords:
-    def test_plain(self, client: Any, server: GeminiChat) -> None:
+class TestText:
+    def test_a_text_answer(self, client: Any, server: GeminiChat) -> None:
         config = types.GenerateContentConfig(
             system_instruction="Be brief.", temperature=0.5, top_k=3, seed=1, stop_sequences=["x"]
         )
-        found = client.models.generate_content(model=OLD, contents="hello there", config=config)
-        assert (found.text, found.candidates[0].finish_reason) == (
+        response = client.models.generate_content(model=OLD, contents="hello there", config=config)
+        assert (response.text, response.candidates[0].finish_reason) == (
             "You said: hello there",
             types.FinishReason.STOP,
         )
         assert (
-            found.usage_metadata.prompt_token_count,
-            found.usage_metadata.total_token_count,
+            response.usage_metadata.prompt_token_count,
+            response.usage_metadata.total_token_count,
         ) == (2, 6)
         assert server.seen[0]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
 
-    def test_streamed(self, client: Any) -> None:
-        found = list(client.models.generate_content_stream(model=NEW, contents="hello there"))
-        assert "".join(chunk.text or "" for chunk in found) == "You said: hello there"
-        assert found[-1].candidates[0].content.parts[0].thought_signature
+    def test_a_stream(self, client: Any) -> None:
+        response = list(client.models.generate_content_stream(model=NEW, contents="hello there"))
+        assert "".join(chunk.text or "" for chunk in response) == "You said: hello there"
+        assert response[-1].candidates[0].content.parts[0].thought_signature
         assert (
-            found[0].usage_metadata.prompt_token_count,
-            found[-1].usage_metadata.prompt_token_count,
+            response[0].usage_metadata.prompt_token_count,
+            response[-1].usage_metadata.prompt_token_count,
         ) == (92, 2)
 
-    def test_thoughts(self, client: Any) -> None:
+    def test_thoughts_are_marked(self, client: Any) -> None:
         config = types.GenerateContentConfig(
             thinking_config=types.ThinkingConfig(include_thoughts=True, thinking_level="LOW")
         )
-        found = client.models.generate_content(model=NEW, contents="x", config=config)
-        thought, words = found.candidates[0].content.parts
-        assert (thought.thought, thought.text, words.thought) == (True, "I think.", None)
-        assert found.usage_metadata.thoughts_token_count == 2
+        response = client.models.generate_content(model=NEW, contents="x", config=config)
+        thought, text_part = response.candidates[0].content.parts
+        assert (thought.thought, thought.text, text_part.thought) == (True, "I think.", None)
+        assert response.usage_metadata.thoughts_token_count == 2
 
-    def test_schemas(self, client: Any) -> None:
+    def test_answers_match_the_schema(self, client: Any) -> None:
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
         for kind in ("response_schema", "response_json_schema"):
             config = types.GenerateContentConfig(
@@ -89,50 +92,53 @@ class TestWords:
                 model=OLD, contents="x", config=config
             ).parsed == {"n": 1}
 
-    def test_an_image(self, client: Any) -> None:
+    def test_an_input_image(self, client: Any) -> None:
         part = types.Part.from_bytes(data=png(), mime_type="image/png")
         assert (
             client.models.generate_content(model=OLD, contents=["see", part]).text
             == "You said: see 64x48 #0a141e"
         )
 
-    def test_blocked_and_stopped(self, client: Any, server: GeminiChat) -> None:
+    def test_blocked_and_stopped_answers(self, client: Any, server: GeminiChat) -> None:
         server.script = [Turn(blocked="SAFETY"), Turn(finish="SAFETY")]
-        found = client.models.generate_content(model=OLD, contents="x")
-        assert (found.candidates, found.prompt_feedback.block_reason) == (
+        response = client.models.generate_content(model=OLD, contents="x")
+        assert (response.candidates, response.prompt_feedback.block_reason) == (
             None,
             types.BlockedReason.SAFETY,
         )
-        found = client.models.generate_content(model=OLD, contents="x")
-        assert (found.text, found.candidates[0].finish_reason) == (None, types.FinishReason.SAFETY)
+        response = client.models.generate_content(model=OLD, contents="x")
+        assert (response.text, response.candidates[0].finish_reason) == (
+            None,
+            types.FinishReason.SAFETY,
+        )
 
 
 class TestTools:
     @pytest.mark.parametrize("model", [OLD, NEW])
-    def test_a_chat_that_calls(self, client: Any, server: GeminiChat, model: str) -> None:
+    def test_a_chat_with_a_tool(self, client: Any, server: GeminiChat, model: str) -> None:
         chat = client.chats.create(model=model, config=types.GenerateContentConfig(tools=tools()))
-        found = chat.send_message('weather {"city": "Rome"}')
-        [call] = found.function_calls
+        response = chat.send_message('weather {"city": "Rome"}')
+        [call] = response.function_calls
         assert (call.name, call.args, call.id) == ("weather", {"city": "Rome"}, None)
-        found = chat.send_message(
+        response = chat.send_message(
             types.Part.from_function_response(name="weather", response={"result": "sun"})
         )
-        assert found.text.endswith('weather={"result": "sun"}')
+        assert response.text.endswith('weather={"result": "sun"}')
         assert chat.send_message("thanks").text == "You said: thanks"
 
-    def test_a_python_function(self, client: Any) -> None:
+    def test_a_python_function_is_called(self, client: Any) -> None:
         def weather(city: str) -> str:
             """The weather of a city."""
             return "sun in " + city
 
-        found = client.models.generate_content(
+        response = client.models.generate_content(
             model=NEW,
             contents='weather {"city": "Rome"}',
             config=types.GenerateContentConfig(tools=[weather]),
         )
-        assert found.text.endswith('weather={"result": "sun in Rome"}')
+        assert response.text.endswith('weather={"result": "sun in Rome"}')
 
-    def test_a_streamed_chat(self, client: Any) -> None:
+    def test_a_streamed_chat_with_a_tool(self, client: Any) -> None:
         chat = client.chats.create(model=NEW, config=types.GenerateContentConfig(tools=tools()))
         calls = [
             call
@@ -143,7 +149,7 @@ class TestTools:
         answer = types.Part.from_function_response(name="weather", response={"result": "sun"})
         assert "sun" in "".join(chunk.text or "" for chunk in chat.send_message_stream(answer))
 
-    def test_a_call_without_its_signature(self, client: Any) -> None:
+    def test_a_call_needs_its_signature(self, client: Any) -> None:
         turns = [
             types.UserContent("weather"),
             types.ModelContent(types.Part.from_function_call(name="weather", args={})),
@@ -156,13 +162,14 @@ class TestTools:
 
 
 class TestImages:
-    def test_made_and_edited(self, client: Any, server: GeminiChat) -> None:
+    def test_images_are_generated_and_edited(self, client: Any, server: GeminiChat) -> None:
         server.drafts = 1
         chat = client.chats.create(
-            model=PAINTER, config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"])
+            model=IMAGE_MODEL,
+            config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"]),
         )
-        draft, words, image = chat.send_message("a fox").candidates[0].content.parts
-        assert (draft.thought, words.text, image.inline_data.mime_type) == (
+        draft, text_part, image = chat.send_message("a fox").candidates[0].content.parts
+        assert (draft.thought, text_part.text, image.inline_data.mime_type) == (
             True,
             "Here is your image.",
             "image/png",
@@ -171,19 +178,19 @@ class TestImages:
         assert chat.send_message("a hat").candidates[0].content.parts[2].inline_data.data
 
 
-class TestOther:
+class TestRoutes:
     def test_embeddings(self, client: Any) -> None:
         config = types.EmbedContentConfig(task_type="RETRIEVAL_QUERY", output_dimensionality=4)
-        found = client.models.embed_content(
+        response = client.models.embed_content(
             model="gemini-embedding-001", contents=["a", "b"], config=config
         )
-        assert [len(each.values) for each in found.embeddings] == [4, 4]
-        assert found.embeddings[0].values != found.embeddings[1].values
+        assert [len(embedding.values) for embedding in response.embeddings] == [4, 4]
+        assert response.embeddings[0].values != response.embeddings[1].values
 
-    def test_models(self, client: Any) -> None:
+    def test_models_are_listed(self, client: Any) -> None:
         assert "models/" + NEW in [model.name for model in client.models.list()]
 
-    def test_errors(self, client: Any, server: GeminiChat) -> None:
+    def test_errors_have_the_right_types(self, client: Any, server: GeminiChat) -> None:
         server.failures = ["RESOURCE_EXHAUSTED", "UNAVAILABLE"]
         with pytest.raises(errors.ClientError) as limited:
             client.models.generate_content(model=OLD, contents="x")
@@ -195,7 +202,7 @@ class TestOther:
         assert unknown.value.code == 404
 
     @pytest.mark.parametrize("broken", ["error", "bare"])
-    def test_a_stream_that_breaks(self, client: Any, server: GeminiChat, broken: str) -> None:
+    def test_a_broken_stream_raises(self, client: Any, server: GeminiChat, broken: str) -> None:
         server.script = [Turn([{"text": "Hello."}], broken=broken)]
         stream = client.models.generate_content_stream(model=OLD, contents="x")
         assert next(stream).text == "Hel"

@@ -1,4 +1,7 @@
-"""Ollama's own SDK against the test server: what it sends is legal there, and what comes back is what it understands."""
+"""Ollama's own SDK against the test server.
+
+The server accepts what the SDK sends, and the SDK understands what the server returns.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +33,28 @@ def server() -> OllamaChat:
 
 @pytest.fixture
 def client(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
-    with ollama.Client(serve(server).url, trust_env=False) as held:
-        yield held
+    with ollama.Client(serve(server).url, trust_env=False) as sdk_client:
+        yield sdk_client
 
 
-def user(words: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": words, **more}]
+def user(content: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content, **fields}]
 
 
-def test_chat(client: Any) -> None:
-    found = client.chat("qwen3-vl", user("look", images=[png()]))
+def test_a_chat_with_an_image(client: Any) -> None:
+    response = client.chat("qwen3-vl", user("look", images=[png()]))
     assert (
-        found.message.content == "I saw: look 64x48 #0a141e"
-        and found.message.thinking == "I think about it."
+        response.message.content == "I saw: look 64x48 #0a141e"
+        and response.message.thinking == "I think about it."
     )
-    assert (found.done_reason, found.eval_count, found.total_duration) == ("stop", 5, 90_000_000)
+    assert (response.done_reason, response.eval_count, response.total_duration) == (
+        "stop",
+        5,
+        90_000_000,
+    )
 
 
-def test_a_stream(client: Any, server: OllamaChat) -> None:
+def test_a_stream_and_an_error_in_it(client: Any, server: OllamaChat) -> None:
     frames = list(client.chat("llama3.2", user("hi there"), stream=True))
     assert (
         "".join(frame.message.content for frame in frames) == "I saw: hi there" and frames[-1].done
@@ -57,7 +64,7 @@ def test_a_stream(client: Any, server: OllamaChat) -> None:
         list(client.chat("llama3.2", user("hi"), stream=True))
 
 
-def test_tools(client: Any) -> None:
+def test_a_tool_loop(client: Any) -> None:
     first = client.chat("llama3.2", user('add {"a": 2}'), tools=[TOOL])
     assert first.message.tool_calls[0].function.arguments == {"a": 2}
     history = [*user("add"), first.message, {"role": "tool", "content": "4", "tool_name": "add"}]
@@ -70,7 +77,7 @@ def test_generate_and_embed(client: Any) -> None:
     assert len(client.embeddings("nomic-embed-text", "a").embedding) == 8
 
 
-def test_models(client: Any, server: OllamaChat, tmp_path: Path) -> None:
+def test_models_are_managed(client: Any, server: OllamaChat, tmp_path: Path) -> None:
     assert client.show("gemma3").modelinfo["llama.context_length"] == 131072
     client.generate("gemma3", "")
     assert [row.model for row in client.ps().models] == ["gemma3:latest"]
@@ -83,7 +90,7 @@ def test_models(client: Any, server: OllamaChat, tmp_path: Path) -> None:
     assert client.create_blob(tmp_path / "file") in server.blobs
 
 
-def test_errors(client: Any, server: OllamaChat) -> None:
+def test_errors_are_raised(client: Any, server: OllamaChat) -> None:
     with pytest.raises(ollama.ResponseError, match="model 'none' not found") as caught:
         client.chat("none", user("hi"))
     assert caught.value.status_code == 404

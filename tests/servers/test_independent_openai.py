@@ -1,4 +1,7 @@
-"""OpenAI's own SDK against the test server: what it sends is legal there, and what comes back is what it understands."""
+"""OpenAI's own SDK against the test server.
+
+The server accepts what the SDK sends, and the SDK understands what the server returns.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,22 @@ def server() -> OpenAIImages:
 
 @pytest.fixture
 def client(server: OpenAIImages, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
-    with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
-        yield held
+    with openai.OpenAI(
+        api_key="k", base_url=serve(server).url + "/v1", max_retries=0
+    ) as sdk_client:
+        yield sdk_client
 
 
 def upload(data: bytes, name: str = "one.png") -> io.BytesIO:
-    """A file as a user of the SDK opens one: its name tells the content type."""
-    held = io.BytesIO(data)
-    held.name = name
-    return held
+    """Return a file as a user of the SDK opens one; its name determines the content type."""
+    file = io.BytesIO(data)
+    file.name = name
+    return file
 
 
 class TestGenerate:
-    def test_gpt_image(self, client: Any, server: OpenAIImages) -> None:
-        found = client.images.generate(
+    def test_gpt_image_models(self, client: Any, server: OpenAIImages) -> None:
+        response = client.images.generate(
             model="gpt-image-1.5",
             prompt="a red fox",
             n=2,
@@ -55,34 +60,37 @@ class TestGenerate:
             output_compression=90,
             user="u",
         )
-        wanted = {
+        settings = {
             "model": "gpt-image-1.5",
             "prompt": "a red fox",
             "size": "1536x1024",
             "quality": "low",
         }
-        assert [opened(item.b64_json).format for item in found.data] == ["WEBP", "WEBP"]
-        assert color(server.jobs[0]) == color(wanted)
-        assert (found.size, found.quality, found.output_format, found.background) == (
+        assert [opened(item.b64_json).format for item in response.data] == ["WEBP", "WEBP"]
+        assert color(server.jobs[0]) == color(settings)
+        assert (response.size, response.quality, response.output_format, response.background) == (
             "1536x1024",
             "low",
             "webp",
             "opaque",
         )
-        assert (found.usage.total_tokens, found.usage.input_tokens_details.text_tokens) == (103, 3)
+        assert (response.usage.total_tokens, response.usage.input_tokens_details.text_tokens) == (
+            103,
+            3,
+        )
 
-    def test_dall_e(self, client: Any, server: OpenAIImages) -> None:
-        found = client.images.generate(
+    def test_dall_e_models(self, client: Any, server: OpenAIImages) -> None:
+        response = client.images.generate(
             model="dall-e-3",
             prompt="a red fox",
             response_format="b64_json",
             style="natural",
             quality="hd",
         )
-        assert found.data[0].revised_prompt == "In detail: a red fox"
-        assert dot(opened(found.data[0].b64_json)) == color(server.jobs[0])
-        found = client.images.generate(model="dall-e-2", prompt="a red fox", size="256x256")
-        assert str(found.data[0].url).startswith("http://127.0.0.1:") and found.usage is None
+        assert response.data[0].revised_prompt == "In detail: a red fox"
+        assert dot(opened(response.data[0].b64_json)) == color(server.jobs[0])
+        response = client.images.generate(model="dall-e-2", prompt="a red fox", size="256x256")
+        assert str(response.data[0].url).startswith("http://127.0.0.1:") and response.usage is None
 
     def test_a_stream(self, client: Any, server: OpenAIImages) -> None:
         with client.images.generate(
@@ -109,16 +117,16 @@ class TestGenerate:
 
 class TestEdit:
     def test_one_image_with_a_mask(self, client: Any, server: OpenAIImages) -> None:
-        hole = upload(halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA"), "mask.png")
-        found = client.images.edit(
+        mask = upload(halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA"), "mask.png")
+        response = client.images.edit(
             model="gpt-image-1.5",
             prompt="a hat",
             image=upload(png("red")),
-            mask=hole,
+            mask=mask,
             input_fidelity="high",
             size="1024x1024",
         )
-        image = opened(found.data[0].b64_json)
+        image = opened(response.data[0].b64_json)
         assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
         assert server.jobs[0]["input_fidelity"] == "high"
 
@@ -132,16 +140,16 @@ class TestEdit:
             2,
         )
 
-    def test_dall_e(self, client: Any, server: OpenAIImages) -> None:
+    def test_dall_e_models(self, client: Any, server: OpenAIImages) -> None:
         square = ("square.png", png(size=(64, 64)), "image/png")
-        found = client.images.edit(
+        response = client.images.edit(
             model="dall-e-2",
             prompt="a hat",
             image=square,
             size="256x256",
             response_format="b64_json",
         )
-        assert dot(opened(found.data[0].b64_json)) == color(server.jobs[0])
+        assert dot(opened(response.data[0].b64_json)) == color(server.jobs[0])
 
     def test_a_stream(self, client: Any) -> None:
         with client.images.edit(
@@ -152,16 +160,18 @@ class TestEdit:
                 "image_edit.completed",
             ]
 
-    def test_json_as_the_sdk_does_not_send_it(self, client: Any, server: OpenAIImages) -> None:
+    def test_a_json_edit_that_the_sdk_itself_never_sends(
+        self, client: Any, server: OpenAIImages
+    ) -> None:
         image = {"image_url": "data:image/png;base64," + b64(png("red"))}
         body = {"model": "gpt-image-1.5", "prompt": "a hat", "images": [image]}
-        found: Any = client.post("/images/edits", body=body, cast_to=openai.types.ImagesResponse)
+        response: Any = client.post("/images/edits", body=body, cast_to=openai.types.ImagesResponse)
         assert server.jobs[0]["images"] == [fingerprint(png("red"))]
-        assert base64.b64decode(str(found.data[0].b64_json)).startswith(b"\x89PNG")
+        assert base64.b64decode(str(response.data[0].b64_json)).startswith(b"\x89PNG")
 
 
 class TestErrors:
-    def test_unknown_parameters(self, client: Any) -> None:
+    def test_unknown_parameters_are_refused(self, client: Any) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.images.generate(model="gpt-image-1", prompt="x", response_format="b64_json")
         assert (caught.value.code, caught.value.param, caught.value.type) == (
@@ -171,7 +181,7 @@ class TestErrors:
         )
         assert str(caught.value.request_id).startswith("req_")
 
-    def test_values_models_and_keys(self, client: Any) -> None:
+    def test_invalid_values_models_and_keys_are_refused(self, client: Any) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.images.generate(model="gpt-image-1", prompt="x", size="64x64")
         assert caught.value.code == "invalid_value"
@@ -180,7 +190,7 @@ class TestErrors:
         with pytest.raises(openai.AuthenticationError):
             client.with_options(api_key="wrong").images.generate(model="gpt-image-1", prompt="x")
 
-    def test_moderation_and_limits(self, client: Any, server: OpenAIImages) -> None:
+    def test_moderation_and_rate_limits(self, client: Any, server: OpenAIImages) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.images.generate(model="gpt-image-1", prompt="forbidden")
         assert caught.value.code == "moderation_blocked"

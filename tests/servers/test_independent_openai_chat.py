@@ -1,4 +1,7 @@
-"""OpenAI's own SDK against both chat servers: what it sends is legal there, and what comes back is what it understands."""
+"""OpenAI's own SDK against both chat test servers.
+
+The servers accept what the SDK sends, and the SDK understands what the servers return.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_account import Turn, calls, draws, refuses, says, thinks
+from tests.servers.openai_account import Turn, calls, generates, refuses, says, thinks
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
@@ -21,26 +24,26 @@ from tests.support.loopback import Handler, Loopback
 openai = require("openai")
 
 URL = "data:image/png;base64," + b64(png())
-SHOWN = "64x48 #0a141e"
+IMAGE_DESCRIPTION = "64x48 #0a141e"
 SCHEMA = {
     "type": "object",
     "properties": {"at": {"type": "string"}},
     "required": ["at"],
     "additionalProperties": False,
 }
-LOOK = {
+LOOK_TOOL = {
     "type": "function",
     "name": "look",
     "description": "Looks.",
     "parameters": SCHEMA,
     "strict": True,
 }
-NESTED = {
+NESTED_LOOK_TOOL = {
     "type": "function",
-    "function": {key: value for key, value in LOOK.items() if key != "type"},
+    "function": {key: value for key, value in LOOK_TOOL.items() if key != "type"},
 }
-BOTH = 'Use look with {"at": "a fox"} and find'
-FIND = LOOK | {"name": "find"}
+CALL_BOTH_TOOLS = 'Use look with {"at": "a fox"} and find'
+FIND_TOOL = LOOK_TOOL | {"name": "find"}
 
 
 class Mood(BaseModel):
@@ -64,98 +67,112 @@ class TestChat:
 
     @pytest.fixture
     def client(self, server: OpenAIChat, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
-        with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
-            yield held
+        with openai.OpenAI(
+            api_key="k", base_url=serve(server).url + "/v1", max_retries=0
+        ) as sdk_client:
+            yield sdk_client
 
-    def test_plain(self, client: Any) -> None:
-        found = client.chat.completions.create(
+    def test_a_completion_and_the_models(self, client: Any) -> None:
+        response = client.chat.completions.create(
             model="gpt-4.1", messages=[user("Hi there")], temperature=0, max_tokens=100
         )
-        assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+        assert (response.choices[0].message.content, response.choices[0].finish_reason) == (
             "Hi there",
             "stop",
         )
-        assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+        assert (
+            response.usage.total_tokens
+            == response.usage.prompt_tokens + response.usage.completion_tokens
+        )
         assert "gpt-4.1" in [model.id for model in client.models.list()]
 
-    def test_streamed(self, client: Any) -> None:
-        asked: dict[str, Any] = {
+    def test_a_stream(self, client: Any) -> None:
+        settings: dict[str, Any] = {
             "model": "gpt-5.4",
             "messages": [user("one two three")],
             "stream_options": {"include_usage": True},
         }
-        with client.chat.completions.stream(**asked) as stream:
-            said = [event.delta for event in stream if event.type == "content.delta"]
-            found = stream.get_final_completion()
-        assert [piece for piece in said if piece] == ["one", " two", " three"]
-        assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+        with client.chat.completions.stream(**settings) as stream:
+            deltas = [event.delta for event in stream if event.type == "content.delta"]
+            response = stream.get_final_completion()
+        assert [delta for delta in deltas if delta] == ["one", " two", " three"]
+        assert (response.choices[0].message.content, response.choices[0].finish_reason) == (
             "one two three",
             "stop",
         )
-        assert found.usage.completion_tokens_details.reasoning_tokens > 0
+        assert response.usage.completion_tokens_details.reasoning_tokens > 0
 
     @pytest.mark.parametrize("streamed", [False, True])
-    def test_parallel_tools(self, client: Any, server: OpenAIChat, streamed: bool) -> None:
+    def test_a_tool_loop_with_parallel_calls(
+        self, client: Any, server: OpenAIChat, streamed: bool
+    ) -> None:
         server.opening = streamed
-        tools = [NESTED, {"type": "function", "function": NESTED["function"] | {"name": "find"}}]
+        tools = [
+            NESTED_LOOK_TOOL,
+            {"type": "function", "function": NESTED_LOOK_TOOL["function"] | {"name": "find"}},
+        ]
 
         def ask(messages: list[Any]) -> Any:
-            asked: dict[str, Any] = {"model": "gpt-4.1", "messages": messages, "tools": tools}
+            settings: dict[str, Any] = {"model": "gpt-4.1", "messages": messages, "tools": tools}
             if not streamed:
-                return client.chat.completions.create(**asked).choices[0]
-            with client.chat.completions.stream(**asked) as stream:
+                return client.chat.completions.create(**settings).choices[0]
+            with client.chat.completions.stream(**settings) as stream:
                 return stream.get_final_completion().choices[0]
 
-        history: list[Any] = [user(BOTH)]
-        found = ask(history)
-        assert found.finish_reason == "tool_calls"
+        history: list[Any] = [user(CALL_BOTH_TOOLS)]
+        response = ask(history)
+        assert response.finish_reason == "tool_calls"
         assert [
             (call.function.name, json.loads(call.function.arguments))
-            for call in found.message.tool_calls
+            for call in response.message.tool_calls
         ] == [
             ("look", {"at": "a fox"}),
             ("find", {"at": "a fox"}),
         ]
-        spare = {
-            "index": True,
-            "function": {"parsed_arguments"},
-        }  # of the helper alone, not of the API
-        again = [call.model_dump(exclude=spare) for call in found.message.tool_calls]
-        history.append({"role": "assistant", "tool_calls": again} if streamed else found.message)
+        # The stream helper adds these fields; the API does not have them.
+        excluded = {"index": True, "function": {"parsed_arguments"}}
+        tool_calls = [call.model_dump(exclude=excluded) for call in response.message.tool_calls]
+        history.append(
+            {"role": "assistant", "tool_calls": tool_calls} if streamed else response.message
+        )
         history += [
             {"role": "tool", "tool_call_id": call.id, "content": call.function.name}
-            for call in found.message.tool_calls
+            for call in response.message.tool_calls
         ]
         history.append(
             user(
                 [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": URL}}]
             )
         )
-        ids = [call.id for call in found.message.tool_calls]
+        ids = [call.id for call in response.message.tool_calls]
         assert (
             ask(history).message.content
-            == f"see\nresult {ids[0]}: look\nresult {ids[1]}: find\n{SHOWN}"
+            == f"see\nresult {ids[0]}: look\nresult {ids[1]}: find\n{IMAGE_DESCRIPTION}"
         )
         with pytest.raises(openai.BadRequestError, match="did not have response messages"):
             ask([*history[:2], history[3]])
 
-    def test_parsed(self, client: Any, server: OpenAIChat) -> None:
-        found = client.chat.completions.parse(
+    def test_answers_are_parsed(self, client: Any, server: OpenAIChat) -> None:
+        response = client.chat.completions.parse(
             model="gpt-4.1", messages=[user("mood?")], response_format=Day
         )
-        assert isinstance(found.choices[0].message.parsed, Day)
+        assert isinstance(response.choices[0].message.parsed, Day)
         assert server.seen[0]["response_format"]["json_schema"]["strict"] is True
         server.script = [Turn([refuses("I will not.")])]
-        refused = client.chat.completions.parse(
+        refusal_choice = client.chat.completions.parse(
             model="gpt-4.1", messages=[user("mood?")], response_format=Mood
         ).choices[0]
-        assert (refused.message.refusal, refused.message.parsed, refused.finish_reason) == (
+        assert (
+            refusal_choice.message.refusal,
+            refusal_choice.message.parsed,
+            refusal_choice.finish_reason,
+        ) == (
             "I will not.",
             None,
             "stop",
         )
 
-    def test_errors(self, client: Any, server: OpenAIChat) -> None:
+    def test_errors_have_the_right_types(self, client: Any, server: OpenAIChat) -> None:
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             client.chat.completions.create(model="no", messages=[user("x")])
         with pytest.raises(openai.BadRequestError) as caught:
@@ -167,24 +184,26 @@ class TestChat:
         with pytest.raises(openai.InternalServerError):
             client.chat.completions.create(model="o3", messages=[user("x")])
 
-    def test_an_error_midway(self, client: Any, server: OpenAIChat) -> None:
+    def test_an_error_in_the_middle_of_a_stream(self, client: Any, server: OpenAIChat) -> None:
         server.break_stream, server.break_after = "error", 2
-        heard: list[str] = []
+        contents: list[str] = []
         with pytest.raises(openai.APIError, match="The server had an error"):
             for chunk in client.chat.completions.create(
                 model="gpt-4.1", messages=[user("one two three")], stream=True
             ):
-                heard.append(chunk.choices[0].delta.content)
-        assert heard == ["", "one", " two"]
+                contents.append(chunk.choices[0].delta.content)
+        assert contents == ["", "one", " two"]
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-    async def test_async(self, server: OpenAIChat, serve: Callable[[Handler], Loopback]) -> None:
+    async def test_the_async_client(
+        self, server: OpenAIChat, serve: Callable[[Handler], Loopback]
+    ) -> None:
         async with openai.AsyncOpenAI(api_key="k", base_url=serve(server).url + "/v1") as client:
-            asked: dict[str, Any] = {"model": "gpt-4.1", "messages": [user("a b")]}
-            assert (await client.chat.completions.create(**asked, n=2)).choices[
+            settings: dict[str, Any] = {"model": "gpt-4.1", "messages": [user("a b")]}
+            assert (await client.chat.completions.create(**settings, n=2)).choices[
                 1
             ].message.content == "a b"
-            async with client.chat.completions.stream(**asked) as stream:
+            async with client.chat.completions.stream(**settings) as stream:
                 assert (await stream.get_final_completion()).choices[0].message.content == "a b"
 
 
@@ -197,30 +216,38 @@ class TestResponses:
     def client(
         self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]
     ) -> Iterator[Any]:
-        with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
-            yield held
+        with openai.OpenAI(
+            api_key="k", base_url=serve(server).url + "/v1", max_retries=0
+        ) as sdk_client:
+            yield sdk_client
 
-    def test_plain_and_kept(self, client: Any) -> None:
-        found = client.responses.create(model="gpt-4.1", input="Hi there", instructions="Be short.")
-        assert (found.output_text, found.status, found.error) == ("Hi there", "completed", None)
-        assert client.responses.retrieve(found.id).output_text == "Hi there"
+    def test_a_stored_response_is_continued_retrieved_and_deleted(self, client: Any) -> None:
+        response = client.responses.create(
+            model="gpt-4.1", input="Hi there", instructions="Be short."
+        )
+        assert (response.output_text, response.status, response.error) == (
+            "Hi there",
+            "completed",
+            None,
+        )
+        assert client.responses.retrieve(response.id).output_text == "Hi there"
         assert (
             client.responses.create(
-                model="gpt-4.1", input="and?", previous_response_id=found.id
+                model="gpt-4.1", input="and?", previous_response_id=response.id
             ).output_text
             == "and?"
         )
-        client.responses.delete(found.id)
+        client.responses.delete(response.id)
         with pytest.raises(openai.NotFoundError):
-            client.responses.retrieve(found.id)
+            client.responses.retrieve(response.id)
 
-    def test_streamed(self, client: Any, server: OpenAIResponses) -> None:
+    def test_a_stream(self, client: Any, server: OpenAIResponses) -> None:
         server.script = [Turn([thinks("first", "then"), says("one two")])]
         with client.responses.stream(
             model="gpt-5.4", input="Hi", reasoning={"summary": "auto"}
         ) as stream:
             events = list(stream)
-            found = stream.get_final_response()
+            response = stream.get_final_response()
         assert [event.sequence_number for event in events] == list(range(len(events)))
         kinds = [event.type for event in events]
         assert (
@@ -231,68 +258,69 @@ class TestResponses:
             "one",
             " two",
         ]
-        assert [part.text for part in found.output[0].summary] == ["first", "then"]
+        assert [part.text for part in response.output[0].summary] == ["first", "then"]
 
     @pytest.mark.parametrize("streamed", [False, True])
-    def test_a_loop_without_a_memory(self, client: Any, streamed: bool) -> None:
+    def test_a_tool_loop_without_stored_responses(self, client: Any, streamed: bool) -> None:
         def ask(items: list[Any]) -> Any:
-            asked: dict[str, Any] = {
+            settings: dict[str, Any] = {
                 "model": "o3",
                 "input": items,
-                "tools": [LOOK, FIND],
+                "tools": [LOOK_TOOL, FIND_TOOL],
                 "store": False,
                 "include": [ENCRYPTED],
             }
             if not streamed:
-                return client.responses.create(**asked)
-            with client.responses.stream(**asked) as stream:
+                return client.responses.create(**settings)
+            with client.responses.stream(**settings) as stream:
                 return stream.get_final_response()
 
-        history: list[Any] = [user(BOTH)]
-        found = ask(history)
-        assert [item.type for item in found.output] == [
+        history: list[Any] = [user(CALL_BOTH_TOOLS)]
+        response = ask(history)
+        assert [item.type for item in response.output] == [
             "reasoning",
             "function_call",
             "function_call",
         ]
-        history += found.output
-        shown = [
+        history += response.output
+        output = [
             {"type": "input_text", "text": "this"},
             {"type": "input_image", "detail": "auto", "image_url": URL},
         ]
         history += [
-            {"type": "function_call_output", "call_id": item.call_id, "output": shown}
-            for item in found.output[1:]
+            {"type": "function_call_output", "call_id": item.call_id, "output": output}
+            for item in response.output[1:]
         ]
-        assert f"this {SHOWN}" in ask(history).output_text
+        assert f"this {IMAGE_DESCRIPTION}" in ask(history).output_text
         with pytest.raises(openai.BadRequestError, match="without its required 'reasoning' item"):
             ask([history[0], *history[2:]])
         with pytest.raises(openai.BadRequestError, match="without its required following item"):
             ask([*history[:2], user("x")])
 
-    def test_ids_are_not_kept(self, client: Any) -> None:
-        found = client.responses.create(model="o3", input="Hi", store=False)
+    def test_unstored_items_cannot_be_referenced(self, client: Any) -> None:
+        response = client.responses.create(model="o3", input="Hi", store=False)
         with pytest.raises(openai.NotFoundError, match="Items are not persisted"):
-            client.responses.create(model="o3", input=[*found.output, user("x")], store=False)
+            client.responses.create(model="o3", input=[*response.output, user("x")], store=False)
         with pytest.raises(openai.BadRequestError, match="not found"):
-            client.responses.create(model="o3", input="x", previous_response_id=found.id)
-        kept = client.responses.create(model="o3", input="Hi")
+            client.responses.create(model="o3", input="x", previous_response_id=response.id)
+        stored = client.responses.create(model="o3", input="Hi")
         assert (
-            client.responses.create(model="o3", input=[*kept.output, user("x")]).output_text == "x"
+            client.responses.create(model="o3", input=[*stored.output, user("x")]).output_text
+            == "x"
         )
 
-    def test_parsed(self, client: Any, server: OpenAIResponses) -> None:
+    def test_answers_are_parsed(self, client: Any, server: OpenAIResponses) -> None:
         assert isinstance(
             client.responses.parse(model="gpt-4.1", input="mood?", text_format=Day).output_parsed,
             Day,
         )
         tool = openai.pydantic_function_tool(Mood, name="feel")["function"]
-        found = client.responses.parse(
+        response = client.responses.parse(
             model="gpt-4.1",
             input='feel {"word": "well", "score": 1}',
             tools=[{"type": "function", **tool}],
         )
-        assert found.output[0].parsed_arguments == {"word": "well", "score": 1}
+        assert response.output[0].parsed_arguments == {"word": "well", "score": 1}
         server.script = [Turn([refuses("I will not.")])]
         assert (
             client.responses.parse(model="gpt-4.1", input="x", text_format=Mood)
@@ -302,7 +330,7 @@ class TestResponses:
             == "I will not."
         )
 
-    def test_images(self, client: Any, server: OpenAIResponses) -> None:
+    def test_images_are_generated_and_edited(self, client: Any, server: OpenAIResponses) -> None:
         tool = {"type": "image_generation", "partial_images": 2, "size": "1536x1024"}
         with client.responses.stream(model="gpt-5.4", input="a fox", tools=[tool]) as stream:
             drafts = [
@@ -310,30 +338,39 @@ class TestResponses:
                 for event in stream
                 if event.type == "response.image_generation_call.partial_image"
             ]
-            found = stream.get_final_response()
+            response = stream.get_final_response()
         assert [dot(opened(draft)) for draft in drafts] == [
             color("a fox", partial=0),
             color("a fox", partial=1),
         ]
-        drawn = next(item for item in found.output if item.type == "image_generation_call")
-        assert dot(opened(drawn.result)) == color("a fox")
-        again = client.responses.create(
+        generated = next(item for item in response.output if item.type == "image_generation_call")
+        assert dot(opened(generated.result)) == color("a fox")
+        second = client.responses.create(
             model="gpt-5.4",
-            input=[{"type": "image_generation_call", "id": drawn.id}, user("a hat")],
+            input=[{"type": "image_generation_call", "id": generated.id}, user("a hat")],
             tools=[{"type": "image_generation"}],
         )
-        edited = next(item for item in again.output if item.type == "image_generation_call")
-        assert dot(opened(edited.result)) == color("a hat", [fingerprint(opened(drawn.result))])
+        edited = next(item for item in second.output if item.type == "image_generation_call")
+        assert dot(opened(edited.result)) == color("a hat", [fingerprint(opened(generated.result))])
         assert (edited.action, edited.revised_prompt) == ("edit", "In detail: a hat")
 
-    def test_how_it_can_end(self, client: Any, server: OpenAIResponses) -> None:
-        found = client.responses.create(model="gpt-4.1", input="word " * 20, max_output_tokens=16)
-        assert (found.status, found.incomplete_details.reason, found.usage.output_tokens) == (
+    def test_incomplete_and_failed_responses(self, client: Any, server: OpenAIResponses) -> None:
+        response = client.responses.create(
+            model="gpt-4.1", input="word " * 20, max_output_tokens=16
+        )
+        assert (
+            response.status,
+            response.incomplete_details.reason,
+            response.usage.output_tokens,
+        ) == (
             "incomplete",
             "max_output_tokens",
             16,
         )
-        server.script = [Turn([], "failed"), Turn([calls("look"), draws("x")], "content_filter")]
+        server.script = [
+            Turn([], "failed"),
+            Turn([calls("look"), generates("x")], "content_filter"),
+        ]
         failed = client.responses.create(model="gpt-4.1", input="x")
         assert (failed.status, failed.error.code) == ("failed", "server_error")
         assert (
@@ -341,7 +378,7 @@ class TestResponses:
             == "content_filter"
         )
 
-    def test_errors(self, client: Any, server: OpenAIResponses) -> None:
+    def test_errors_have_the_right_types(self, client: Any, server: OpenAIResponses) -> None:
         with pytest.raises(openai.BadRequestError, match="does not exist") as caught:
             client.responses.create(model="no", input="x")
         assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
@@ -360,7 +397,7 @@ class TestResponses:
             assert list(events)[-1].response.error.code == "server_error"
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-    async def test_async(
+    async def test_the_async_client(
         self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]
     ) -> None:
         async with openai.AsyncOpenAI(api_key="k", base_url=serve(server).url + "/v1") as client:

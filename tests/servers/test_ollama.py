@@ -1,4 +1,4 @@
-"""The facts of ollama-images.md, one by one, against the test server itself."""
+"""The Ollama images test server behaves as described in ollama-images.md."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.loopback import Handler, Loopback
 Serve = Callable[[Handler], Loopback]
 MODEL = "x/z-image-turbo"
 FLUX = "x/flux2-klein"
-SMALL = {"width": 64, "height": 48, "steps": 2, "options": {"seed": 7}}
-WANTED = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 2, "seed": 7}
+SMALL_IMAGE = {"width": 64, "height": 48, "steps": 2, "options": {"seed": 7}}
+SETTINGS = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 2, "seed": 7}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def url(server: Ollama, serve: Serve) -> str:
 
 def generate(url: str, model: str = MODEL, **body: Any) -> Reply:
     return ask(
-        url, "POST", "/api/generate", {"model": model, "prompt": "a red fox", **SMALL, **body}
+        url, "POST", "/api/generate", {"model": model, "prompt": "a red fox", **SMALL_IMAGE, **body}
     )
 
 
@@ -51,7 +51,7 @@ def openai(url: str, route: str = "generations", **body: Any) -> Reply:
 
 
 class TestNative:
-    def test_the_bytes(self, url: str) -> None:
+    def test_the_frames_of_a_stream(self, url: str) -> None:
         reply = generate(url)
         head = (
             '{"model":"x/z-image-turbo","created_at":"2026-02-01T10:00:00.1Z","response":"","done":'
@@ -64,18 +64,18 @@ class TestNative:
             head + 'false,"completed":2,"total":2}',
         ]
         assert lines[3].startswith(
-            head
-            + 'true,"done_reason":"stop","total_duration":15000000000,"load_duration":2000000000,"image":"iVBOR'
+            head + 'true,"done_reason":"stop","total_duration":15000000000,'
+            '"load_duration":2000000000,"image":"iVBOR'
         )
         assert len(lines) == 4
-        assert dot(opened(json.loads(lines[3])["image"])) == color(WANTED)
+        assert dot(opened(json.loads(lines[3])["image"])) == color(SETTINGS)
 
-    def test_without_a_stream(self, url: str) -> None:
+    def test_a_response_without_a_stream(self, url: str) -> None:
         reply = generate(url, stream=False)
         assert reply.kind == "application/json; charset=utf-8"
         assert (reply.json["done"], opened(reply.json["image"]).size) == (True, (64, 48))
 
-    def test_defaults_and_what_is_ignored(self, url: str, server: Ollama) -> None:
+    def test_defaults_and_ignored_settings(self, url: str, server: Ollama) -> None:
         generate(
             url,
             width=0,
@@ -86,14 +86,14 @@ class TestNative:
             n=3,
             images=[b64(png())],
         )
-        found = server.jobs[0]
-        assert (found["width"], found["height"], found["steps"], found["images"]) == (
+        job = server.jobs[0]
+        assert (job["width"], job["height"], job["steps"], job["images"]) == (
             1024,
             1024,
             9,
             [],
         )
-        assert found["seed"] != 7
+        assert job["seed"] != 7
         generate(url, FLUX, steps=0, width=100, height=100)
         assert (server.jobs[1]["steps"], server.jobs[1]["width"]) == (4, 96)
         generate(url, options={"seed": 2**53 + 1})
@@ -101,17 +101,19 @@ class TestNative:
         generate(url, options={"seed": -1})
         assert server.jobs[3]["seed"] > 0
 
-    def test_flux_has_a_largest_area(self, url: str, server: Ollama) -> None:
+    def test_flux_limits_the_area(self, url: str, server: Ollama) -> None:
         image = opened(generate(url, FLUX, width=4096, height=2048, stream=False).json["image"])
         assert image.size == (2896, 1440)
 
-    def test_loading_and_unloading(self, url: str, server: Ollama) -> None:
+    def test_an_empty_prompt_loads_or_unloads_the_model(self, url: str, server: Ollama) -> None:
         assert generate(url, prompt="").json["done_reason"] == "load"
         assert generate(url, prompt="", keep_alive=0).json["done_reason"] == "unload"
         assert server.jobs == []
 
     @pytest.mark.parametrize("outcome", ["no_image", "crash", "cut", "dropped"])
-    def test_ends_that_are_failures(self, url: str, server: Ollama, outcome: str) -> None:
+    def test_failures_after_the_response_has_started(
+        self, url: str, server: Ollama, outcome: str
+    ) -> None:
         server.outcome = outcome
         if outcome == "dropped":
             with pytest.raises(http.client.IncompleteRead):
@@ -130,16 +132,16 @@ class TestNative:
         else:
             assert last == {"error": CRASHED} if outcome == "crash" else last["completed"] == 1
 
-    def test_refusals(self, url: str, server: Ollama) -> None:
-        def refusal(reply: Reply) -> tuple[int, Any]:
+    def test_invalid_requests_are_refused(self, url: str, server: Ollama) -> None:
+        def status_and_body(reply: Reply) -> tuple[int, Any]:
             return reply.status, reply.json
 
-        assert refusal(generate(url, width=4097)) == (
+        assert status_and_body(generate(url, width=4097)) == (
             400,
             {"error": "width and height must be <= 4096"},
         )
-        assert refusal(generate(url, "none")) == (404, {"error": "model 'none' not found"})
-        assert refusal(ask(url, "POST", "/api/generate", b"")) == (
+        assert status_and_body(generate(url, "none")) == (404, {"error": "model 'none' not found"})
+        assert status_and_body(ask(url, "POST", "/api/generate", b"")) == (
             400,
             {"error": "missing request body"},
         )
@@ -147,21 +149,21 @@ class TestNative:
         assert generate(url, images=["data:image/png;base64,AAAA"]).status == 400
         assert ask(url, "GET", "/api/generate").status == 405
         server.busy = True
-        assert refusal(generate(url)) == (503, {"error": BUSY})
+        assert status_and_body(generate(url)) == (503, {"error": BUSY})
         assert "  " in BUSY
         server.busy, server.outcome = False, "memory"
-        assert refusal(generate(url)) == (500, {"error": MEMORY})
+        assert status_and_body(generate(url)) == (500, {"error": MEMORY})
 
-    def test_a_text_model_does_not_know_of_images(self, url: str) -> None:
+    def test_a_text_model_ignores_image_fields(self, url: str) -> None:
         assert generate(url, "llama3.2", stream=False).json["response"] == "hello"
 
-    def test_cancelling_between_steps(self, url: str, server: Ollama) -> None:
+    def test_a_disconnect_between_steps_cancels(self, url: str, server: Ollama) -> None:
         server.hold()
         connection = http.client.HTTPConnection(
             "127.0.0.1", int(url.rpartition(":")[2]), timeout=10
         )
         connection.request(
-            "POST", "/api/generate", json.dumps({"model": MODEL, "prompt": "x", **SMALL})
+            "POST", "/api/generate", json.dumps({"model": MODEL, "prompt": "x", **SMALL_IMAGE})
         )
         reply = connection.getresponse()
         assert json.loads(reply.readline())["total"] == 2
@@ -173,7 +175,7 @@ class TestNative:
 
 
 class TestVersions:
-    def test_images_are_honored_for_a_while(self, serve: Serve) -> None:
+    def test_some_versions_honor_input_images(self, serve: Serve) -> None:
         for version, honored in (
             ("0.14.3", False),
             ("0.15.0", True),
@@ -190,7 +192,7 @@ class TestVersions:
             assert image.size == ((96, 32) if honored else (64, 48))
             assert dot(image) == color(server.jobs[0])
 
-    def test_today(self, serve: Serve) -> None:
+    def test_current_versions_do_not_generate_images(self, serve: Serve) -> None:
         url = serve(Ollama("0.32.6")).url
         assert ask(url, "GET", "/api/version").json == {"version": "0.32.6"}
         assert ask(url, "POST", "/api/show", {"model": MODEL}).json["capabilities"] == ["image"]
@@ -203,18 +205,18 @@ class TestVersions:
                 b"404 page not found",
             )
 
-    def test_before(self, serve: Serve) -> None:
+    def test_versions_without_image_routes(self, serve: Serve) -> None:
         url = serve(Ollama("0.13.9")).url
         assert generate(url).status == 404
         assert openai(url).body == b"404 page not found"
         assert openai(serve(Ollama("0.14.3")).url, "edits").status == 404
 
-    def test_the_first_form(self, serve: Serve) -> None:
+    def test_the_first_contract(self, serve: Serve) -> None:
         server = Ollama("0.14.1")
         url = serve(server).url
-        found = frames(generate(url))
-        assert found[1]["response"] == "\rGenerating: step 1/9"
-        assert found[-1]["response"].startswith("IMAGE_BASE64:iVBOR")
+        first_frames = frames(generate(url))
+        assert first_frames[1]["response"] == "\rGenerating: step 1/9"
+        assert first_frames[-1]["response"].startswith("IMAGE_BASE64:iVBOR")
         reply = openai(url, stream=True)
         assert reply.kind == "text/event-stream"
         assert reply.body.startswith(b'event:progress\ndata:{"step":1,"total":9}\n\n')
@@ -226,44 +228,48 @@ class TestVersions:
             b'event:error\ndata:{"error":"' + CRASHED.encode() + b'"}\n\n'
         )
 
-    def test_tags_list_capabilities_from_0_30_on(self, serve: Serve) -> None:
+    def test_tags_list_capabilities_since_0_30(self, serve: Serve) -> None:
         models = {MODEL: ("image",), "old": ()}
-        found = ask(serve(Ollama("0.30.0", models)).url, "GET", "/api/tags").json["models"]
-        assert found[0]["name"] == f"{MODEL}:latest"
-        assert [item.get("capabilities") for item in found] == [["image"], None]
-        found = ask(serve(Ollama("0.29.9", models)).url, "GET", "/api/tags").json["models"]
-        assert "capabilities" not in found[0]
+        listed_models = ask(serve(Ollama("0.30.0", models)).url, "GET", "/api/tags").json["models"]
+        assert listed_models[0]["name"] == f"{MODEL}:latest"
+        assert [item.get("capabilities") for item in listed_models] == [["image"], None]
+        listed_models = ask(serve(Ollama("0.29.9", models)).url, "GET", "/api/tags").json["models"]
+        assert "capabilities" not in listed_models[0]
 
 
 class TestOpenAI:
-    def test_one_object_under_a_wrong_content_type(self, url: str, server: Ollama) -> None:
+    def test_the_response_is_one_object_with_the_ndjson_content_type(
+        self, url: str, server: Ollama
+    ) -> None:
         reply = openai(url, n=3, stream=True, steps=2, response_format="url")
         assert (reply.kind, list(reply.json), len(reply.json["data"])) == (
             "application/x-ndjson",
             ["created", "data"],
             1,
         )
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == color({**WANTED, "steps": 9})
+        assert dot(opened(reply.json["data"][0]["b64_json"])) == color({**SETTINGS, "steps": 9})
 
     def test_sizes_are_read_leniently(self, url: str, server: Ollama) -> None:
         for size in ("auto", "64x48 or so"):
             openai(url, size=size)
-        assert [(found["width"], found["height"]) for found in server.jobs] == [
+        assert [(job["width"], job["height"]) for job in server.jobs] == [
             (1024, 1024),
             (64, 48),
         ]
 
     @pytest.mark.parametrize("outcome", ["no_image", "crash", "cut"])
-    def test_a_failure_is_an_empty_200(self, url: str, server: Ollama, outcome: str) -> None:
+    def test_a_failure_is_an_empty_200_response(
+        self, url: str, server: Ollama, outcome: str
+    ) -> None:
         server.outcome = outcome
         reply = openai(url)
         assert (reply.status, reply.body) == (200, b"")
 
-    def test_a_text_model_is_an_empty_200(self, url: str) -> None:
+    def test_a_text_model_is_an_empty_200_response(self, url: str) -> None:
         reply = openai(url, model="llama3.2")
         assert (reply.status, reply.body) == (200, b"")
 
-    def test_refusals(self, url: str, server: Ollama) -> None:
+    def test_invalid_requests_are_refused(self, url: str, server: Ollama) -> None:
         error = {
             "message": "prompt is required",
             "type": "invalid_request_error",
@@ -279,13 +285,13 @@ class TestOpenAI:
         server.outcome = "memory"
         assert (openai(url).status, openai(url).json["error"]["type"]) == (500, "api_error")
 
-    def test_edits_take_one_data_url(self, serve: Serve) -> None:
+    def test_edits_accept_one_data_url(self, serve: Serve) -> None:
         server = Ollama("0.15.2")
         url = serve(server).url
         image = b64(png(size=(96, 32)))
         for prefix in ("data:image/png;base64,", "data:;base64,"):
             assert openai(url, "edits", image=prefix + image).status == 200
-        assert [found["images"] for found in server.jobs] == [[fingerprint(png(size=(96, 32)))]] * 2
+        assert [job["images"] for job in server.jobs] == [[fingerprint(png(size=(96, 32)))]] * 2
         assert (
             openai(url, "edits", image=image).json["error"]["message"]
             == "invalid image: invalid image input"
@@ -294,9 +300,9 @@ class TestOpenAI:
             "URLs are not currently supported"
             in openai(url, "edits", image="https://x/y.png").json["error"]["message"]
         )
-        form = send_form(
+        reply = send_form(
             url,
             "/v1/images/edits",
             [("model", MODEL), ("prompt", "x"), ("image", png(), "image/png")],
         )
-        assert (form.status, form.json["error"]["type"]) == (400, "invalid_request_error")
+        assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")

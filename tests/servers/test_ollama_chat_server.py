@@ -1,3 +1,5 @@
+"""The Ollama chat test server: what it accepts, ignores and refuses, and what it sends."""
+
 from __future__ import annotations
 
 import hashlib
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.servers.ollama_chat import OllamaChat, Reply
-from tests.servers.plain_client import Reply as Got
+from tests.servers.plain_client import Reply as HTTPReply
 from tests.servers.plain_client import ask, b64, png
 from tests.support.loopback import Handler, Loopback
 
@@ -23,23 +25,23 @@ def url(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> str:
     return serve(server).url
 
 
-def chat(url: str, words: Any = "hi", model: str = "llama3.2", **more: Any) -> Got:
+def chat(url: str, content: Any = "hi", model: str = "llama3.2", **fields: Any) -> HTTPReply:
     return ask(
         url,
         "POST",
         "/api/chat",
-        {"model": model, "messages": [{"role": "user", "content": words}], **more},
+        {"model": model, "messages": [{"role": "user", "content": content}], **fields},
     )
 
 
-def lines(got: Got) -> list[Any]:
-    return [json.loads(line) for line in got.body.splitlines()]
+def lines(reply: HTTPReply) -> list[Any]:
+    return [json.loads(line) for line in reply.body.splitlines()]
 
 
 def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
     server.script = [Reply("a b", thinking="hm", tool_calls=[{"name": "f", "arguments": {"x": 1}}])]
-    frames = lines(found := chat(url))
-    assert found.kind == "application/x-ndjson"
+    frames = lines(reply := chat(url))
+    assert reply.kind == "application/x-ndjson"
     assert [frame["message"]["content"] for frame in frames] == ["", "a", " b", "", ""]
     assert frames[0]["message"]["thinking"] == "hm"
     assert frames[3]["message"]["tool_calls"] == [
@@ -49,7 +51,7 @@ def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
     assert server.seen[0]["model"] == "llama3.2"
 
 
-def test_thinking_and_format(url: str) -> None:
+def test_thinking_and_formatted_answers(url: str) -> None:
     assert chat(url, model="qwen3-vl", stream=False).json["message"]["thinking"]
     assert "thinking" not in chat(url, model="qwen3-vl", stream=False, think=False).json["message"]
     schema = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}}}
@@ -62,7 +64,7 @@ def test_thinking_and_format(url: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"words": [{"type": "text", "text": "hi"}]},
+        {"content": [{"type": "text", "text": "hi"}]},
         {"think": "extreme"},
         {"think": True},
         {"model": "gemma3", "tools": [{"type": "function", "function": {"name": "f"}}]},
@@ -82,9 +84,9 @@ def test_thinking_and_format(url: str) -> None:
         },
     ],
 )
-def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
-    found = chat(url, **body)
-    assert found.status == 400 and isinstance(found.json["error"], str)
+def test_invalid_requests_are_refused(url: str, body: dict[str, Any]) -> None:
+    reply = chat(url, **body)
+    assert reply.status == 400 and isinstance(reply.json["error"], str)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +98,14 @@ def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
         {"options": {"num_ctx": True}},
     ],
 )
-def test_what_the_real_one_calls_its_own_failure(url: str, body: dict[str, Any]) -> None:
-    found = chat(url, **body)
-    assert found.status == 500 and isinstance(found.json["error"], str)
+def test_invalid_options_have_status_500_as_on_the_real_server(
+    url: str, body: dict[str, Any]
+) -> None:
+    reply = chat(url, **body)
+    assert reply.status == 500 and isinstance(reply.json["error"], str)
 
 
-def test_what_is_ignored(url: str) -> None:
+def test_unknown_options_and_unseen_images_are_ignored(url: str) -> None:
     assert chat(url, options={"unknown": []}, tool_choice="none").status == 200
     image = {"role": "user", "content": "look", "images": [b64(png())]}
     assert (
@@ -109,7 +113,7 @@ def test_what_is_ignored(url: str) -> None:
     )
 
 
-def test_failures(url: str, server: OllamaChat) -> None:
+def test_missing_models_broken_streams_and_a_busy_server(url: str, server: OllamaChat) -> None:
     assert (chat(url, model="none").status, chat(url, model="").status) == (404, 400)
     server.script = [Reply("a", error="boom"), Reply("a", cut=True), Reply("a", done_reason=None)]
     assert lines(chat(url))[-1] == {"error": "boom"}
@@ -119,7 +123,7 @@ def test_failures(url: str, server: OllamaChat) -> None:
     assert chat(url).status == 503
 
 
-def test_pulls(url: str, server: OllamaChat) -> None:
+def test_pulls_and_pushes_have_the_configured_outcome(url: str, server: OllamaChat) -> None:
     for outcome, status, last in (
         ("error", 200, "error"),
         ("refused", 500, "error"),
@@ -127,13 +131,13 @@ def test_pulls(url: str, server: OllamaChat) -> None:
         ("success", 200, "status"),
     ):
         server.pull = outcome
-        found = ask(url, "POST", "/api/pull", {"model": "phi4"})
-        assert found.status == status and last in lines(found)[-1]
+        reply = ask(url, "POST", "/api/pull", {"model": "phi4"})
+        assert reply.status == status and last in lines(reply)[-1]
         assert ("phi4:latest" in server.models) == (outcome == "success")
     assert lines(ask(url, "POST", "/api/push", {"model": "phi4"}))[-1] == {"status": "success"}
 
 
-def test_generate(url: str, server: OllamaChat) -> None:
+def test_generate_loads_unloads_and_checks_raw(url: str, server: OllamaChat) -> None:
     body = {"model": "llama3.2", "prompt": ""}
     assert ask(url, "POST", "/api/generate", body).json["done_reason"] == "load" and server.loaded
     assert (
@@ -148,11 +152,11 @@ def test_generate(url: str, server: OllamaChat) -> None:
     )
 
 
-def test_blobs_and_empty_answers(url: str) -> None:
+def test_blobs_copies_and_deletions(url: str) -> None:
     path = "/api/blobs/sha256:" + hashlib.sha256(b"x").hexdigest()
-    asked = [
-        ask(url, *what).status
-        for what in (
+    statuses = [
+        ask(url, *request).status
+        for request in (
             ("HEAD", path),
             ("POST", path, b"y"),
             ("POST", path, b"x"),
@@ -160,8 +164,8 @@ def test_blobs_and_empty_answers(url: str) -> None:
             ("HEAD", path),
         )
     ]
-    assert asked == [404, 400, 201, 200, 200]
-    found = ask(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})
-    assert (found.status, found.body) == (200, b"")
+    assert statuses == [404, 400, 201, 200, 200]
+    reply = ask(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})
+    assert (reply.status, reply.body) == (200, b"")
     assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).body == b""
     assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).status == 404

@@ -1,4 +1,4 @@
-"""The facts of openai-images.md, one by one, against the test server itself."""
+"""The OpenAI images test server behaves as described in openai-images.md."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def edit_json(url: str, **body: Any) -> Reply:
     )
 
 
-def complaint(reply: Reply) -> tuple[int, str | None, str | None]:
+def error_of(reply: Reply) -> tuple[int, str | None, str | None]:
     return reply.status, reply.json["error"]["code"], reply.json["error"]["param"]
 
 
 class TestGenerations:
-    def test_an_image(self, url: str, server: OpenAIImages) -> None:
+    def test_images_have_the_requested_settings(self, url: str, server: OpenAIImages) -> None:
         reply = generate(url, n=2, quality="low", size="1536x1024")
         assert list(reply.json) == [
             "created",
@@ -63,18 +63,18 @@ class TestGenerations:
         ]
         images = [opened(item["b64_json"]) for item in reply.json["data"]]
         assert [image.size for image in images] == [(1536, 1024)] * 2
-        wanted = {
+        settings = {
             "model": "gpt-image-1.5",
             "prompt": "a red fox",
             "quality": "low",
             "size": "1536x1024",
         }
-        assert [dot(image) for image in images] == [color(wanted), color(wanted, 1)]
+        assert [dot(image) for image in images] == [color(settings), color(settings, 1)]
         assert reply.json["usage"]["total_tokens"] == 103
         assert reply.headers["x-request-id"].startswith("req_")
         assert server.jobs[0]["n"] == 2
 
-    def test_auto_is_a_choice_of_the_servers(self, url: str) -> None:
+    def test_the_server_resolves_auto(self, url: str) -> None:
         reply = generate(url, size="auto", quality="auto", background="auto")
         assert [reply.json[name] for name in ("size", "quality", "background")] == [
             "1024x1024",
@@ -101,11 +101,11 @@ class TestGenerations:
             ("dall-e-3", "moderation", "low"),
         ],
     )
-    def test_illegal_parameters(
+    def test_unknown_parameters_are_refused(
         self, url: str, server: OpenAIImages, model: str, name: str, value: Any
     ) -> None:
         reply = generate(url, model, **{name: value})
-        assert complaint(reply) == (400, "unknown_parameter", name)
+        assert error_of(reply) == (400, "unknown_parameter", name)
         assert reply.json["error"]["message"] == f"Unknown parameter: '{name}'."
         assert reply.json["error"]["type"] == "invalid_request_error"
         assert server.jobs == []
@@ -131,18 +131,18 @@ class TestGenerations:
             ("gpt-image-1", "moderation", "high"),
         ],
     )
-    def test_illegal_values(self, url: str, model: str, name: str, value: Any) -> None:
-        assert complaint(generate(url, model, **{name: value})) == (400, "invalid_value", name)
+    def test_invalid_values_are_refused(self, url: str, model: str, name: str, value: Any) -> None:
+        assert error_of(generate(url, model, **{name: value})) == (400, "invalid_value", name)
 
     @pytest.mark.parametrize("size", ["1600x544", "3840x2160", "2160x3840", "256x256", "1024x1536"])
-    def test_free_sizes(self, url: str, size: str) -> None:
+    def test_gpt_image_2_accepts_free_sizes(self, url: str, size: str) -> None:
         assert generate(url, "gpt-image-2", size=size).json["size"] == size
 
-    def test_types_and_lengths(self, url: str) -> None:
-        assert complaint(generate(url, n="2")) == (400, "invalid_type", "n")
-        assert complaint(generate(url, stream="yes")) == (400, "invalid_type", "stream")
-        assert complaint(generate(url, prompt="")) == (400, "missing_required_parameter", "prompt")
-        assert complaint(generate(url, "dall-e-2", prompt="x" * 1001)) == (
+    def test_types_and_lengths_are_checked(self, url: str) -> None:
+        assert error_of(generate(url, n="2")) == (400, "invalid_type", "n")
+        assert error_of(generate(url, stream="yes")) == (400, "invalid_type", "stream")
+        assert error_of(generate(url, prompt="")) == (400, "missing_required_parameter", "prompt")
+        assert error_of(generate(url, "dall-e-2", prompt="x" * 1001)) == (
             400,
             "string_above_max_length",
             "prompt",
@@ -150,7 +150,7 @@ class TestGenerations:
         assert generate(url, "dall-e-3", prompt="x" * 1001).status == 200
         assert ask(url, "POST", "/v1/images/generations", b"{", KEY).status == 400
 
-    def test_formats(self, url: str) -> None:
+    def test_format_compression_and_transparency(self, url: str) -> None:
         reply = generate(url, output_format="webp", output_compression=50, background="transparent")
         image = opened(reply.json["data"][0]["b64_json"])
         assert (image.format, image.mode) == ("WEBP", "RGBA")
@@ -158,13 +158,13 @@ class TestGenerations:
             image.getchannel("A").getpixel((0, 0)) == 0
             and image.getchannel("A").getpixel((512, 512)) == 255
         )
-        assert complaint(generate(url, output_format="jpeg", background="transparent")) == (
+        assert error_of(generate(url, output_format="jpeg", background="transparent")) == (
             400,
             "invalid_value",
             "background",
         )
 
-    def test_urls_of_dall_e(self, url: str, server: OpenAIImages) -> None:
+    def test_dall_e_returns_urls_that_expire(self, url: str, server: OpenAIImages) -> None:
         [item] = generate(url, "dall-e-2", size="256x256").json["data"]
         assert list(item) == ["url"]
         path = item["url"].removeprefix(url)
@@ -181,17 +181,19 @@ class TestGenerations:
         assert list(reply.json) == ["created", "data"]
         assert set(reply.json["data"][0]) == {"b64_json", "revised_prompt"}
 
-    def test_the_model_when_none_is_told(self, url: str, server: OpenAIImages) -> None:
+    def test_the_default_model_depends_on_the_parameters(
+        self, url: str, server: OpenAIImages
+    ) -> None:
         ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, KEY)
         ask(url, "POST", "/v1/images/generations", {"prompt": "x", "background": "opaque"}, KEY)
         edit_json(url, images=[{"image_url": DATA + b64(png())}], model=None)
-        assert [found["model"] for found in server.jobs] == [
+        assert [job["model"] for job in server.jobs] == [
             "dall-e-2",
             "gpt-image-1",
             "gpt-image-1.5",
         ]
 
-    def test_keys_models_and_routes(self, url: str) -> None:
+    def test_keys_models_and_routes_are_checked(self, url: str) -> None:
         reply = ask(
             url,
             "POST",
@@ -199,15 +201,15 @@ class TestGenerations:
             {"prompt": "x"},
             {"Authorization": "Bearer wrong"},
         )
-        assert complaint(reply) == (401, "invalid_api_key", None)
+        assert error_of(reply) == (401, "invalid_api_key", None)
         assert ask(url, "POST", "/v1/images/generations", {"prompt": "x"}).status == 401
-        assert complaint(generate(url, "gpt-image-9")) == (404, "model_not_found", "model")
+        assert error_of(generate(url, "gpt-image-9")) == (404, "model_not_found", "model")
         assert ask(url, "POST", "/v1/images/variations", {}, KEY).status == 404
         assert "gpt-image-2" in [
             item["id"] for item in ask(url, "GET", "/v1/models", headers=KEY).json["data"]
         ]
 
-    def test_refusals_and_failures(self, url: str, server: OpenAIImages) -> None:
+    def test_refused_prompts_and_configured_failures(self, url: str, server: OpenAIImages) -> None:
         reply = generate(url, prompt="something forbidden")
         assert (reply.status, reply.json["error"]["code"]) == (400, "moderation_blocked")
         assert reply.json["error"]["type"] == "image_generation_user_error"
@@ -221,11 +223,11 @@ class TestGenerations:
             (429, "insufficient_quota"),
             (500, "server_error"),
         ]
-        found = [generate(url) for _ in range(4)]
-        assert [item.status for item in found] == [429, 429, 500, 200]
-        assert [item.headers["retry-after"] for item in found[:2]] == ["1", None]
+        replies = [generate(url) for _ in range(4)]
+        assert [item.status for item in replies] == [429, 429, 500, 200]
+        assert [item.headers["retry-after"] for item in replies[:2]] == ["1", None]
 
-    def test_answers_that_lack_something(self, url: str, server: OpenAIImages) -> None:
+    def test_responses_can_lack_keys_and_images(self, url: str, server: OpenAIImages) -> None:
         server.without = {"usage", "data"}
         assert "usage" not in generate(url).json and "data" not in generate(url).json
         server.without, server.empty_data = set(), True
@@ -233,24 +235,29 @@ class TestGenerations:
 
 
 class TestEdits:
-    def test_one_image_and_several(self, url: str, server: OpenAIImages) -> None:
-        one, two = png("red"), png("blue", kind="JPEG")
-        reply = edit(url, ("image", one, "image/png"), ("input_fidelity", "high"), ("n", "2"))
-        found = server.jobs[0]
-        assert found["images"] == [fingerprint(one)]
+    def test_one_image_and_several_images(self, url: str, server: OpenAIImages) -> None:
+        first, second = png("red"), png("blue", kind="JPEG")
+        reply = edit(url, ("image", first, "image/png"), ("input_fidelity", "high"), ("n", "2"))
+        job = server.jobs[0]
+        assert job["images"] == [fingerprint(first)]
         assert [dot(opened(item["b64_json"])) for item in reply.json["data"]] == [
-            color(found),
-            color(found, 1),
+            color(job),
+            color(job, 1),
         ]
         assert reply.json["usage"]["input_tokens_details"] == {"text_tokens": 2, "image_tokens": 40}
-        edit(url, ("image[]", one, "image/png"), ("image[]", two, "image/jpeg"), ("size", "auto"))
-        assert server.jobs[1]["images"] == [fingerprint(one), fingerprint(two)]
+        edit(
+            url,
+            ("image[]", first, "image/png"),
+            ("image[]", second, "image/jpeg"),
+            ("size", "auto"),
+        )
+        assert server.jobs[1]["images"] == [fingerprint(first), fingerprint(second)]
         assert server.jobs[1]["size"] == "1536x1024"
 
-    def test_the_hole_of_a_mask_is_painted(self, url: str, server: OpenAIImages) -> None:
-        hole = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
+    def test_transparent_mask_areas_are_repainted(self, url: str, server: OpenAIImages) -> None:
+        mask = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
         image = opened(
-            edit(url, ("image", png("red"), "image/png"), ("mask", hole, "image/png")).json["data"][
+            edit(url, ("image", png("red"), "image/png"), ("mask", mask, "image/png")).json["data"][
                 0
             ]["b64_json"]
         )
@@ -266,47 +273,47 @@ class TestEdits:
             b"x",
         ],
     )
-    def test_masks_that_are_none(self, url: str, mask: bytes) -> None:
+    def test_invalid_masks_are_refused(self, url: str, mask: bytes) -> None:
         reply = edit(url, ("image", png("red"), "image/png"), ("mask", mask, "image/png"))
-        assert complaint(reply) == (400, "invalid_mask_image_format", "mask")
+        assert error_of(reply) == (400, "invalid_mask_image_format", "mask")
 
-    def test_files(self, url: str) -> None:
-        good = ("image", png(), "image/png")
-        assert complaint(edit(url, ("image", png(), "application/octet-stream"))) == (
+    def test_invalid_files_are_refused(self, url: str) -> None:
+        valid = ("image", png(), "image/png")
+        assert error_of(edit(url, ("image", png(), "application/octet-stream"))) == (
             400,
             "unsupported_file_mimetype",
             "image",
         )
-        assert complaint(edit(url, ("image", "text"))) == (
+        assert error_of(edit(url, ("image", "text"))) == (
             400,
             "unsupported_file_mimetype",
             "image",
         )
-        assert complaint(edit(url, good, good)) == (400, "duplicate_parameter", "image")
-        assert complaint(edit(url)) == (400, "invalid_value", "image")
-        assert complaint(edit(url, *[("image[]", png(), "image/png")] * 17)) == (
+        assert error_of(edit(url, valid, valid)) == (400, "duplicate_parameter", "image")
+        assert error_of(edit(url)) == (400, "invalid_value", "image")
+        assert error_of(edit(url, *[("image[]", png(), "image/png")] * 17)) == (
             400,
             "invalid_value",
             "image",
         )
-        assert complaint(edit(url, ("image", b"x", "image/png"))) == (
+        assert error_of(edit(url, ("image", b"x", "image/png"))) == (
             400,
             "invalid_image_file",
             "image",
         )
-        assert complaint(edit(url, good, ("moderation", "low"))) == (
+        assert error_of(edit(url, valid, ("moderation", "low"))) == (
             400,
             "unknown_parameter",
             "moderation",
         )
-        assert complaint(edit(url, good, ("n", "two"))) == (400, "invalid_type", "n")
-        assert complaint(edit(url, good, ("input_fidelity", "low"), model="gpt-image-1-mini")) == (
+        assert error_of(edit(url, valid, ("n", "two"))) == (400, "invalid_type", "n")
+        assert error_of(edit(url, valid, ("input_fidelity", "low"), model="gpt-image-1-mini")) == (
             400,
             "unknown_parameter",
             "input_fidelity",
         )
 
-    def test_dall_e(self, url: str, server: OpenAIImages) -> None:
+    def test_dall_e_edits_square_png_images(self, url: str, server: OpenAIImages) -> None:
         square = ("image", png(size=(64, 64)), "image/png")
         assert (
             edit(
@@ -314,13 +321,13 @@ class TestEdits:
             ).status
             == 200
         )
-        assert complaint(edit(url, ("image", png(), "image/png"), model="dall-e-2")) == (
+        assert error_of(edit(url, ("image", png(), "image/png"), model="dall-e-2")) == (
             400,
             "invalid_image_file",
             "image",
         )
         assert (
-            complaint(
+            error_of(
                 edit(
                     url,
                     ("image[]", png(), "image/png"),
@@ -330,17 +337,17 @@ class TestEdits:
             )[0]
             == 400
         )
-        assert complaint(edit(url, square, model="dall-e-3")) == (400, "invalid_value", "model")
-        hole = halves((255, 0, 0, 255), (255, 0, 0, 0), (64, 64), "RGBA")
+        assert error_of(edit(url, square, model="dall-e-3")) == (400, "invalid_value", "model")
+        masked = halves((255, 0, 0, 255), (255, 0, 0, 0), (64, 64), "RGBA")
         fields = [
-            ("image", hole, "image/png"),
+            ("image", masked, "image/png"),
             ("size", "256x256"),
             ("response_format", "b64_json"),
         ]
         image = opened(edit(url, *fields, model="dall-e-2").json["data"][0]["b64_json"])
         assert (dot(image, 0), dot(image, 255)) == ((255, 0, 0), color(server.jobs[1]))
 
-    def test_json(self, url: str, server: OpenAIImages) -> None:
+    def test_json_edits(self, url: str, server: OpenAIImages) -> None:
         server.files["file-1"] = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
         red = DATA + b64(png("red"))
         reply = edit_json(
@@ -348,13 +355,13 @@ class TestEdits:
         )
         image = opened(reply.json["data"][0]["b64_json"])
         assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
-        assert complaint(edit_json(url, image=red)) == (400, "unknown_parameter", "image")
-        assert complaint(edit_json(url, images=[{"image_url": red, "file_id": "file-1"}])) == (
+        assert error_of(edit_json(url, image=red)) == (400, "unknown_parameter", "image")
+        assert error_of(edit_json(url, images=[{"image_url": red, "file_id": "file-1"}])) == (
             400,
             "invalid_value",
             "images",
         )
-        assert complaint(edit_json(url, images=[{"image_url": b64(png())}])) == (
+        assert error_of(edit_json(url, images=[{"image_url": b64(png())}])) == (
             400,
             "invalid_image_url",
             "images",
@@ -363,28 +370,31 @@ class TestEdits:
 
 
 class TestStreams:
-    def test_the_bytes(self, url: str) -> None:
+    def test_the_events_of_a_stream(self, url: str) -> None:
         reply = generate(url, stream=True, partial_images=2)
         assert reply.kind == "text/event-stream"
         assert reply.body.startswith(
-            b'event: image_generation.partial_image\ndata: {"type":"image_generation.partial_image","b64_json":"'
+            b"event: image_generation.partial_image\n"
+            b'data: {"type":"image_generation.partial_image","b64_json":"'
         )
         assert [name for name, _ in reply.events] == ["image_generation.partial_image"] * 2 + [
             "image_generation.completed"
         ]
         assert all(name == data["type"] for name, data in reply.events)
         partial, last = reply.events[0][1], reply.events[2][1]
-        shown = ["size", "quality", "background", "output_format"]
-        assert list(partial) == ["type", "b64_json", "partial_image_index", "created_at", *shown]
-        assert list(last) == ["type", "b64_json", "created_at", *shown, "usage"]
+        settings = ["size", "quality", "background", "output_format"]
+        assert list(partial) == ["type", "b64_json", "partial_image_index", "created_at", *settings]
+        assert list(last) == ["type", "b64_json", "created_at", *settings, "usage"]
         assert last["usage"]["output_tokens"] == 250
-        wanted = {"model": "gpt-image-1.5", "prompt": "a red fox"}
-        assert dot(opened(last["b64_json"])) == color(wanted)
+        expected = {"model": "gpt-image-1.5", "prompt": "a red fox"}
+        assert dot(opened(last["b64_json"])) == color(expected)
         assert (
-            dot(opened(reply.events[1][1]["b64_json"])) == color(wanted, partial=1) != color(wanted)
+            dot(opened(reply.events[1][1]["b64_json"]))
+            == color(expected, partial=1)
+            != color(expected)
         )
 
-    def test_edits_have_their_own_names(self, url: str) -> None:
+    def test_edit_streams_have_their_own_event_names(self, url: str) -> None:
         reply = edit(
             url, ("image", png(), "image/png"), ("stream", "true"), ("partial_images", "1")
         )
@@ -393,14 +403,16 @@ class TestStreams:
             "image_edit.completed",
         ]
 
-    def test_fewer_partials_none_and_a_plain_answer(self, url: str, server: OpenAIImages) -> None:
+    def test_fewer_or_no_partial_images_and_a_plain_response(
+        self, url: str, server: OpenAIImages
+    ) -> None:
         server.partials = 1
         assert len(generate(url, stream=True, partial_images=3).events) == 2
         assert len(generate(url, stream=True, partial_images=0).events) == 1
         server.ignore_stream = True
         assert "data" in generate(url, stream=True).json
 
-    def test_streams_that_fail(self, url: str, server: OpenAIImages) -> None:
+    def test_streams_can_fail(self, url: str, server: OpenAIImages) -> None:
         [first, (name, last)] = generate(
             url, stream=True, partial_images=1, prompt="refused midway"
         ).events
@@ -418,7 +430,7 @@ class TestStreams:
         server.cut_stream, server.sentinel = False, True
         assert generate(url, stream=True).body.endswith(b"\n\ndata: [DONE]\n\n")
 
-    def test_a_held_stream_shows_its_partials_and_sees_who_leaves(
+    def test_a_held_stream_sends_partial_images_and_detects_a_disconnect(
         self, url: str, server: OpenAIImages
     ) -> None:
         server.hold()

@@ -1,4 +1,4 @@
-"""Independent software that checks the test servers; none of it is needed to use the library."""
+"""Imports of third-party clients that check the test servers; the library does not need them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 
 
 def require(name: str) -> Any:
-    """The module, or a skip that says why; with MAJORDOMO_REQUIRE_PEERS set its absence is a failure."""
+    """Import the module, or skip the test when it is not installed.
+
+    With MAJORDOMO_REQUIRE_PEERS set, a missing module is a failure.
+    """
     if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
         return importlib.import_module(name)
     return pytest.importorskip(

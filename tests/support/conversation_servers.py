@@ -19,7 +19,7 @@ import majordomo as md
 from majordomo import llm
 from tests.servers import anthropic, gemini_chat, ollama_chat
 from tests.servers import openai_account as openai_speech
-from tests.servers.openai_account import Speech, Turn
+from tests.servers.openai_account import OpenAIServer, Turn
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
 from tests.support.chat_dialects import data_events, named_events
@@ -69,7 +69,7 @@ def _ollama(script: Script, thinks: bool) -> Handler:
     return server
 
 
-def _openai(kind: type[Speech]) -> Callable[[Script, bool], Handler]:
+def _openai(kind: type[OpenAIServer]) -> Callable[[Script, bool], Handler]:
     def make_server(script: Script, thinks: bool) -> Handler:
         server = kind()
         for message in script:

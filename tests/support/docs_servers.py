@@ -21,7 +21,7 @@ import trustme
 
 from majordomo.queueing import resource_group as group
 from majordomo.transport import tls
-from tests.servers.anthropic import Anthropic, _filled
+from tests.servers.anthropic import Anthropic, sample_value
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.comfyui import ComfyUI
 from tests.servers.gemini_chat import GeminiChat
@@ -34,7 +34,7 @@ from tests.servers.openai_account import Model
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_images import OpenAIImages
 from tests.servers.openai_responses import OpenAIResponses
-from tests.servers.openai_shapes import objects
+from tests.servers.openai_shapes import json_objects
 from tests.servers.stable_diffusion import StableDiffusion
 from tests.support.loopback import Handler, Loopback, Peer, Seen
 
@@ -149,7 +149,7 @@ class LlamaCpp:
             else []
         )
         if named := [name for name in offered if re.search(rf"\b{re.escape(name)}\b", words)]:
-            arguments = json.dumps(next(iter(objects(words)), {}))
+            arguments = json.dumps(next(iter(json_objects(words)), {}))
             calls = [
                 {
                     "id": f"call_{name}",
@@ -161,7 +161,7 @@ class LlamaCpp:
             return {"content": None, "tool_calls": calls}, "tool_calls"
         wanted = body.get("response_format") or {}
         if schema := wanted.get("json_schema", {}).get("schema"):
-            return {"content": json.dumps(_filled(schema, schema))}, "stop"
+            return {"content": json.dumps(sample_value(schema, schema))}, "stop"
         return {"content": words + f"\nand {image_count} images" * bool(image_count)}, "stop"
 
 
