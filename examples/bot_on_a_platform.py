@@ -142,7 +142,7 @@ class Bot:
         stream = self.chat.stream(turns, md.with_user_id(message.author))
         async with throttle(slowly(stream, self.clock, 0.3), interval=2, clock=self.clock) as live:
             async for snapshot in live:
-                for change in splitter.update(safe_text(snapshot.shown)):
+                for change in splitter.update(safe_text(snapshot.display_text)):
                     if change.new:
                         messages.append(await message.channel.send(NAME, change.text))
                     elif change.text:

@@ -105,7 +105,7 @@ async def answer(message: discord.Message, user_id: str) -> None:
         throttle(chat.stream(turns, md.with_user_id(user_id))) as live,
     ):
         async for snapshot in live:
-            for change in splitter.update(safe_text(snapshot.shown)):
+            for change in splitter.update(safe_text(snapshot.display_text)):
                 if change.new:
                     messages.append(await message.channel.send(change.text))
                 elif change.text:

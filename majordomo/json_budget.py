@@ -7,7 +7,7 @@ MAX_BYTES = 60 << 20
 LIST_BYTES, OBJECT_BYTES, STRING_BYTES, VALUE_BYTES = 88, 184, 64, 48
 # No text of at most so many bytes can exceed the budget: the heaviest one, "{},{}", takes 77 bytes
 # for each byte of text.
-LIGHT = MAX_BYTES // LIST_BYTES
+MAX_UNCHECKED_BYTES = MAX_BYTES // LIST_BYTES
 # An escaped quote takes time, not memory.
 ESCAPE_COST = 16
 # The parser keeps one copy of a repeated key. Up to so many different keys, each shorter than so
@@ -19,7 +19,7 @@ SCAN_BYTES = 64 << 10
 _UP_TO_U00FF, _UP_TO_UFFFF = bytes(range(0xC4)), bytes(range(0xF0))
 
 
-def is_heavy(raw: bytes, max_bytes: int = MAX_BYTES) -> bool:
+def exceeds_budget(raw: bytes, max_bytes: int = MAX_BYTES) -> bool:
     """Return whether parsing `raw` would take much more than `max_bytes` bytes of memory.
 
     "[],[],[]" takes thirty times its length. Nothing is copied but keys; brackets and commas in
@@ -73,9 +73,11 @@ def is_heavy(raw: bytes, max_bytes: int = MAX_BYTES) -> bool:
     return total > max_bytes
 
 
-def is_heavy_text(text: str) -> bool:
+def text_exceeds_budget(text: str) -> bool:
     """Return whether parsing a JSON text that a model wrote would exceed the budget."""
-    return len(text) > LIGHT // 4 and is_heavy(text.encode("utf-8", "surrogatepass"))
+    return len(text) > MAX_UNCHECKED_BYTES // 4 and exceeds_budget(
+        text.encode("utf-8", "surrogatepass")
+    )
 
 
 def _widening(raw: bytes, begin: int, end: int) -> int:

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 from majordomo.validation import as_extra
 
 # A request accepts seeds from 0 to 2**63-1.
-SEEDS = 2**63
+SEED_LIMIT = 2**63
 # Every backend accepts seeds from 0 to 2**31-1: stable-diffusion.cpp, A1111, ComfyUI, and Gemini,
 # whose seed is an int32.
-SAFE_SEEDS = 2**31
+SAFE_SEED_LIMIT = 2**31
 
 
 class Overridable(Protocol):
@@ -60,7 +60,7 @@ def with_random_seed(source: Callable[[int], int] = secrets.randbelow) -> Shared
     Args:
         source: A function that returns a random integer from 0 to n-1 for the argument n.
     """
-    return _override_with(lambda: {"seed": source(SAFE_SEEDS)})
+    return _override_with(lambda: {"seed": source(SAFE_SEED_LIMIT)})
 
 
 def with_extra(extra: Mapping[str, Any] | None = None, **keys: Any) -> SharedOption:

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 # What replaces a secret.
-HIDDEN = "***"
+REDACTED = "***"
 # What marks the end of a truncated text.
-CUT = "…"
+TRUNCATION_MARK = "…"
 
 
 class Secret:
@@ -42,7 +42,7 @@ class Secret:
         return Secret("Basic " + base64.b64encode(self._value.encode()).decode())
 
     def __repr__(self) -> str:
-        return f"Secret({HIDDEN})"
+        return f"Secret({REDACTED})"
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret cannot be pickled; pass the key to the new process another way")
@@ -80,16 +80,16 @@ class Redactor:
     def __call__(self, text: str) -> str:
         """Return `text` with the secrets replaced."""
         for form in self._forms:
-            text = text.replace(form, HIDDEN)
-        return self._redact_beginnings(text) if CUT in text else text
+            text = text.replace(form, REDACTED)
+        return self._redact_beginnings(text) if TRUNCATION_MARK in text else text
 
     def _redact_beginnings(self, text: str) -> str:
-        sections = text.split(CUT)
+        sections = text.split(TRUNCATION_MARK)
         for index, section in enumerate(sections[:-1]):
             length = max((_beginning_at_end(section, form) for form in self._forms), default=0)
             if length:
-                sections[index] = section[:-length] + HIDDEN
-        return CUT.join(sections)
+                sections[index] = section[:-length] + REDACTED
+        return TRUNCATION_MARK.join(sections)
 
 
 def _encoded_forms(value: str, within: bool) -> set[str]:

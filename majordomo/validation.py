@@ -91,7 +91,9 @@ def is_number(value: object) -> TypeGuard[float]:
     )
 
 
-def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+def check_number(
+    name: str, value: object, low: float, high: float, *, integer: bool = False
+) -> None:
     """Check that `value` is None or a finite number from `low` to `high`.
 
     With `whole`, it must be an integer.
@@ -101,11 +103,11 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
     """
     if value is None:
         return
-    types = int if whole else (int, float)
+    types = int if integer else (int, float)
     # NaN fails the comparison.
     if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
         raise InvalidRequestError(
-            f"{name} must be {'an integer' if whole else 'a number'} from {low} to {high};"
+            f"{name} must be {'an integer' if integer else 'a number'} from {low} to {high};"
             f" got {describe(value)}",
             field=name,
         )

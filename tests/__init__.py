@@ -1,1 +1,4 @@
-"""Tests of majordomo; helpers are in `tests.support`, strict servers of vendor APIs in `tests.servers`."""
+"""Tests of majordomo.
+
+Helpers are in `tests.support`, strict servers of vendor APIs in `tests.servers`.
+"""

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "majordomo",
         parent=settings.default,
-        max_examples=hypothesis_effort.tries(100),
+        max_examples=hypothesis_effort.max_examples(100),
         # This health check depends on the speed of the machine.
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -8,7 +8,10 @@ import pytest
 
 from majordomo.errors import MajordomoDeprecationWarning, warn_deprecated
 
-MESSAGE = "old_name() is deprecated since majordomo 0.2.0 and will be removed in 0.4.0; use new_name() instead"
+MESSAGE = (
+    "old_name() is deprecated since majordomo 0.2.0 and will be removed in 0.4.0; "
+    "use new_name() instead"
+)
 
 
 def old_name() -> None:

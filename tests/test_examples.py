@@ -22,7 +22,7 @@ EXPECTED_OUTPUT = {
         "seed ",
         "<ImagePart image/png 256x256",
         "main colors are",
-        "sorry: these 21 bytes are no PNG",
+        "sorry: data must be a PNG",
     ],
     "bot_on_a_platform.py": [
         "ann says: !draw a lighthouse at dusk",

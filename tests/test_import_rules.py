@@ -1,4 +1,7 @@
-"""The layers of the library: imports point down, no package has an import cycle, and some libraries have one home."""
+"""The layers of the library.
+
+Imports point down, no package has an import cycle, and some libraries are imported in one place.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ def type_checking_nodes(path: Path) -> set[ast.AST]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, ast.AST]]:
-    """Yield every imported module or name, imports inside functions included; `from majordomo import x` is `majordomo.x`."""
+    """Yield every imported module or name, also of imports inside functions.
+
+    `from majordomo import x` is `majordomo.x`.
+    """
     for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node) for alias in node.names)
@@ -144,9 +150,9 @@ def test_cycles_are_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {frozenset({"b", "c"})}
 
 
-def test_few_modules_are_beside_the_packages() -> None:
-    beside = [path.name for path in ROOT.glob("*.py") if path.name != "__init__.py"]
-    assert len(beside) <= MAX_TOP_LEVEL_MODULES, beside
+def test_top_level_has_few_modules() -> None:
+    modules = [path.name for path in ROOT.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MAX_TOP_LEVEL_MODULES, modules
 
 
 ONLY = {
@@ -220,7 +226,8 @@ def test_shared_packages_import_no_vendor() -> None:
 
 def test_a_provider_does_not_import_another() -> None:
     for path in (ROOT / "providers").rglob("*.py"):
-        own = f"majordomo.providers.{path.relative_to(ROOT / 'providers').parts[0].removesuffix('.py')}"
+        module = path.relative_to(ROOT / "providers").parts[0].removesuffix(".py")
+        own = f"majordomo.providers.{module}"
         for name, _ in imports(path):
             if name.startswith("majordomo.providers."):
                 assert (

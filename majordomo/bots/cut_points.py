@@ -51,7 +51,7 @@ class Measure:
     """The unit: "characters" (code points) or "utf16" (code units)."""
 
     def __post_init__(self) -> None:
-        check_number("limit", self.limit, MIN_LIMIT, 10**9, whole=True)
+        check_number("limit", self.limit, MIN_LIMIT, 10**9, integer=True)
         if self.count not in ("characters", "utf16"):
             raise InvalidRequestError(
                 f'count must be "characters" or "utf16"; got {self.count!r}', field="count"

@@ -31,7 +31,7 @@ class Snapshot:
     """Whether this is the last snapshot."""
 
     @property
-    def shown(self) -> str:
+    def display_text(self) -> str:
         """What to show: the text; while there is none, the status."""
         return self.text or self.status
 

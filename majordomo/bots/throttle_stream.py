@@ -209,7 +209,7 @@ def throttle(
     Example:
         async with throttle(chat.stream(question)) as answer:
             async for snapshot in answer:
-                await message.edit(snapshot.shown)
+                await message.edit(snapshot.display_text)
     """
     return ThrottledStream(
         stream, lambda now: ChatState(formatter, now), interval, heartbeat, clock

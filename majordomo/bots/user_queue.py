@@ -91,7 +91,7 @@ class UserQueue:
                 ("per_user", per_user),
                 ("max_queue", max_queue),
             ):
-                check_number(name, value, 1, 10**9, whole=True)
+                check_number(name, value, 1, 10**9, integer=True)
             check_number("cooldown", cooldown, 0, 10**9)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None

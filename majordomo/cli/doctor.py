@@ -34,7 +34,7 @@ def doctor(
             "--configured", help="Check only configured backends, not the default local servers."
         ),
     ] = False,
-    patience: Annotated[
+    timeout: Annotated[
         float, typer.Option(help="Timeout per backend in seconds.", min=0.1, max=60)
     ] = BACKEND_TIMEOUT_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -46,7 +46,7 @@ def doctor(
     """
     report = portal.run(
         lambda: examine(
-            config, default_servers=() if configured else DEFAULT_SERVERS, timeout=patience
+            config, default_servers=() if configured else DEFAULT_SERVERS, timeout=timeout
         )
     )
     if as_json:

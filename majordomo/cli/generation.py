@@ -18,7 +18,7 @@ from majordomo.cli.preview import half_blocks
 from majordomo.concurrency import portal
 from majordomo.errors import CallWarning
 from majordomo.media.image_part import ImagePart
-from majordomo.options import SAFE_SEEDS
+from majordomo.options import SAFE_SEED_LIMIT
 from majordomo.routing.config import load
 from majordomo.routing.resolve import VARIABLES, default
 
@@ -75,7 +75,7 @@ def seed_or_random(seed: int | None) -> int:
 
     Choosing it here makes it possible to print it.
     """
-    return seed if seed is not None else secrets.randbelow(SAFE_SEEDS)
+    return seed if seed is not None else secrets.randbelow(SAFE_SEED_LIMIT)
 
 
 def generate_and_save(

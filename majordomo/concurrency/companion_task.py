@@ -38,7 +38,7 @@ async def run_with_companion(
 
 
 async def run_or_withdraw(
-    function: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]
+    function: Callable[[], Awaitable[T]], withdraw_job: Callable[[], Awaitable[None]]
 ) -> T:
     """Return the result of `function()`; if it is canceled or runs out of time, call `withdraw()`.
 
@@ -50,5 +50,5 @@ async def run_or_withdraw(
         with move_on_after(CLEANUP_SECONDS, shield=True):
             # The reason to stop matters more than an error of stopping.
             with suppress(MajordomoError):
-                await withdraw()
+                await withdraw_job()
         raise

@@ -90,7 +90,7 @@ class TaskStream(Generic[E, T]):
     def _start(self) -> None:
         self._done = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._task = spawn(self._run)
+        self._task = spawn_loop_task(self._run)
 
     async def _run(self) -> None:
         assert self._scope is not None
@@ -118,7 +118,7 @@ class TaskStream(Generic[E, T]):
             self._wakeup.set()
 
 
-def spawn(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+def spawn_loop_task(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     """Start a task that belongs to the running event loop itself, and return it.
 
     anyio has no tasks outside a task group, and a task group must not outlive the task that opened

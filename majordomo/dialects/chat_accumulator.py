@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from majordomo.dialects.errors import build_error, error_value, read_error_body
+from majordomo.dialects.errors import build_error, read_error_body, read_error_value
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -354,7 +354,7 @@ class ChatStreamDecoder(ABC):
     def find_error(self, document: dict[str, Any]) -> MajordomoError | None:
         """Return the error that a document holds instead of a part of the reply."""
         is_error = document.get("error") and document.get("type", "error") == "error"
-        return build_error(200, error_value(document), {}) if is_error else None
+        return build_error(200, read_error_value(document), {}) if is_error else None
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """Return the events that these bytes complete; the last event of a stream is Done.

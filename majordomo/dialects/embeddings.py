@@ -8,7 +8,7 @@ import struct
 from math import isfinite
 from typing import Any
 
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_object
 from majordomo.json_budget import MAX_BYTES
@@ -31,7 +31,7 @@ def decode_document(body: bytes, count: int, limits: Limits) -> dict[str, Any]:
     """
     document = decode_object(body, limits.max_json_depth, _memory_limit(body, count))
     if document.get("error"):
-        raise build_error(200, error_value(document), {})
+        raise build_error(200, read_error_value(document), {})
     return document
 
 

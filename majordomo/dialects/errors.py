@@ -40,7 +40,7 @@ from majordomo.errors import (
     UnsupportedError,
 )
 from majordomo.framing.json import decode_json
-from majordomo.redaction import CUT, redact_details
+from majordomo.redaction import TRUNCATION_MARK, redact_details
 
 MAX_RETRY_AFTER_SECONDS = 1e9
 _EMPTY_BODY_MESSAGES = {
@@ -117,13 +117,13 @@ def read_error_body(body: bytes, content_type: str = "") -> ErrorBody:
         heading = (
             title[1]
             if title
-            else re.sub(r"<[^>]*>", " ", text[:400]) + (CUT if len(text) > 400 else "")
+            else re.sub(r"<[^>]*>", " ", text[:400]) + (TRUNCATION_MARK if len(text) > 400 else "")
         )
         return ErrorBody(f"a web page: {' '.join(heading.split())}")
     return ErrorBody(text)
 
 
-def error_value(value: Any) -> ErrorBody:
+def read_error_value(value: Any) -> ErrorBody:
     """Read an error body that is already parsed, such as an event of a stream."""
     return _from_json(value)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from majordomo.errors import CallWarning, InvalidRequestError, UnsupportedError
 from majordomo.framing.base64 import Base64Body
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import encode_json
 from majordomo.imagegen.request import Request as ImageRequest
 from majordomo.imagegen.request import fields_set
@@ -58,7 +58,7 @@ def json_request(
     path: str,
     body: dict[str, Any],
     extra: Mapping[str, Any],
-    placeholders: Splices,
+    placeholders: Base64Placeholders,
     *,
     stream: bool = False,
 ) -> HTTPRequest:
@@ -66,7 +66,7 @@ def json_request(
 
     The images of the body are encoded and inserted while the request is being sent.
     """
-    encoded = encode_json(deep_merge(body, extra), placeholders.fallback)
+    encoded = encode_json(deep_merge(body, extra), placeholders.encode_placeholder)
     accept = (
         "application/json"
         if not stream
@@ -75,7 +75,7 @@ def json_request(
     return HTTPRequest(
         "POST",
         path,
-        Base64Body(placeholders.cut(encoded)) if placeholders else encoded,
+        Base64Body(placeholders.split(encoded)) if placeholders else encoded,
         "application/json",
         accept,
         stream,

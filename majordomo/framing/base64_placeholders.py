@@ -13,13 +13,14 @@ from majordomo.media.image_part import ImagePart
 
 # Encoded JSON contains this only where it was inserted: NUL is refused in every text of a request,
 # and an imitation fails the count.
-_MARK = re.compile(rb"\\u0000splice:(\d+)\\u0000")
+_MARK = re.compile(rb"\\u0000placeholder:(\d+)\\u0000")
 
 
 class _Placeholder:
     """An image in a JSON document.
 
-    JSON does not know this type, so the encoder calls `Splices.fallback` for its replacement.
+    JSON does not know this type, so the encoder calls `Base64Placeholders.encode_placeholder` for
+    its replacement.
     """
 
     __slots__ = ("bare", "part")
@@ -30,7 +31,7 @@ class _Placeholder:
         self.bare = bare
 
 
-class Splices:
+class Base64Placeholders:
     """The images of one body, in the order in which the JSON encoder encounters them."""
 
     __slots__ = ("_count", "_encountered")
@@ -52,7 +53,7 @@ class Splices:
         self._count += 1
         return _Placeholder(part, True)
 
-    def fallback(self, value: object) -> str:
+    def encode_placeholder(self, value: object) -> str:
         """Return what the JSON encoder writes for a value of a type that it does not know.
 
         Raises InvalidRequestError (field `extra`) for anything but a placeholder.
@@ -63,9 +64,9 @@ class Splices:
                 field="extra",
             )
         self._encountered.append(value)
-        return f"\0splice:{len(self._encountered) - 1}\0"
+        return f"\0placeholder:{len(self._encountered) - 1}\0"
 
-    def cut(self, encoded: bytes) -> list[bytes | ImagePart | FilePart]:
+    def split(self, encoded: bytes) -> list[bytes | ImagePart | FilePart]:
         """Return the encoded body in segments, with each image in its position.
 
         Raises InvalidRequestError (field `extra`) if a text of the request imitates a placeholder.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.json_budget import MAX_BYTES, is_heavy
+from majordomo.json_budget import MAX_BYTES, exceeds_budget
 
 
 def decode_json(raw: bytes, depth: int = 64, max_bytes: int = MAX_BYTES) -> Any:
@@ -21,7 +21,7 @@ def decode_json(raw: bytes, depth: int = 64, max_bytes: int = MAX_BYTES) -> Any:
             take much more than `max_bytes` bytes of memory when parsed: "[],[],[]" takes thirty
             times its length.
     """
-    if is_heavy(raw, max_bytes):
+    if exceeds_budget(raw, max_bytes):
         raise BadResponseError("the response contains too many JSON values", code="TOO_MANY_VALUES")
     try:
         value = _parse(raw)

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from majordomo.errors import InvalidRequestError
 from majordomo.media.image_limits import check_sendable
 from majordomo.media.image_part import ImagePart, as_image_part
-from majordomo.options import SEEDS
+from majordomo.options import SEED_LIMIT
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id
 
@@ -231,7 +231,7 @@ def check_request(request: Request, limits: Limits) -> None:
     check_text(request.prompt, "prompt", limits.max_prompt_characters)
     if not request.prompt.strip():
         raise InvalidRequestError("prompt must not be empty", field="prompt")
-    check_number("n", request.n, 0, limits.max_images, whole=True)
+    check_number("n", request.n, 0, limits.max_images, integer=True)
     if (size := request.pixels) and (
         max(size) > limits.max_image_side or size[0] * size[1] > limits.max_image_pixels
     ):
@@ -248,11 +248,11 @@ def check_request(request: Request, limits: Limits) -> None:
     request.ratio  # noqa: B018 - reading it validates `aspect`
     check_user_id(request.user_id)
     check_number("megapixels", request.megapixels, 0.004, limits.max_image_pixels / 1e6)
-    check_number("steps", request.steps, 1, 1000, whole=True)
+    check_number("steps", request.steps, 1, 1000, integer=True)
     check_number("cfg_scale", request.cfg_scale, 0, 1000)
-    check_number("seed", request.seed, 0, SEEDS - 1, whole=True)
+    check_number("seed", request.seed, 0, SEED_LIMIT - 1, integer=True)
     check_number("strength", request.strength, 0, 1)
-    check_number("previews", request.previews, 0, 100, whole=True)
+    check_number("previews", request.previews, 0, 100, integer=True)
     check_text(request.negative_prompt, "negative_prompt", limits.max_prompt_characters)
     for name in ("sampler", "scheduler", "quality", "background"):
         value = getattr(request, name)

@@ -62,11 +62,11 @@ class ImageDetails:
     if neither is known."""
     revised_prompt: str | None = None
     """The prompt that the backend used instead of the request's; None if it reported none."""
-    size_asked: tuple[int, int] | None = None
+    requested_size: tuple[int, int] | None = None
     """Requested width and height in pixels; None if the request has no size."""
-    size_sent: tuple[int, int] | None = None
+    sent_size: tuple[int, int] | None = None
     """Width and height sent to the backend in pixels; None if no size was sent."""
-    size_got: tuple[int, int] | None = None
+    actual_size: tuple[int, int] | None = None
     """Width and height of the image in pixels."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings that the backend reported, under its own names."""
@@ -109,7 +109,7 @@ class Result:
             object.__setattr__(
                 self,
                 "details",
-                tuple(ImageDetails(size_got=(i.width, i.height)) for i in self.images),
+                tuple(ImageDetails(actual_size=(i.width, i.height)) for i in self.images),
             )
 
     @property

@@ -131,8 +131,8 @@ def check_fit(
 ) -> tuple[str, ...]:
     """Return the formats as a tuple; raise InvalidRequestError, naming the field, if not valid."""
     as_image_part(image, "image")
-    check_number("max_bytes", max_bytes, 1, MAX_BYTE_BUDGET, whole=True)
-    check_number("min_side", min_side, 1, MAX_MIN_SIDE, whole=True)
+    check_number("max_bytes", max_bytes, 1, MAX_BYTE_BUDGET, integer=True)
+    check_number("min_side", min_side, 1, MAX_MIN_SIDE, integer=True)
     accepted = as_tuple(formats, "formats")
     if (
         not accepted

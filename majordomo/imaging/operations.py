@@ -125,8 +125,8 @@ class Resize(Step):
 
     def __post_init__(self) -> None:
         _check_choice("how", self.how, ("fit", "fill", "exact", "long_side"))
-        check_number("width", self.width, 1, MAX_SIDE, whole=True)
-        check_number("height", self.height, 1, MAX_SIDE, whole=True)
+        check_number("width", self.width, 1, MAX_SIDE, integer=True)
+        check_number("height", self.height, 1, MAX_SIDE, integer=True)
         _check_choice("anchor", self.anchor, get_args(Anchor))
         _check_flags(self, "enlarge", "fast")
         if self.how == "long_side" and (self.width is None or self.height is not None):
@@ -174,8 +174,8 @@ class Crop(Step):
     def __post_init__(self) -> None:
         _check_choice("how", self.how, ("centre", "smart"))
         _check_choice("anchor", self.anchor, get_args(Anchor))
-        check_number("width", self.width, 1, MAX_SIDE, whole=True)
-        check_number("height", self.height, 1, MAX_SIDE, whole=True)
+        check_number("width", self.width, 1, MAX_SIDE, integer=True)
+        check_number("height", self.height, 1, MAX_SIDE, integer=True)
         if (self.box is not None) + (self.width is not None or self.height is not None) + bool(
             self.aspect
         ) != 1:
@@ -247,7 +247,7 @@ class Convert(Step):
                 self, "format", {"jpg": "jpeg"}.get(self.format.lower(), self.format.lower())
             )
         _check_choice("format", self.format, get_args(ImageFormat))
-        check_number("quality", self.quality, 1, 100, whole=True)
+        check_number("quality", self.quality, 1, 100, integer=True)
         _check_choice("colors", self.colors, ("keep", "srgb"))
         _check_flags(self, "lossless")
         check_text(self.background, "background", 100)
@@ -279,7 +279,7 @@ class Optimize(Step):
     reduction."""
 
     def __post_init__(self) -> None:
-        check_number("colors", self.colors, 2, 256, whole=True)
+        check_number("colors", self.colors, 2, 256, integer=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +299,8 @@ class Fit(Step):
     """The shorter side never gets smaller than this many pixels, 1 to 16,384. Default: 256."""
 
     def __post_init__(self) -> None:
-        check_number("max_bytes", self.max_bytes, 1, MAX_BYTE_BUDGET, whole=True)
-        check_number("min_side", self.min_side, 1, MAX_MIN_SIDE, whole=True)
+        check_number("max_bytes", self.max_bytes, 1, MAX_BYTE_BUDGET, integer=True)
+        check_number("min_side", self.min_side, 1, MAX_MIN_SIDE, integer=True)
         if self.max_bytes is None or self.min_side is None:
             raise InvalidRequestError(
                 "max_bytes and min_side must be integers; got None", field="max_bytes"

@@ -71,9 +71,9 @@ def contact_sheet(
     """
     parts = _check_images(images)
     texts = _check_captions(captions, len(parts))
-    check_number("columns", columns, 1, MAX_IMAGES, whole=True)
-    check_number("tile", tile, 8, 4096, whole=True)
-    check_number("margin", margin, 0, 1024, whole=True)
+    check_number("columns", columns, 1, MAX_IMAGES, integer=True)
+    check_number("tile", tile, 8, 4096, integer=True)
+    check_number("margin", margin, 0, 1024, integer=True)
     file_format, limits = Convert(format).format, limits or Limits()
     background_rgb, text_rgb = parse_color(background, "background"), parse_color(color, "color")
     columns = min(len(parts), columns or math.ceil(math.sqrt(len(parts))))
@@ -135,8 +135,8 @@ def before_after(
             decoded, `height` for a result that exceeds the limits, or the parameter that is not
             valid.
     """
-    check_number("height", height, 8, 8192, whole=True)
-    check_number("margin", margin, 0, 1024, whole=True)
+    check_number("height", height, 8, 8192, integer=True)
+    check_number("margin", margin, 0, 1024, integer=True)
     texts = _check_captions(labels, 2, "labels")
     file_format, limits = Convert(format).format, limits or Limits()
     background_rgb, text_rgb = parse_color(background, "background"), parse_color(color, "color")

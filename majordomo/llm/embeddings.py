@@ -131,6 +131,6 @@ def check_texts(
             raise InvalidRequestError(
                 f"texts must not contain empty texts; number {index + 1} is empty", field="texts"
             )
-    check_number("dimensions", dimensions, 1, 1_000_000, whole=True)
+    check_number("dimensions", dimensions, 1, 1_000_000, integer=True)
     as_extra(extra or {})
     return checked

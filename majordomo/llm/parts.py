@@ -77,9 +77,9 @@ class ToolCallPart:
         if not self.arguments_json.strip():
             return {}
         # Imported here because a program that only generates images does not need it.
-        from majordomo.json_budget import is_heavy_text
+        from majordomo.json_budget import text_exceeds_budget
 
-        if is_heavy_text(self.arguments_json):
+        if text_exceeds_budget(self.arguments_json):
             raise BadResponseError(
                 f"the arguments for tool {self.name!r} contain too many values",
                 code="TOO_MANY_VALUES",

@@ -19,7 +19,7 @@ from majordomo.llm.parts import (
 )
 from majordomo.llm.tools import Tool, as_tool
 from majordomo.media.image_limits import check_size
-from majordomo.options import SEEDS
+from majordomo.options import SEED_LIMIT
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id
 
@@ -171,10 +171,10 @@ def check_request(request: Request, limits: Limits) -> None:
             _check_part(part, limits)
     check_number("temperature", request.temperature, 0, 2)
     check_number("top_p", request.top_p, 0, 1)
-    check_number("top_k", request.top_k, 1, 2**31, whole=True)
-    check_number("max_tokens", request.max_tokens, 1, 2**31, whole=True)
-    check_number("output_retries", request.output_retries, 0, 10, whole=True)
-    check_number("seed", request.seed, 0, SEEDS - 1, whole=True)
+    check_number("top_k", request.top_k, 1, 2**31, integer=True)
+    check_number("max_tokens", request.max_tokens, 1, 2**31, integer=True)
+    check_number("output_retries", request.output_retries, 0, 10, integer=True)
+    check_number("seed", request.seed, 0, SEED_LIMIT - 1, integer=True)
     if len(request.stop) > MAX_STOP_SEQUENCES or any(
         not isinstance(text, str) or not text for text in request.stop
     ):
@@ -193,7 +193,7 @@ def check_request(request: Request, limits: Limits) -> None:
                 field="reasoning",
             )
     else:
-        check_number("reasoning", request.reasoning, 1, 2**31, whole=True)
+        check_number("reasoning", request.reasoning, 1, 2**31, integer=True)
     check_user_id(request.user_id)
     names = [tool.name for tool in request.tools]
     if len(set(names)) != len(names):

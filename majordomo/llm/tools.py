@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.json_budget import is_heavy_text
+from majordomo.json_budget import text_exceeds_budget
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ToolCallPart
 
@@ -280,7 +280,7 @@ def partial_output(text: str, within: str = "") -> Any:
     """
     from pydantic_core import from_json
 
-    if is_heavy_text(text):
+    if text_exceeds_budget(text):
         return None
     try:
         value = from_json(text, allow_partial="trailing-strings")
@@ -295,7 +295,7 @@ def _validate_output(output: Any, text: str, within: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json
 
-    if is_heavy_text(text):
+    if text_exceeds_budget(text):
         raise BadResponseError("the answer contains too many values", code="TOO_MANY_VALUES")
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
     try:

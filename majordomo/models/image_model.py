@@ -465,9 +465,9 @@ class HTTPImageModel(ImageModel):
         details = tuple(
             replace(
                 detail,
-                size_asked=request.pixels,
-                size_sent=detail.size_sent or adapted.pixels,
-                size_got=(image.width, image.height),
+                requested_size=request.pixels,
+                sent_size=detail.sent_size or adapted.pixels,
+                actual_size=(image.width, image.height),
             )
             for detail, image in zip(result.details, images, strict=False)
         )
@@ -527,7 +527,7 @@ def _detail_settings(
     """Return the generation parameters of one image: those requested, with the seed really used."""
     names = ("prompt", "negative_prompt", "steps", "sampler", "scheduler", "cfg_scale", "strength")
     values = {name: getattr(request, name) for name in names}
-    width, height = detail.size_got or (0, 0)
+    width, height = detail.actual_size or (0, 0)
     return values | {"seed": detail.seed, "size": f"{width}x{height}", "model": model}
 
 

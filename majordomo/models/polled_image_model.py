@@ -44,7 +44,7 @@ class PolledImageCodec(ImageCodec, Protocol):
     def decode_progress(self, body: bytes, limits: Limits) -> JobProgress:
         """Return the progress in a body."""
 
-    def is_other(self, model: str, reported: str) -> bool:
+    def used_other_model(self, model: str, reported: str) -> bool:
         """Return whether the model that the backend names is not the requested one."""
 
     def reply_decoder(self, limits: Limits) -> Any:
@@ -104,7 +104,7 @@ class PolledImageModel(HTTPImageModel):
         async def generate() -> imagegen.Result:
             result = await self._send_job(http_request, read, deadline, emit)
             warnings = [*result.warnings, *await self._check_interrupted()]
-            if self._codec.is_other(self.id, result.model):
+            if self._codec.used_other_model(self.id, result.model):
                 warnings.append(
                     CallWarning(
                         "MODEL_DIFFERS",

@@ -191,7 +191,7 @@ class _ToolLoop:
         context: Any,
         overrides: LoopOverrides,
     ) -> None:
-        check_number("max_turns", max_turns, 1, 1000, whole=True)
+        check_number("max_turns", max_turns, 1, 1000, integer=True)
         check_number("timeout", timeout, 0, 1e9)
         self._model = model
         self._messages = as_messages(messages)

@@ -154,7 +154,7 @@ class Ledger(Observer):
         self, prices: Mapping[str, Price] | None = None, *, max_entries: int = MAX_ENTRIES
     ) -> None:
         self._prices = None if prices is None else checked_prices(prices)
-        check_number("max_entries", max_entries, 1, 10_000_000, whole=True)
+        check_number("max_entries", max_entries, 1, 10_000_000, integer=True)
         # Loading is slow, so it is done here and not in the event loop when the first call ends.
         load_price_list()
         self._lock = Lock()

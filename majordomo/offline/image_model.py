@@ -131,9 +131,9 @@ class _ImageJob:
         details = [
             imagegen.ImageDetails(
                 seed=self._seed + index,
-                size_asked=request.pixels,
-                size_sent=self._size,
-                size_got=(image.width, image.height),
+                requested_size=request.pixels,
+                sent_size=self._size,
+                actual_size=(image.width, image.height),
                 settings=dict(png_text(image.data)),
             )
             for index, image in enumerate(self._images)

@@ -16,7 +16,7 @@ from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.dialects.request_body import json_request
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import BadResponseError, InvalidRequestError, MajordomoError, NotFoundError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.media.image_limits import check_sendable
 from majordomo.media.image_part import ImagePart
@@ -125,7 +125,7 @@ class Automatic1111(HTTPProvider):
         """Change settings of the server, permanently and for all its users."""
         deadline = self._client.deadline(self._image_timeout)
         await self._client.read_body(
-            json_request("/sdapi/v1/options", options, {}, Splices()),
+            json_request("/sdapi/v1/options", options, {}, Base64Placeholders()),
             deadline,
             self._client.limits.max_reply_bytes,
         )
@@ -148,11 +148,15 @@ class Automatic1111(HTTPProvider):
         check_sendable(image, limits, "image")
         check_number("scale", scale, 1, 8)
         check_text(upscaler, "upscaler", 200)
-        splices = Splices()
-        body = {"image": splices.base64(image), "upscaling_resize": scale, "upscaler_1": upscaler}
+        placeholders = Base64Placeholders()
+        body = {
+            "image": placeholders.base64(image),
+            "upscaling_resize": scale,
+            "upscaler_1": upscaler,
+        }
         deadline = self._client.deadline(self._image_timeout)
         async with self._client.admission.admitted(deadline):
-            request = json_request("/sdapi/v1/extra-single-image", body, {}, splices)
+            request = json_request("/sdapi/v1/extra-single-image", body, {}, placeholders)
             try:
                 return _decode_upscaled(
                     await self._client.read_body(request, deadline, limits.max_image_reply_bytes),

@@ -202,7 +202,7 @@ async def _check_provider(
         return replace(report, status=status, hints=(Hint(hint_for_error(error, setup), fault),))
     except Exception as error:  # a plug-in may raise anything
         message = f"the check failed: {type(error).__name__}: {error}"
-        return replace(report, status="strange", hints=(Hint(message, report.configured),))
+        return replace(report, status="unexpected", hints=(Hint(message, report.configured),))
     listed = models if models is not None else ()
     hints: list[Hint] = []
     if models is not None:

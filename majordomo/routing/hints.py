@@ -109,7 +109,7 @@ def status_of(error: MajordomoError) -> Status:
         case ConfigurationError():
             return "broken"
         case _:
-            return "strange"
+            return "unexpected"
 
 
 def hint_for_error(error: MajordomoError, setup: BackendSetup) -> str:

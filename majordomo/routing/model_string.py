@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from majordomo.errors import ConfigurationError
-from majordomo.redaction import HIDDEN, Secret, as_secret
+from majordomo.redaction import REDACTED, Secret, as_secret
 
 MAX_CHARACTERS = 2000
 _PROVIDER = re.compile(r"[a-z][a-z0-9_-]*")
@@ -60,7 +60,7 @@ class ModelName:
         scheme, _, rest = self.base_url.partition("://")
         host = rest.partition("/")[0]
         secure = "+https" if scheme == "https" else ""
-        key = f"{HIDDEN}@" if self.key else ""
+        key = f"{REDACTED}@" if self.key else ""
         return f"{self.provider}{secure}://{key}{host}/{self.model}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from majordomo.backend_status import ModelInfo
 
-Status = Literal["ready", "loading", "busy", "refused", "unreachable", "strange", "broken"]
+Status = Literal["ready", "loading", "busy", "refused", "unreachable", "unexpected", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class BackendReport:
     * "busy": it asks to slow down
     * "refused": the key is missing or wrong
     * "unreachable"
-    * "strange": a server answers, but not like this kind of server
+    * "unexpected": a server answers, but not like this kind of server
     * "broken": its configuration is invalid
     """
     configured: bool
@@ -84,8 +84,8 @@ class DoctorReport:
         return {
             "ok": self.ok,
             "source": self.source,
-            "looked": list(self.searched),
-            "advice": [_hint_to_dict(hint) for hint in self.hints],
+            "searched": list(self.searched),
+            "hints": [_hint_to_dict(hint) for hint in self.hints],
             "findings": [_finding_to_dict(finding) for finding in self.findings],
         }
 
@@ -106,4 +106,4 @@ def _finding_to_dict(finding: BackendReport) -> dict[str, Any]:
         }
         for model in finding.models
     ]
-    return values | {"advice": [_hint_to_dict(hint) for hint in finding.hints]}
+    return values | {"hints": [_hint_to_dict(hint) for hint in finding.hints]}

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from majordomo.concurrency.task_stream import spawn
+from majordomo.concurrency.task_stream import spawn_loop_task
 from majordomo.errors import ConfigurationError, InvalidRequestError, OverloadedError
 from majordomo.studio.inputs import StudioInput
 from majordomo.validation import check_number
@@ -88,8 +88,8 @@ class InProcessEngine:
 
     def __init__(self, max_concurrency: int = 1, max_queue: int = 1000) -> None:
         try:
-            check_number("max_concurrency", max_concurrency, 1, 1000, whole=True)
-            check_number("max_queue", max_queue, 1, 10**7, whole=True)
+            check_number("max_concurrency", max_concurrency, 1, 1000, integer=True)
+            check_number("max_queue", max_queue, 1, 10**7, integer=True)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None
         self._free_slots = max_concurrency
@@ -156,7 +156,7 @@ class InProcessEngine:
             order = self._waiting.pop(next(iter(self._waiting)))
             self._free_slots -= 1
             running = self._running[order.id] = _RunningJob()
-            spawn(_bind(self, order, running))
+            spawn_loop_task(_bind(self, order, running))
 
     async def _run(self, order: JobOrder, running: _RunningJob) -> None:
         assert self._handler is not None

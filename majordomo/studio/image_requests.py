@@ -12,7 +12,7 @@ from typing import Any
 
 from majordomo import imagegen
 from majordomo.errors import CallWarning
-from majordomo.options import SAFE_SEEDS
+from majordomo.options import SAFE_SEED_LIMIT
 from majordomo.studio.plan import NamedPrompt, Plan
 from majordomo.studio.result import StudioImage
 
@@ -61,7 +61,7 @@ def requests_for(
     distinct = {(variant.prompt, variant.negative_prompt) for variant in variants}
     if seed is None and len(distinct) < len(variants):
         # The backend's own default may be one fixed seed, which would repeat the same image.
-        seed = random.randrange(SAFE_SEEDS)
+        seed = random.randrange(SAFE_SEED_LIMIT)
     requests = []
     for index, variant in enumerate(variants):
         request = imagegen.Request(

@@ -43,7 +43,7 @@ class GenerationConfig:
     """Number of images in the whole plan, 1 to 16."""
 
     def __post_init__(self) -> None:
-        check_number("n", self.n, 1, MAX_IMAGES, whole=True)
+        check_number("n", self.n, 1, MAX_IMAGES, integer=True)
         request = imagegen.Request(
             "x",
             steps=self.steps,

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from majordomo.redaction import HIDDEN
+from majordomo.redaction import REDACTED
 from majordomo.testing.body_encoding import IMAGES, AddImage, replace_images
 from majordomo.transport_types import HTTPRequest
 
@@ -174,6 +174,6 @@ def _redact_query(path: str) -> str:
         return path
     pairs = parse_qsl(query, keep_blank_values=True)
     return f"{before}?" + "&".join(
-        f"{quote(name)}={HIDDEN if _SECRET_NAMES.search(name) else quote(value)}"
+        f"{quote(name)}={REDACTED if _SECRET_NAMES.search(name) else quote(value)}"
         for name, value in pairs
     )

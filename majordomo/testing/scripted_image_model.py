@@ -106,9 +106,9 @@ class ScriptedImageModel(ImageModel):
             details = tuple(
                 imagegen.ImageDetails(
                     None if request.seed is None else request.seed + index,
-                    size_asked=request.pixels,
-                    size_sent=request.pixels,
-                    size_got=(image.width, image.height),
+                    requested_size=request.pixels,
+                    sent_size=request.pixels,
+                    actual_size=(image.width, image.height),
                 )
                 for index, image in enumerate(images)
             )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from majordomo.redaction import HIDDEN, Redactor, Secret, as_secret
+from majordomo.redaction import REDACTED, Redactor, Secret, as_secret
 
 # Keys of well-known services, recognized by their shape. This also removes keys of other people
 # that were pasted into a prompt or quoted in a response.
@@ -39,7 +39,7 @@ def make_redactor(
         if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()
     ]
     redactor = Redactor(all_secrets, within=False)
-    return lambda text: _KEY_SHAPES.sub(HIDDEN, then(redactor(text)))
+    return lambda text: _KEY_SHAPES.sub(REDACTED, then(redactor(text)))
 
 
 def as_tuple(values: str | Secret | Iterable[Any]) -> tuple[Any, ...]:

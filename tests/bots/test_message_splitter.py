@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import majordomo as md
 from majordomo.bots.graphemes import may_cut
 from majordomo.bots.message_splitter import Splitter, pieces, split
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 WORDS = "The tide comes in twice a day. Boats lie on the sand until then! Do they mind? "
 
@@ -201,7 +201,7 @@ def length(text: str, count: str) -> int:
     )
 
 
-@settings(max_examples=tries(400), deadline=None)
+@settings(max_examples=max_examples(400), deadline=None)
 @given(TEXTS, st.integers(16, 80), st.sampled_from(["characters", "utf16"]))
 @example("```" + "p" * 60 + "\n" + "x\n" * 60, 16, "utf16")
 @example("`" * 40 + "\n" + "x\n" * 60, 16, "characters")
@@ -221,7 +221,7 @@ def test_pieces_fit_and_give_the_text_again(text: str, limit: int, count: str) -
     assert split(text, limit, count=count) == [piece.text for piece in result if piece.text.strip()]  # type: ignore[arg-type]
 
 
-@settings(max_examples=tries(200), deadline=None)
+@settings(max_examples=max_examples(200), deadline=None)
 @given(st.lists(PARTS, max_size=80), st.integers(16, 60))
 def test_a_growing_text_changes_only_the_last_message(parts: list[str], limit: int) -> None:
     splitter = Splitter(limit)

@@ -120,7 +120,7 @@ async def test_events_before_the_text_give_a_status() -> None:
             await clock.advance(1)
         stream.send("So: ")
         await clock.advance(1)
-    assert [snapshot.shown for snapshot in seen] == [
+    assert [snapshot.display_text for snapshot in seen] == [
         "waiting, number 3",
         "waiting",
         "loading the model",
@@ -141,7 +141,7 @@ async def test_a_formatter_sets_the_status_and_none_changes_nothing() -> None:
         await clock.run_ready_tasks()
         stream.send(llm.ThinkingDelta("hm"))
         await clock.run_ready_tasks()
-    assert [snapshot.shown for snapshot in seen] == ["bitte warten"]
+    assert [snapshot.display_text for snapshot in seen] == ["bitte warten"]
 
 
 async def test_text_after_a_tool_is_a_new_paragraph(
@@ -174,7 +174,7 @@ async def test_a_heartbeat_gives_a_snapshot_without_changes() -> None:
             await clock.advance(2.5)
         stream.send("a")
         await clock.advance(1)
-    assert [(snapshot.shown, snapshot.elapsed) for snapshot in seen] == [
+    assert [(snapshot.display_text, snapshot.elapsed) for snapshot in seen] == [
         *(("loading the model", at) for at in (0, 5, 10, 15)),
         ("a", 16),
     ]

@@ -42,7 +42,7 @@ from majordomo.transport import (
 )
 from tests.support.chat_backends import BACKENDS, Backend
 from tests.support.chat_dialects import check
-from tests.support.loopback import Handler, Loopback, Peer, Seen
+from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
 
 ONCE = md.Retries(attempts=1)
 # How late a call may end on a busy machine. The guaranteed 0.2 s have tests of their own.
@@ -70,10 +70,10 @@ class Call:
     name: str
     connect: Callable[..., Any]
     start: Callable[[Any, Received], Awaitable[Any]]
-    respond: Callable[[Peer, Seen], object]
+    respond: Callable[[Peer, ReceivedRequest], object]
     check: Callable[[Any], object]
     sync: Callable[[Any, Received], Any] | None = None
-    counted: Callable[[Seen], bool] = lambda seen: seen.method == "POST"
+    counted: Callable[[ReceivedRequest], bool] = lambda seen: seen.method == "POST"
 
 
 @dataclass
@@ -89,15 +89,15 @@ class Received:
             self.text += event.text
 
 
-def _respond_with_reply(backend: Backend) -> Callable[[Peer, Seen], object]:
-    def respond(peer: Peer, seen: Seen) -> None:
+def _respond_with_reply(backend: Backend) -> Callable[[Peer, ReceivedRequest], object]:
+    def respond(peer: Peer, seen: ReceivedRequest) -> None:
         peer.reply({"running": []} if seen.method == "GET" else backend.dialect.whole)
 
     return respond
 
 
-def _respond_with_stream(backend: Backend) -> Callable[[Peer, Seen], object]:
-    def respond(peer: Peer, seen: Seen) -> None:
+def _respond_with_stream(backend: Backend) -> Callable[[Peer, ReceivedRequest], object]:
+    def respond(peer: Peer, seen: ReceivedRequest) -> None:
         if seen.method == "GET":
             peer.reply({"running": []})
             return

@@ -14,7 +14,7 @@ import majordomo as md
 from tests.chaos.fault import Call, Fault, Outcome, chat_backend, reply_call, stream_call
 from tests.chaos.server_behaviors import fine_or, is_fine, stays
 from tests.support.chat_backends import Backend
-from tests.support.loopback import whole
+from tests.support.loopback import http_response
 
 DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
 UNREADABLE = (md.BadResponseError, md.BackendError)
@@ -113,7 +113,7 @@ def _faults_of(name: str) -> list[Fault]:
         Fault(
             "bodies that are not a response",
             f"{name}, {description}",
-            stays(whole(body)),
+            stays(http_response(body)),
             UNREADABLE,
             call_without_stream,
         )
@@ -123,7 +123,7 @@ def _faults_of(name: str) -> list[Fault]:
         Fault(
             "bodies that are not a stream",
             f"{name}, {description}",
-            stays(whole(bodies[description])),
+            stays(http_response(bodies[description])),
             UNREADABLE,
             streamed_call,
         )
@@ -144,7 +144,7 @@ def _faults_of(name: str) -> list[Fault]:
         Fault(
             "unusual bodies",
             f"{call.name}, {description}",
-            stays(whole(body)),
+            stays(http_response(body)),
             fine_or(md.BadResponseError),
             call,
             kept=True,
@@ -155,7 +155,7 @@ def _faults_of(name: str) -> list[Fault]:
         Fault(
             "unusual bodies",
             f"{call.name}, {description}",
-            stays(whole(body)),
+            stays(http_response(body)),
             is_fine,
             call,
             kept=True,
@@ -165,7 +165,7 @@ def _faults_of(name: str) -> list[Fault]:
     others: tuple[Any, ...] = (7, None, [None], "x", {"a": [1]}, [], True, -1.5)
     for number, field in enumerate(backend.dialect.whole):
         value = others[(number + len(name)) % len(others)]
-        body = whole({**backend.dialect.whole, field: value})
+        body = http_response({**backend.dialect.whole, field: value})
         faults.append(
             Fault(
                 "fields of another type",
@@ -185,7 +185,7 @@ def _content_type_faults(call: Call, dialect: str) -> list[Fault]:
         Fault(
             "unusual bodies",
             f"{call.name}, content type {kind!r}",
-            stays(whole(body, headers={"content-type": kind})),
+            stays(http_response(body, headers={"content-type": kind})),
             is_fine,
             call,
         )

@@ -18,11 +18,11 @@ import trustme
 import majordomo as md
 from tests.chaos.fault import Fault, Runner, chat_backend
 from tests.chaos.server_behaviors import chunked, half_close, is_fine, sends
-from tests.support.loopback import Handler, Loopback, Peer, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response
 
 COMPATIBLE = "openaicompatible"
 BODY = json.dumps(chat_backend(COMPATIBLE).dialect.whole).encode()
-WHOLE = whole(BODY)
+WHOLE = http_response(BODY)
 HEAD = WHOLE[: -len(BODY)]
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 

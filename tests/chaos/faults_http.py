@@ -25,7 +25,7 @@ from tests.chaos.server_behaviors import (
     sends,
     stays,
 )
-from tests.support.loopback import Peer, whole
+from tests.support.loopback import Peer, http_response
 
 BODY = json.dumps(chat_backend("openaicompatible").dialect.whole).encode()
 OTHER = BODY.replace(b'"Gr\\u00fc', b'"for another user')
@@ -469,7 +469,7 @@ UNSOLICITED = [
         "a status line": OK,
         "one without a length": response(b"", OTHER),
         "an informational one": b"HTTP/1.1 100 Continue\r\n\r\n",
-        "an error": whole(b'{"error": "for another user"}', 500),
+        "an error": http_response(b'{"error": "for another user"}', 500),
         "a letter": b"x",
         "an empty line": b"\r\n",
         "a thousand of them": response(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
@@ -491,7 +491,7 @@ UNSOLICITED = [
         "unsolicited responses",
         "after an error",
         stays(
-            whole(b'{"error": "no"}', 400)
+            http_response(b'{"error": "no"}', 400)
             + response(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
         ),
         md.InvalidRequestError,

@@ -19,7 +19,7 @@ from tests.chaos.fault import Call, Fault, Received, reply_call, stream_call
 from tests.chaos.server_behaviors import is_fine, stays
 from tests.support.chat_backends import KEY
 from tests.support.image_backends import BACKENDS
-from tests.support.loopback import Peer, Seen, whole
+from tests.support.loopback import Peer, ReceivedRequest, http_response
 
 MESSAGE = f"some words, {KEY}"
 # Status, body, class and code of the error.
@@ -45,11 +45,11 @@ RATE, BUSY, REFUSED, BROKEN, CANNOT = (
 class _OneRequest:
     """A connection with one request, for servers that read their requests themselves."""
 
-    def __init__(self, peer: Peer, seen: Seen) -> None:
+    def __init__(self, peer: Peer, seen: ReceivedRequest) -> None:
         self._peer = peer
-        self._seen: Seen | None = seen
+        self._seen: ReceivedRequest | None = seen
 
-    def request(self) -> Seen | None:
+    def request(self) -> ReceivedRequest | None:
         seen, self._seen = self._seen, None
         return seen
 
@@ -68,7 +68,7 @@ def image_call(name: str) -> Call:
     backend = next(backend for backend in BACKENDS if backend.name == name)
     healthy: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
-    def respond(peer: Peer, seen: Seen) -> None:
+    def respond(peer: Peer, seen: ReceivedRequest) -> None:
         server = healthy.setdefault(peer.server, backend.server())
         server(_OneRequest(peer, seen))
 
@@ -82,7 +82,7 @@ def image_call(name: str) -> Call:
         assert len(result.images) == 1
         result.images[0].to_pil().load()
 
-    def counted(seen: Seen) -> bool:
+    def counted(seen: ReceivedRequest) -> bool:
         return seen.method == "POST" and _JOB.search(seen.path.partition("?")[0]) is not None
 
     return Call(f"{name} image", backend.connect, start, respond, check, blocking, counted)
@@ -346,7 +346,7 @@ def _error_faults() -> list[Fault]:
                     f"errors of {shape}",
                     f"{number}: {status} {code or kind.__name__} to {call.name}",
                     stays(
-                        whole(
+                        http_response(
                             data,
                             status,
                             {
@@ -446,7 +446,7 @@ def _unreadable_faults() -> list[Fault]:
                 Fault(
                     "unreadable error bodies",
                     f"{description} with {status} to {call.name}",
-                    stays(whole(data, status, coding)),
+                    stays(http_response(data, status, coding)),
                     kind if not coding else (kind, md.BadResponseError),
                     call,
                     status=status,
@@ -458,7 +458,7 @@ def _unreadable_faults() -> list[Fault]:
 
 def _loading_faults() -> list[Fault]:
     """llama.cpp answers so while it loads a model: the call waits, although it has one attempt."""
-    body = whole(_engine(503, "unavailable_error"), 503, {"retry-after-ms": "50"})
+    body = http_response(_engine(503, "unavailable_error"), 503, {"retry-after-ms": "50"})
     return [
         Fault(
             "errors of llama.cpp",

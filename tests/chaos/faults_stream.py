@@ -12,7 +12,7 @@ import majordomo as md
 from tests.chaos.fault import Fault, Outcome, chat_backend, reply_call, stream_call
 from tests.chaos.server_behaviors import Serve, chunked, floods, is_fine, sends, stays
 from tests.support.chat_backends import Backend
-from tests.support.loopback import Peer, whole
+from tests.support.loopback import Peer, http_response
 
 DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
 # For faults that hang on purpose.
@@ -286,7 +286,7 @@ def _encodings(name: str) -> list[Fault]:
         Fault(
             "unusual streams",
             f"{name}, all at once",
-            stays(whole(data, headers={"content-type": backend.kind})),
+            stays(http_response(data, headers={"content-type": backend.kind})),
             is_fine,
             call,
         )
@@ -407,7 +407,7 @@ def _other_dialect(name: str) -> list[Fault]:
         Fault(
             "responses of another kind",
             f"{name}, JSON for a streamed call",
-            stays(whole(backend.dialect.whole)),
+            stays(http_response(backend.dialect.whole)),
             is_fine,
             streamed_call,
         ),

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.chaos.malformed_images import PNG, jpeg, png, webp
-from tests.support.loopback import Handler, Loopback, always, chat, images_reply, whole
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    chat_completion,
+    http_response,
+    images_reply,
+    reply_with,
+)
 from tests.support.sample_images import png_chunk
 
 Serve = Callable[[Handler], Loopback]
@@ -89,13 +96,13 @@ def gzip_response(before: bytes, repeated: bytes, times: int, after: bytes = b""
             yield repeated
         yield after
 
-    return whole(gzipped(parts()), headers={"content-encoding": "gzip"})
+    return http_response(gzipped(parts()), headers={"content-encoding": "gzip"})
 
 
 def many(value: bytes, mib: int, before: bytes = b'{"a":[', after: bytes = b"1]}") -> bytes:
     """JSON of so many MiB: one value repeated."""
     repeated = value * (MIB // len(value))
-    return whole(before + repeated * mib + after)
+    return http_response(before + repeated * mib + after)
 
 
 def inflating(kind: bytes, head: bytes, mib: int = 64, times: int = 4) -> bytes:
@@ -108,13 +115,13 @@ def inflating(kind: bytes, head: bytes, mib: int = 64, times: int = 4) -> bytes:
 
 
 def event(data: bytes) -> bytes:
-    return whole(
+    return http_response(
         b"data: " + data + b"\n\ndata: [DONE]\n\n", headers={"content-type": "text/event-stream"}
     )
 
 
 def embedding(vector: bytes) -> bytes:
-    return whole(b'{"data":[{"index":0,"embedding":' + vector + b"}]}")
+    return http_response(b'{"data":[{"index":0,"embedding":' + vector + b"}]}")
 
 
 def padded(text: bytes, mib: int) -> bytes:
@@ -123,9 +130,9 @@ def padded(text: bytes, mib: int) -> bytes:
 
 
 VALID = {
-    "reply": whole(chat("hi")),
-    "stream": whole(chat("hi")),
-    "image": whole(images_reply(PNG)),
+    "reply": http_response(chat_completion("hi")),
+    "stream": http_response(chat_completion("hi")),
+    "image": http_response(images_reply(PNG)),
     "embedding": embedding(b"[1]"),
 }
 DISTINCT_TEXTS = b"".join(b'"%07d",' % number for number in range(100_000))
@@ -147,34 +154,44 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "small objects": ("reply", lambda: many(b'{"a":1},', 15, REPLY_PREFIX), MAX_REPLY_MIB),
     "numbers": ("reply", lambda: many(b"1.5,", 15, REPLY_PREFIX), MAX_REPLY_MIB),
     "large numbers": ("reply", lambda: many(b"1" * 4000 + b",", 15, REPLY_PREFIX), MAX_REPLY_MIB),
-    "texts": ("reply", lambda: whole(REPLY_PREFIX + DISTINCT_TEXTS * 15 + b"1]}"), MAX_REPLY_MIB),
+    "texts": (
+        "reply",
+        lambda: http_response(REPLY_PREFIX + DISTINCT_TEXTS * 15 + b"1]}"),
+        MAX_REPLY_MIB,
+    ),
     "keys": (
         "reply",
-        lambda: whole(
+        lambda: http_response(
             REPLY_PREFIX + b"{" + DISTINCT_TEXTS.replace(b",", b":1,") * 13 + b'"a":1}]}'
         ),
         MAX_REPLY_MIB,
     ),
     "lists in an error": (
         "reply",
-        lambda: whole(b'{"error":[' + b"[]," * 5_000_000 + b"1]}", 500),
+        lambda: http_response(b'{"error":[' + b"[]," * 5_000_000 + b"1]}", 500),
         MAX_REPLY_MIB,
     ),
     "lists instead of a stream": ("stream", lambda: many(b"[],", 15, REPLY_PREFIX), MAX_REPLY_MIB),
     "the maximum of numbers": (
         "reply",
-        lambda: whole(padded(b"1.5," * 580_000, 14)),
+        lambda: http_response(padded(b"1.5," * 580_000, 14)),
         MAX_REPLY_MIB,
     ),
-    "the maximum of lists": ("reply", lambda: whole(padded(b"[]," * 225_000, 14)), MAX_REPLY_MIB),
+    "the maximum of lists": (
+        "reply",
+        lambda: http_response(padded(b"[]," * 225_000, 14)),
+        MAX_REPLY_MIB,
+    ),
     "one wide character in a text": (
         "reply",
-        lambda: whole(json.dumps(chat("hi" * (7 << 20) + "\U0001f600"), ensure_ascii=False)),
+        lambda: http_response(
+            json.dumps(chat_completion("hi" * (7 << 20) + "\U0001f600"), ensure_ascii=False)
+        ),
         MAX_REPLY_MIB,
     ),
     "one escaped wide character in a text": (
         "reply",
-        lambda: whole(json.dumps(chat("hi" * (7 << 20) + "\U0001f600"))),
+        lambda: http_response(json.dumps(chat_completion("hi" * (7 << 20) + "\U0001f600"))),
         MAX_REPLY_MIB,
     ),
     "one wide character in an event": (
@@ -250,37 +267,37 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
     ),
     "text that inflates": (
         "image",
-        lambda: whole(images_reply(inflating(b"zTXt", b"parameters\0\0"))),
+        lambda: http_response(images_reply(inflating(b"zTXt", b"parameters\0\0"))),
         MAX_IMAGE_MIB,
     ),
     "text that inflates, of another kind": (
         "image",
-        lambda: whole(images_reply(inflating(b"iTXt", b"a\0\1\0\0\0"))),
+        lambda: http_response(images_reply(inflating(b"iTXt", b"a\0\1\0\0\0"))),
         MAX_IMAGE_MIB,
     ),
     "a profile that inflates": (
         "image",
-        lambda: whole(images_reply(inflating(b"iCCP", b"a\0\0"))),
+        lambda: http_response(images_reply(inflating(b"iCCP", b"a\0\0"))),
         MAX_IMAGE_MIB,
     ),
     "a PNG of 3,600 Mpx": (
         "image",
-        lambda: whole(images_reply(png(60_000, 60_000))),
+        lambda: http_response(images_reply(png(60_000, 60_000))),
         MAX_IMAGE_MIB,
     ),
     "a JPEG of 4,290 Mpx": (
         "image",
-        lambda: whole(images_reply(jpeg(65_500, 65_500))),
+        lambda: http_response(images_reply(jpeg(65_500, 65_500))),
         MAX_IMAGE_MIB,
     ),
     "a WebP of 2**48 px": (
         "image",
-        lambda: whole(images_reply(webp(1 << 24, 1 << 24))),
+        lambda: http_response(images_reply(webp(1 << 24, 1 << 24))),
         MAX_IMAGE_MIB,
     ),
     "a hundred thousand chunks": (
         "image",
-        lambda: whole(
+        lambda: http_response(
             images_reply(png(9, 9, *[png_chunk(b"tEXt", b"k%d\0v" % n) for n in range(100_000)]))
         ),
         MAX_IMAGE_MIB,
@@ -291,7 +308,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
 @pytest.mark.parametrize("name", ["empty lists", "lists in an event", "a PNG of 3,600 Mpx"])
 def test_bomb_stays_within_the_memory_limit(name: str, serve: Serve) -> None:
     kind, make, max_mib = BOMBS[name]
-    outcome, added = measure(serve(always(VALID[kind], make())).url, kind)
+    outcome, added = measure(serve(reply_with(VALID[kind], make())).url, kind)
     assert added < max_mib, outcome
 
 
@@ -299,5 +316,5 @@ def test_bomb_stays_within_the_memory_limit(name: str, serve: Serve) -> None:
 @pytest.mark.parametrize("name", BOMBS)
 def test_every_bomb_stays_within_the_memory_limit(name: str, serve: Serve) -> None:
     kind, make, max_mib = BOMBS[name]
-    outcome, added = measure(serve(always(VALID[kind], make())).url, kind)
+    outcome, added = measure(serve(reply_with(VALID[kind], make())).url, kind)
     assert added < max_mib, outcome

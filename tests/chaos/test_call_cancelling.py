@@ -16,7 +16,15 @@ import anyio
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images_reply
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    images_reply,
+)
 
 Serve = Callable[[Handler], Loopback]
 ATTEMPTS = 5
@@ -36,7 +44,7 @@ def response_body(seen: Any, image: bytes) -> bytes:
     return (
         delta("Good") + delta({}, "stop") + DONE
         if seen.json.get("stream")
-        else json.dumps(chat("fine")).encode()
+        else json.dumps(chat_completion("fine")).encode()
     )
 
 

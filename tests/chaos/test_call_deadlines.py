@@ -20,7 +20,14 @@ from majordomo.routing.chain import Chain
 from majordomo.routing.health import ChainHealth
 from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
 from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
-from tests.support.loopback import Handler, Loopback, Peer, always, chat, whole
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    http_response,
+    reply_with,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -130,7 +137,9 @@ async def test_requested_wait_is_honored_or_the_call_fails_at_once(
 ) -> None:
     wrong = []
     for name, (headers, body, wait) in WAITS.items():
-        server = serve(always(whole(body, status, headers), whole(chat("fine"))))
+        server = serve(
+            reply_with(http_response(body, status, headers), http_response(chat_completion("fine")))
+        )
         clock.waits.clear()
         clock.now = 0.0
         async with with_clock(md.OpenAICompatible(server.url + "/v1"), clock) as provider:
@@ -164,7 +173,9 @@ async def test_x_should_retry_only_affects_retryable_errors(
     attempts = {}
     for status in (400, 401, 404, 500, 503):
         server = serve(
-            always(whole(b"{}", status, {"x-should-retry": should_retry, "retry-after": "0"}))
+            reply_with(
+                http_response(b"{}", status, {"x-should-retry": should_retry, "retry-after": "0"})
+            )
         )
         async with with_clock(md.OpenAICompatible(server.url + "/v1"), clock) as provider:
             with pytest.raises(md.MajordomoError):
@@ -175,7 +186,7 @@ async def test_x_should_retry_only_affects_retryable_errors(
 
 
 async def test_wait_beyond_the_deadline_is_not_started(serve: Serve, clock: FakeClock) -> None:
-    server = serve(always(whole(b"{}", 503, {"retry-after": "60"})))
+    server = serve(reply_with(http_response(b"{}", 503, {"retry-after": "60"})))
     async with with_clock(md.OpenAICompatible(server.url + "/v1", timeout=100), clock) as provider:
         with pytest.raises(md.OverloadedError) as caught:
             await provider.model("m").generate("hi")
@@ -195,7 +206,7 @@ async def test_retries_of_many_calls_stay_within_the_budget(
     backend: Any, serve: Serve, clock: FakeClock
 ) -> None:
     """Three times 40 calls at once: 120 calls and 40 retries, plus additional requests."""
-    server = serve(always(whole(b"{}", 503)))
+    server = serve(reply_with(http_response(b"{}", 503)))
     async with with_clock(backend.connect(server.url, max_concurrency=50), clock) as provider:
         model: Any = (
             provider.image_model(backend.model)
@@ -225,9 +236,13 @@ async def test_chain_skips_a_failing_member_and_probes_it_with_one_call(serve: S
 
     def failing(peer: Peer) -> None:
         while peer.request() is not None:
-            peer.send(whole(chat("recovered")) if healthy[0] else whole(b"{}", 503))
+            peer.send(
+                http_response(chat_completion("recovered"))
+                if healthy[0]
+                else http_response(b"{}", 503)
+            )
 
-    first, second = serve(failing), serve(always(whole(chat("the other"))))
+    first, second = serve(failing), serve(reply_with(http_response(chat_completion("the other"))))
     health = ChainHealth(30, clock=clock, fraction=lambda: 0.0)
     once = md.Retries(attempts=1)
     async with (
@@ -261,7 +276,7 @@ async def test_errors_caused_by_the_request_do_not_open_the_breaker(
     serve: Serve, status: int
 ) -> None:
     clock = FakeClock()
-    server = serve(always(whole(b"{}", status)))
+    server = serve(reply_with(http_response(b"{}", status)))
     health = ChainHealth(30, clock=clock)
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         chain = Chain([provider.model("a")], health=health)

@@ -29,7 +29,7 @@ from tests.chaos.malformed_images import (
     webp,
 )
 from tests.support.image_backends import BACKENDS, Backend
-from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.loopback import Handler, Loopback, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -147,7 +147,7 @@ async def test_another_number_of_images_adds_a_warning(shape: str, serve: Serve)
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     wrong = []
     for name, (n, values, accepted) in COUNTS.items():
-        server = serve(always(whole(SHAPES[shape](values))))
+        server = serve(reply_with(http_response(SHAPES[shape](values))))
         async with backend.connect(server.url, retries=ONCE) as provider:
             try:
                 result = await provider.image_model(backend.model).generate(
@@ -220,7 +220,9 @@ WRONG_FIELDS: list[dict[str, Any]] = [
 async def test_image_in_a_wrong_field_is_refused(shape: str, serve: Serve) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     for body in WRONG_FIELDS:
-        async with backend.connect(serve(always(whole(body))).url, retries=ONCE) as provider:
+        async with backend.connect(
+            serve(reply_with(http_response(body))).url, retries=ONCE
+        ) as provider:
             with pytest.raises(md.BadResponseError):
                 await provider.image_model(backend.model).generate("a")
 

@@ -27,11 +27,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 
 Serve = Callable[[Handler], Loopback]
@@ -47,7 +47,7 @@ def chat_handler(peer: Peer) -> None:
             peer.chunk(STREAM)
             peer.end()
         else:
-            peer.reply(chat("fine"))
+            peer.reply(chat_completion("fine"))
 
 
 def compatible(server: Loopback, **settings: Any) -> md.OpenAICompatible:
@@ -70,7 +70,7 @@ async def stream_text(model: Any) -> str:
 def test_closed_provider_refuses_calls_and_can_be_closed_again(
     backend: Any, loop: str, serve: Serve
 ) -> None:
-    server = serve(always(whole({})))
+    server = serve(reply_with(http_response({})))
 
     async def run_calls() -> None:
         provider = backend.connect(server.url)
@@ -210,7 +210,7 @@ def test_cancelling_at_every_point_is_quick_and_sends_nothing_more(
                     peer.chunk(piece)
                 peer.end()
             else:
-                peer.reply(chat("fine"))
+                peer.reply(chat_completion("fine"))
 
     server = serve(handler)
 
@@ -283,7 +283,7 @@ def test_one_provider_serves_event_loops_and_threads_at_once(serve: Serve) -> No
 def test_forked_child_does_not_read_responses_of_its_parent(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            peer.reply(chat(seen.json["messages"][0]["content"]))
+            peer.reply(chat_completion(seen.json["messages"][0]["content"]))
 
     provider = compatible(serve(handler))
     model = provider.model("m")

@@ -17,7 +17,15 @@ import anyio.lowlevel
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images_reply
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    images_reply,
+)
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -43,7 +51,7 @@ def server(serve: Serve, image: Callable[[], md.ImagePart]) -> Loopback:
             if "images" in seen.path:
                 peer.reply(images_reply(image().data))
             elif not seen.json.get("stream"):
-                peer.reply(chat("fine"))
+                peer.reply(chat_completion("fine"))
             else:
                 peer.begin()
                 peer.chunk(delta("Good "))

@@ -14,7 +14,7 @@ import majordomo as md
 from tests.chaos.fault import RUNNERS, Runner, _default_tls, _use_library
 from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
 from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
-from tests.support.loopback import Handler, Loopback, Peer, always, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -41,11 +41,11 @@ def redirects(elsewhere: str, here: str, every: bool) -> list[bytes]:
     if not every:
         pairs = pairs[:: len(locations) + 1] + [(307, location) for location in locations.values()]
     responses = [
-        whole(b"", status, {"location": location, "set-cookie": COOKIE})
+        http_response(b"", status, {"location": location, "set-cookie": COOKIE})
         for status, location in pairs
     ]
     responses += [
-        whole(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"})
+        http_response(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"})
         for status in (300, 301, 305, 306, 399)
     ]
     return responses
@@ -100,7 +100,7 @@ async def check_not_followed(
 @each_or_every_pair
 async def test_no_backend_can_redirect_a_request(backend: Any, every: bool, serve: Serve) -> None:
     redirecting = RedirectingServer()
-    server, elsewhere = serve(redirecting), serve(always(whole({})))
+    server, elsewhere = serve(redirecting), serve(reply_with(http_response({})))
     async with backend.connect(server.url) as provider:
         model: Any = (
             provider.image_model(backend.model)
@@ -120,7 +120,7 @@ async def test_no_backend_can_redirect_a_request(backend: Any, every: bool, serv
 def test_no_http_library_follows_redirects(runner: Runner, every: bool, serve: Serve) -> None:
     """An httpx client with `follow_redirects=True` does not follow either, and sends no cookies."""
     redirecting = RedirectingServer()
-    server, elsewhere = serve(redirecting), serve(always(whole({})))
+    server, elsewhere = serve(redirecting), serve(reply_with(http_response({})))
 
     async def run_calls() -> None:
         client = None

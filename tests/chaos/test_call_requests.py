@@ -22,12 +22,12 @@ from tests.chaos.invalid_requests import (
 )
 from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
 from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
-from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.loopback import Handler, Loopback, http_response, reply_with
 from tests.support.sample_images import gradient, part
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-NEVER = always(whole(b"never"))
+NEVER = reply_with(http_response(b"never"))
 image_backends = pytest.mark.parametrize(
     "backend", IMAGE_BACKENDS, ids=lambda backend: backend.name
 )

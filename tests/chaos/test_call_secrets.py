@@ -24,7 +24,7 @@ from majordomo.testing import Recorder
 from tests.chaos.fault import RUNNERS, Runner, _default_tls, _use_library
 from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
 from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
-from tests.support.loopback import Handler, Loopback, Peer, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response
 from tests.support.recording_observer import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -290,7 +290,7 @@ async def check_hidden(
         warnings.simplefilter("always")
         async with with_key(backend, server.url, retries=ONCE, observers=[seen]) as provider:
             for status, body in responses:
-                quoting_server.answer = whole(body, status)
+                quoting_server.answer = http_response(body, status)
                 for name, call in calls_of(provider, backend).items():
                     try:
                         await call()
@@ -382,7 +382,7 @@ def test_broken_connections_show_no_key_over_any_http_library(
             peer.chunk(b'data: {"error": {"message": "' + KEY.encode() + b'"}}\n\n'),
             peer.end(),
         ),
-        lambda peer: peer.send(whole(b"", 302, {"location": "http://127.0.0.1:9/"})),
+        lambda peer: peer.send(http_response(b"", 302, {"location": "http://127.0.0.1:9/"})),
         lambda peer: peer.wait_for_close(),
     ]
 
@@ -473,7 +473,7 @@ async def test_recording_has_no_quoted_key(serve: Serve, tmp_path: Path) -> None
                 )
             )
         ):
-            quoting_server.answer = whole(
+            quoting_server.answer = http_response(
                 body, (400, 500)[number % 2], {"x-request-id": KEY, "set-cookie": f"a={KEY}"}
             )
             with pytest.raises(md.MajordomoError) as caught:

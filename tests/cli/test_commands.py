@@ -17,7 +17,16 @@ import pytest
 
 import majordomo as md
 from majordomo.cli.main import main
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, delta, images_reply, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    delta,
+    http_response,
+    images_reply,
+    reply_with,
+)
 
 Serve = Callable[[Handler], Loopback]
 
@@ -133,7 +142,7 @@ def test_printed_seed_reproduces_the_image(tmp_path: Path) -> None:
 def test_draw_options_reach_the_backend(
     serve: Serve, image: Callable[[], md.ImagePart], tmp_path: Path
 ) -> None:
-    server = serve(always(whole(images_reply(image().data, image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data, image().data))))
     done = run(
         tmp_path,
         "draw",
@@ -208,8 +217,8 @@ def test_models_lists_the_default_provider(tmp_path: Path) -> None:
 def test_backend_text_is_not_interpreted_as_markup(serve: Serve, tmp_path: Path) -> None:
     """Brackets are not markup and colons not emoji: titles of A1111 end in a hash."""
     server = serve(
-        always(
-            whole(
+        reply_with(
+            http_response(
                 {
                     "data": [
                         {
@@ -225,7 +234,7 @@ def test_backend_text_is_not_interpreted_as_markup(serve: Serve, tmp_path: Path)
     assert "sd.safetensors [e1441589a6]" in done.stdout, done.stderr
     assert "an [bold]old[/italic] one :cat:" in done.stdout
     answer = "text/event-stream", delta("a:100:b [/b]", "stop") + DONE
-    server = serve(always(whole(answer[1], headers={"content-type": answer[0]})))
+    server = serve(reply_with(http_response(answer[1], headers={"content-type": answer[0]})))
     done = run(
         tmp_path, "chat", "hi", "--model", f"openaicompatible://127.0.0.1:{server.port}/m[/x]"
     )

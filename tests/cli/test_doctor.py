@@ -96,7 +96,7 @@ def test_json_output(serve: Serve) -> None:
     status, output = run("--json")
     assert status == 0
     report = json.loads(output)
-    assert (report["ok"], report["source"], report["looked"][0]) == (
+    assert (report["ok"], report["source"], report["searched"][0]) == (
         True,
         "majordomo.toml",
         "majordomo.toml",
@@ -107,7 +107,7 @@ def test_json_output(serve: Serve) -> None:
     write("[defalts]\n")
     status, output = run("--json")
     assert status == 1
-    assert "did you mean defaults?" in json.loads(output)["advice"][0]["message"]
+    assert "did you mean defaults?" in json.loads(output)["hints"][0]["message"]
 
 
 def test_missing_configuration_lists_the_searched_paths(tmp_path: Path) -> None:

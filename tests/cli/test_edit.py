@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from tests.support.loopback import Handler, Loopback, always, images_reply, whole
+from tests.support.loopback import Handler, Loopback, http_response, images_reply, reply_with
 
 ImageFactory = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]
@@ -44,7 +44,7 @@ def test_edit_changes_only_the_masked_area_and_keeps_the_input_file(
 
 
 def test_edit_options_reach_the_backend(majordomo: Any, serve: Serve, image: ImageFactory) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     image(64, 64).save("in.png")
     name = f"llamaswap://127.0.0.1:{server.port}/sdxl"
     done = majordomo(

@@ -19,7 +19,14 @@ import majordomo as md
 from majordomo.cli.output_dir import stem_of
 from majordomo.imaging import compare
 from majordomo.studio import StudioResult
-from tests.support.loopback import Handler, Loopback, Peer, chat, images_reply, whole
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    http_response,
+    images_reply,
+)
 
 ImageFactory = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]
@@ -36,7 +43,11 @@ def image_server_refusing(*seeds: int, image: md.ImagePart) -> Handler:
                 f'"seed":{seed}' in request.body.decode().replace(" ", "") for seed in seeds
             )
             error_body = {"error": "generate_image returned no results"}
-            peer.send(whole(error_body, 500) if refused else whole(images_reply(image.data)))
+            peer.send(
+                http_response(error_body, 500)
+                if refused
+                else http_response(images_reply(image.data))
+            )
 
     return handler
 
@@ -221,7 +232,7 @@ def test_chat_model_writes_the_prompts_and_its_answer_is_in_the_manifest(
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            peer.send(whole(chat(answer)))
+            peer.send(http_response(chat_completion(answer)))
 
     server = serve(handler)
     done = majordomo(

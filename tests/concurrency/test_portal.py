@@ -22,11 +22,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 
 Serve = Callable[[Handler], Loopback]
@@ -44,9 +44,9 @@ def stream_handler(peer: Peer) -> None:
 def test_chat_images_and_streams_have_sync_methods(
     serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
-    with md.LlamaSwap(serve(always(whole(chat("hi")))).url) as provider:
+    with md.LlamaSwap(serve(reply_with(http_response(chat_completion("hi")))).url) as provider:
         assert provider.model("m").generate_sync("x").text == "hi"
-    with md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url) as provider:
+    with md.LlamaSwap(serve(reply_with(http_response(images_reply(image().data)))).url) as provider:
         assert provider.image_model("m").generate_sync("x").image == image()
         with provider.image_model("m").stream_sync("x") as events:
             assert [type(event) for event in events] == [imagegen.Done]
@@ -64,7 +64,9 @@ def test_chat_images_and_streams_have_sync_methods(
 
 
 def test_queries_have_sync_methods(serve: Serve) -> None:
-    with md.LlamaSwap(serve(always(whole({"data": [{"id": "a"}], "running": []}))).url) as provider:
+    with md.LlamaSwap(
+        serve(reply_with(http_response({"data": [{"id": "a"}], "running": []}))).url
+    ) as provider:
         assert [model.id for model in provider.models_sync()] == ["a"]
         assert provider.running_sync() == []
         assert provider.health_sync().ok
@@ -80,7 +82,7 @@ def test_sync_methods_raise_the_errors_of_async_methods() -> None:
 
 
 def test_sync_methods_work_inside_a_running_event_loop(serve: Serve) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
 
     async def main() -> str:
         with md.LlamaSwap(server.url) as provider:
@@ -90,7 +92,7 @@ def test_sync_methods_work_inside_a_running_event_loop(serve: Serve) -> None:
 
 
 def test_one_provider_works_in_many_threads_and_in_both_apis(serve: Serve) -> None:
-    provider = md.LlamaSwap(serve(always(whole(chat("hi")))).url)
+    provider = md.LlamaSwap(serve(reply_with(http_response(chat_completion("hi")))).url)
     model = provider.model("m")
     with ThreadPoolExecutor(16) as threads:
         assert set(threads.map(lambda _: model.generate_sync("x").text, range(64))) == {"hi"}
@@ -152,7 +154,7 @@ def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
         peer.request()
         if peer.number == 0:
             peer.wait_for_close()
-        peer.reply(chat("next"))
+        peer.reply(chat_completion("next"))
 
     server = serve(handler)
     status, output = run_script(
@@ -188,7 +190,7 @@ def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
 def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     status, output = run_script(
         f"""
         import os, sys, warnings, majordomo as md

@@ -41,7 +41,7 @@ from tests.support.chat_dialects import (
     join_deltas,
     named_events,
 )
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 LIMITS = Limits()
 REQUEST = Request((md.user("hi"),))
@@ -77,7 +77,7 @@ def test_a_stream_gives_the_same_reply(dialect: Dialect) -> None:
 
 
 @each_dialect
-@settings(max_examples=tries(30), deadline=None)
+@settings(max_examples=max_examples(30), deadline=None)
 @given(cuts=st.lists(st.integers(0, 4000), max_size=30))
 def test_any_slicing_gives_the_same_events(dialect: Dialect, cuts: list[int]) -> None:
     assert join_deltas(read(dialect, cuts)) == join_deltas(read(dialect))

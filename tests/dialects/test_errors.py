@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply, retry_after
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 # Every shape of error body that the backends are known to send:
 # (status, body, exception class, text that the message must contain).
@@ -327,7 +327,7 @@ _HEADER_TEXTS = st.text(st.characters(max_codepoint=255)) | st.lists(
 ).map("".join)
 
 
-@settings(max_examples=tries(300))
+@settings(max_examples=max_examples(300))
 @given(
     _HEADER_TEXTS,
     st.sampled_from(["retry-after", "retry-after-ms"]),

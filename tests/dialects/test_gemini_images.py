@@ -19,7 +19,7 @@ from majordomo.dialects.gemini.models import decode_models
 from majordomo.imagegen import Request, Result
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 CODEC = GeminiImagesCodec()
 FLASH = "gemini-2.5-flash-image"
@@ -289,7 +289,7 @@ def test_a_reply_with_any_changed_value_gives_a_result_or_a_typed_error(
         json.dumps(result.raw)
 
 
-@settings(max_examples=tries(200))
+@settings(max_examples=max_examples(200))
 @given(st.integers(0), st.integers(0, 255), st.integers(0))
 def test_a_reply_with_any_changed_byte_gives_a_result_or_a_typed_error(
     index: int, byte: int, cut: int

@@ -21,7 +21,7 @@ from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobsCodec, decode_
 from majordomo.errors import MajordomoError
 from majordomo.imagegen import Request
 from majordomo.settings import Limits
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 LIMITS = Limits()
 
@@ -282,7 +282,7 @@ STREAM = (
 )
 
 
-@settings(max_examples=tries(40))
+@settings(max_examples=max_examples(40))
 @given(st.integers(1, len(STREAM)))
 def test_any_slicing_of_a_stream_gives_the_same_result(chunk_size: int) -> None:
     decoder = OpenAIImagesCodec(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)
@@ -297,7 +297,7 @@ def test_any_slicing_of_a_stream_gives_the_same_result(chunk_size: int) -> None:
     assert result.usage == imagegen.Usage(5, 9)
 
 
-@settings(max_examples=tries(60))
+@settings(max_examples=max_examples(60))
 @given(st.integers(0, len(STREAM)))
 # Inside the end marker.
 @example(len(STREAM) - 9)
@@ -312,7 +312,7 @@ def test_a_truncated_stream_gives_a_result_or_a_typed_error(cut: int) -> None:
         assert result.image == IMAGE
 
 
-@settings(max_examples=tries(60))
+@settings(max_examples=max_examples(60))
 @given(st.binary(min_size=1, max_size=4), st.integers(0, len(STREAM) - 1))
 def test_a_changed_stream_gives_a_result_or_a_typed_error(change: bytes, start: int) -> None:
     decoder = OpenAIImagesCodec(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)

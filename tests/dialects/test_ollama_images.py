@@ -25,10 +25,10 @@ from majordomo.dialects.ollama.images import (
 )
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
-from tests.servers.hashed_images import b64, encoded, plain
+from tests.servers.hashed_images import b64, encode_image, solid_image
 
 LIMITS = Limits()
-PNG = encoded(plain((1, 2, 3), (8, 8)))
+PNG = encode_image(solid_image((1, 2, 3), (8, 8)))
 EMPTY_REQUEST = imagegen.Request("")
 STEPS = b"".join(
     json.dumps(

@@ -27,7 +27,7 @@ from majordomo.llm import (
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 from tests.support.chat_dialects import decode_chunks
-from tests.support.loopback import DONE, chat, delta
+from tests.support.loopback import DONE, chat_completion, delta
 
 CODEC = OpenAIChatCodec(provider="here")
 LIMITS = Limits()
@@ -206,19 +206,21 @@ def test_structured_output_is_requested_and_validated(form: Any) -> None:
         else response_format["json_schema"]["schema"]
     )
     assert schema["required"] == ["mood", "score"]
-    assert read(chat('{"mood":"calm","score":3}'), request).output == Mood(mood="calm", score=3)
-    assert read(chat('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(
+    assert read(chat_completion('{"mood":"calm","score":3}'), request).output == Mood(
+        mood="calm", score=3
+    )
+    assert read(chat_completion('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(
         mood="calm", score=3
     )
     for invalid in ("calm", '{"mood":"calm"}', '{"mood":"calm","score":"x"}'):
         with pytest.raises(md.BadResponseError, match="answer") as caught:
-            read(chat(invalid), request)
+            read(chat_completion(invalid), request)
         assert caught.value.code == "BAD_OUTPUT"
 
 
 def test_a_complete_response_is_decoded() -> None:
     reply = read(
-        chat(
+        chat_completion(
             "hello",
             usage={
                 "prompt_tokens": 9,
@@ -263,7 +265,7 @@ def test_a_complete_response_is_decoded() -> None:
 def test_thinking_is_separated_from_text_in_every_field(
     message: dict[str, Any], thinking: str, text: str
 ) -> None:
-    document = chat("")
+    document = chat_completion("")
     document["choices"][0]["message"] = message
     reply = read(document)
     assert (reply.thinking, reply.text) == (thinking, text)
@@ -274,7 +276,7 @@ def test_thinking_is_separated_from_text_in_every_field(
     ["stop", "eos", "length", "model_length", "tool_calls", "content_filter", "weird", "", None],
 )
 def test_finish_reasons_are_normalized_and_kept_raw(raw: str | None) -> None:
-    document = chat("a")
+    document = chat_completion("a")
     document["choices"][0]["finish_reason"] = raw
     expected = {
         "eos": "stop",
@@ -309,7 +311,7 @@ def test_a_response_without_a_message_raises(
 def test_images_in_responses_become_parts_and_links_are_not_fetched(
     image: Callable[..., md.ImagePart],
 ) -> None:
-    document = chat("")
+    document = chat_completion("")
     link = {"type": "image_url", "image_url": {"url": "https://evil.test/x.png"}}
     document["choices"][0]["message"]["images"] = [
         {"type": "image_url", "image_url": {"url": image().to_data_url()}},

@@ -15,7 +15,7 @@ from majordomo.dialects.ollama.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.openai.chat import OpenAIChatCodec
 from majordomo.dialects.openai.images import usage_of
 from majordomo.settings import Limits
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 REQUEST = llm.Request((llm.user("hi"),))
 CHAT_USAGES: dict[str, tuple[dict[str, Any], llm.Usage]] = {
@@ -170,7 +170,7 @@ token_counts = st.none() | st.integers(0, 10**9)
 usages = st.builds(llm.Usage, *[token_counts] * 12)
 
 
-@settings(deadline=None, max_examples=tries(50))
+@settings(deadline=None, max_examples=max_examples(50))
 @given(st.lists(usages, min_size=1, max_size=6))
 def test_a_sum_is_known_if_every_part_is(parts: list[llm.Usage]) -> None:
     total = llm.Usage.sum(parts)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from majordomo import BadResponseError, ImagePart, InvalidRequestError
 from majordomo.framing.base64 import Base64Body, Base64Sink
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.image_reply import ImageReplyDecoder
 from majordomo.framing.json import decode_json, decode_object, encode_json
 
@@ -139,9 +139,11 @@ def test_an_upload_is_encoded_while_it_is_sent() -> None:
         + random.Random(3).randbytes(1_200_000)
     )
     part = ImagePart(data)
-    splices = Splices()
-    body = {"a": [splices.data_url(part), "text", splices.data_url(part)], "b": 1}
-    streaming_body = Base64Body(splices.cut(encode_json(body, splices.fallback)))
+    placeholders = Base64Placeholders()
+    body = {"a": [placeholders.data_url(part), "text", placeholders.data_url(part)], "b": 1}
+    streaming_body = Base64Body(
+        placeholders.split(encode_json(body, placeholders.encode_placeholder))
+    )
     chunks = list(streaming_body.chunks())
     sent = b"".join(chunks)
     assert len(sent) == streaming_body.length
@@ -151,11 +153,11 @@ def test_an_upload_is_encoded_while_it_is_sent() -> None:
 
 
 def test_text_that_imitates_a_placeholder_is_refused() -> None:
-    splices = Splices()
+    placeholders = Base64Placeholders()
     part = ImagePart(b"GIF89a\x01\0\x01\0")
-    body = {"a": splices.data_url(part), "b": "\0splice:0\0"}
+    body = {"a": placeholders.data_url(part), "b": "\0placeholder:0\0"}
     with pytest.raises(InvalidRequestError):
-        splices.cut(encode_json(body, splices.fallback))
+        placeholders.split(encode_json(body, placeholders.encode_placeholder))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_text_that_imitates_a_placeholder_is_refused() -> None:
 )
 def test_values_that_json_cannot_represent_are_refused_before_sending(value: object) -> None:
     with pytest.raises(InvalidRequestError):
-        encode_json({"x": value}, Splices().fallback)
+        encode_json({"x": value}, Base64Placeholders().encode_placeholder)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_json
-from majordomo.json_budget import LIGHT
+from majordomo.json_budget import MAX_UNCHECKED_BYTES
 
 MIB = 1 << 20
 
@@ -88,5 +88,5 @@ def test_brackets_within_strings_do_not_count() -> None:
 
 @pytest.mark.parametrize("value", [b"{},", b"[],", b'{"":{}},', b'"",', b"0,"])
 def test_text_below_the_length_threshold_is_always_accepted(value: bytes) -> None:
-    raw = b"[" + value * ((LIGHT - 3) // len(value)) + b"1]"
-    assert len(decode_json(raw)) == (LIGHT - 3) // len(value) + 1
+    raw = b"[" + value * ((MAX_UNCHECKED_BYTES - 3) // len(value)) + b"1]"
+    assert len(decode_json(raw)) == (MAX_UNCHECKED_BYTES - 3) // len(value) + 1

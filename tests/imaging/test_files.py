@@ -26,7 +26,7 @@ from majordomo.imaging import (
     embed_parameters,
 )
 from majordomo.media.image_containers import jpeg_segments, with_text
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     animation,
     four_colors,
@@ -202,7 +202,7 @@ def test_optimize_after_a_change_applies_to_the_result() -> None:
     st.sampled_from(["RGB", "RGBA", "L"]),
     st.integers(1, 40),
 )
-@settings(max_examples=tries(40), deadline=None)
+@settings(max_examples=max_examples(40), deadline=None)
 def test_fit_never_exceeds_max_bytes(
     max_bytes: int, formats: tuple[str, ...] | None, mode: str, side: int
 ) -> None:

@@ -35,7 +35,7 @@ from majordomo.imaging import (
 )
 from majordomo.imaging.prepare import mask_for
 from majordomo.settings import Limits
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     animation,
     four_colors,
@@ -350,7 +350,7 @@ STEPS = st.sampled_from(
     st.lists(st.lists(STEPS, max_size=3), min_size=1, max_size=3),
     st.sampled_from(["PNG", "JPEG", "WEBP"]),
 )
-@settings(max_examples=tries(30), deadline=None)
+@settings(max_examples=max_examples(30), deadline=None)
 def test_derived_files_are_deterministic_and_independent(
     recipes: list[list[object]], kind: str
 ) -> None:

@@ -30,7 +30,7 @@ from majordomo.imaging import (
     apply_with_notes,
     in_thread,
 )
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     gradient,
     image_with_metadata,
@@ -74,7 +74,7 @@ def test_a_truncated_file_is_a_bad_image(kind: str) -> None:
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "AVIF"]), st.data())
-@settings(max_examples=tries(80), deadline=None)
+@settings(max_examples=max_examples(80), deadline=None)
 def test_broken_bytes_are_an_image_or_a_typed_error(kind: str, data: st.DataObject) -> None:
     mutated = bytearray(SAMPLES[kind])
     for _ in range(data.draw(st.integers(1, 5))):

@@ -12,7 +12,7 @@ from majordomo import imaging
 from majordomo.imaging import Sanitize, apply, apply_with_notes
 from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.media.image_containers import build_webp, jpeg_segments, png_chunks, webp_chunks
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     SECRET,
     SRGB,
@@ -211,7 +211,7 @@ MODES = {
 
 
 @given(st.data(), st.binary(max_size=60).map(lambda tail: b"\x7fS3CR\x81T" + tail))
-@settings(max_examples=tries(60), deadline=None)
+@settings(max_examples=max_examples(60), deadline=None)
 def test_pixels_are_unchanged_and_hidden_bytes_are_removed(
     data: st.DataObject, secret: bytes
 ) -> None:
@@ -250,7 +250,7 @@ def test_pixels_are_unchanged_and_hidden_bytes_are_removed(
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.data())
-@settings(max_examples=tries(80), deadline=None)
+@settings(max_examples=max_examples(80), deadline=None)
 def test_broken_bytes_are_a_typed_error_or_a_sanitized_file(kind: str, data: st.DataObject) -> None:
     mutated = bytearray(
         image_with_metadata(gradient(16, 12, "L"), kind).data

@@ -21,7 +21,7 @@ from majordomo.imaging import (
     apply_with_notes,
     compare,
 )
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     four_colors,
     gradient,
@@ -242,7 +242,7 @@ def test_a_smart_crop_of_a_plain_image_is_its_center() -> None:
     st.integers(1, 90),
     st.sampled_from(["centre", "smart"]),
 )
-@settings(max_examples=tries(60), deadline=None)
+@settings(max_examples=max_examples(60), deadline=None)
 def test_any_crop_lies_within_the_image(
     width: int, height: int, wide: int, high: int, how: str
 ) -> None:
@@ -258,7 +258,7 @@ def test_any_crop_lies_within_the_image(
     st.sampled_from(["fit", "fill", "exact"]),
     st.booleans(),
 )
-@settings(max_examples=tries(80), deadline=None)
+@settings(max_examples=max_examples(80), deadline=None)
 @example(2, 15, 1, 11, "fill", False)  # 15 * 11 / 11 is a little more than 15
 def test_any_resize_respects_its_limits(
     width: int, height: int, wide: int, high: int, how: str, enlarge: bool
@@ -308,7 +308,7 @@ LOSSLESS = st.sampled_from(
     st.lists(LOSSLESS, max_size=3),
     st.sampled_from(["RGB", "RGBA", "L"]),
 )
-@settings(max_examples=tries(60), deadline=None)
+@settings(max_examples=max_examples(60), deadline=None)
 def test_added_recipes_equal_applying_them_in_turn(
     first: list[object], second: list[object], mode: str
 ) -> None:

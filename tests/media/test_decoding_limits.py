@@ -24,7 +24,7 @@ from majordomo.media.image_containers import (
 )
 from majordomo.media.image_header import read_header
 from tests.fuzz.targets import guard
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import animation, gradient, image_with_metadata, part, png_chunk
 
 Chunk = tuple[bytes, bytes]  # name, body
@@ -80,7 +80,7 @@ CONTAINERS: dict[
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-@settings(max_examples=tries(60), deadline=None)
+@settings(max_examples=max_examples(60), deadline=None)
 @given(st.data())
 def test_mutated_chunks_are_an_image_or_a_typed_error(container: str, data: st.DataObject) -> None:
     """Remove, duplicate, move, shorten, lengthen and change chunks.
@@ -151,7 +151,7 @@ SIDES = (
 @pytest.mark.parametrize(
     "build", [sized_png, sized_jpeg, sized_webp], ids=lambda build: build.__name__
 )
-@settings(max_examples=tries(80), deadline=None)
+@settings(max_examples=max_examples(80), deadline=None)
 @given(width=SIDES, height=SIDES)
 def test_a_size_beyond_the_limits_is_refused_before_decoding(
     build: Callable[[int, int], bytes], width: int, height: int

@@ -19,7 +19,7 @@ from majordomo.media.image_containers import (
 )
 from majordomo.media.image_header import read_header, read_orientation, read_texts, with_metadata
 from majordomo.media.image_part import ImagePart
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import gradient, part
 
 
@@ -68,7 +68,7 @@ def test_an_invalid_orientation_is_upright() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 200), st.booleans())
-@settings(max_examples=tries(200))
+@settings(max_examples=max_examples(200))
 def test_broken_blocks_never_raise(junk: bytes, cut: int, framed: bool) -> None:
     block = write_exif(6, "hello")[:cut] + junk if framed else b"II*\0" + junk
     exif = read_exif(block)
@@ -159,7 +159,7 @@ def test_other_box_formats_are_not_avif() -> None:
 
 
 @given(st.data())
-@settings(max_examples=tries(100), deadline=None)
+@settings(max_examples=max_examples(100), deadline=None)
 def test_broken_avif_never_raises(data: st.DataObject) -> None:
     sample = bytearray(AVIF)
     for _ in range(data.draw(st.integers(1, 8))):

@@ -14,7 +14,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.models.load_watch import LoadWatch
 from majordomo.transport_types import Deadline
-from tests.support.loopback import Handler, Loopback, Peer, chat, delta
+from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -64,7 +64,7 @@ class Backend:
                 peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
                 peer.end()
             else:
-                peer.reply(chat("at last"))
+                peer.reply(chat_completion("at last"))
 
 
 def llamaswap_backend() -> Backend:

@@ -16,11 +16,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,11 @@ def retry_state(
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
 async def test_a_transient_failure_is_retried(serve: Serve, status: int) -> None:
     server = serve(
-        always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(chat("fine")))
+        reply_with(
+            http_response({"error": "x"}, status),
+            http_response({"error": "x"}, status),
+            http_response(chat_completion("fine")),
+        )
     )
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         assert (await provider.model("m").generate("hi")).text == "fine"
@@ -49,7 +53,7 @@ async def test_a_transient_failure_is_retried(serve: Serve, status: int) -> None
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 422, 451, 501])
 async def test_a_permanent_failure_is_not_retried(serve: Serve, status: int) -> None:
-    server = serve(always(whole({"error": "x"}, status)))
+    server = serve(reply_with(http_response({"error": "x"}, status)))
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         with pytest.raises(md.MajordomoError):
             await provider.model("m").generate("hi")
@@ -62,15 +66,15 @@ async def test_a_permanent_failure_is_not_retried(serve: Serve, status: int) -> 
 @pytest.mark.parametrize(
     "answer",
     [
-        whole("<html>"),
-        whole({"choices": []}),
-        whole({"error": {"code": "insufficient_quota", "message": "pay"}}, 429),
+        http_response("<html>"),
+        http_response({"choices": []}),
+        http_response({"error": {"code": "insufficient_quota", "message": "pay"}}, 429),
     ],
 )
 async def test_invalid_replies_and_exhausted_quotas_are_not_retried(
     serve: Serve, answer: bytes
 ) -> None:
-    server = serve(always(answer))
+    server = serve(reply_with(answer))
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         with pytest.raises(md.MajordomoError):
             await provider.model("m").generate("hi")
@@ -78,7 +82,7 @@ async def test_invalid_replies_and_exhausted_quotas_are_not_retried(
 
 
 async def test_attempts_include_the_first_request(serve: Serve) -> None:
-    server = serve(always(whole({"error": "x"}, 500)))
+    server = serve(reply_with(http_response({"error": "x"}, 500)))
     async with md.OpenAICompatible(
         server.url + "/v1", retries=md.Retries(attempts=2, initial_delay=0.01)
     ) as provider:
@@ -94,10 +98,10 @@ async def test_an_image_job_is_retried_only_when_it_was_refused(
     serve: Serve, status: int, requests: int, image: Callable[[], md.ImagePart]
 ) -> None:
     server = serve(
-        always(
-            whole({"error": "x"}, status),
-            whole({"error": "x"}, status),
-            whole(images_reply(image().data)),
+        reply_with(
+            http_response({"error": "x"}, status),
+            http_response({"error": "x"}, status),
+            http_response(images_reply(image().data)),
         )
     )
     async with md.LlamaSwap(server.url, retries=QUICK) as provider:
@@ -122,7 +126,7 @@ async def test_a_stale_connection_does_not_count_as_an_attempt(serve: Serve) -> 
 
     def handler(peer: Peer) -> None:
         if peer.request() is not None:
-            peer.reply(chat(f"from {peer.number}"))
+            peer.reply(chat_completion(f"from {peer.number}"))
             peer.request()  # the second one on this connection is read and never answered
 
     server = serve(handler)
@@ -139,10 +143,10 @@ async def test_a_stale_connection_does_not_count_as_an_attempt(serve: Serve) -> 
 async def test_retry_after_is_honored_or_the_call_fails_at_once(serve: Serve) -> None:
     limited = {"error": {"message": "slow"}}
     server = serve(
-        always(
-            whole(limited, 429, {"retry-after-ms": "200"}),
-            whole(chat("fine")),
-            whole(limited, 429, {"retry-after": "121"}),
+        reply_with(
+            http_response(limited, 429, {"retry-after-ms": "200"}),
+            http_response(chat_completion("fine")),
+            http_response(limited, 429, {"retry-after": "121"}),
         )
     )
     async with md.OpenAICompatible(server.url + "/v1") as provider:
@@ -207,7 +211,7 @@ def test_of_all_timeouts_only_connect_is_retried() -> None:
         assert not may_retry(md.DeadlineExceededError("x", phase=phase))  # type: ignore[arg-type]
 
 
-LOADING = whole(
+LOADING = http_response(
     {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
     503,
     {"retry-after-ms": "50"},
@@ -217,10 +221,10 @@ LOADING = whole(
 async def test_a_loading_server_is_retried_without_counting_attempts(
     serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
-    server = serve(always(*[LOADING] * 6, whole(chat("loaded"))))
+    server = serve(reply_with(*[LOADING] * 6, http_response(chat_completion("loaded"))))
     async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=1)) as provider:
         assert (await provider.model("m").generate("hi")).text == "loaded"
-    server = serve(always(*[LOADING] * 3, whole(images_reply(image().data))))
+    server = serve(reply_with(*[LOADING] * 3, http_response(images_reply(image().data))))
     async with (
         md.LlamaSwap(server.url, retries=md.Retries(attempts=1)) as provider,
         provider.image_model("m").stream("a") as stream,
@@ -251,7 +255,7 @@ async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
 
 async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
     async with md.OpenAICompatible(
-        serve(always(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)
+        serve(reply_with(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)
     ) as provider:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await provider.model("m").generate("hi")
@@ -260,7 +264,7 @@ async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) 
 
 
 async def test_nothing_is_sent_after_a_cancellation(serve: Serve) -> None:
-    server = serve(always(whole({"error": "x"}, 503)))
+    server = serve(reply_with(http_response({"error": "x"}, 503)))
     async with md.OpenAICompatible(
         server.url + "/v1", retries=md.Retries(attempts=5, initial_delay=0.2, max_delay=0.2)
     ) as provider:

@@ -13,7 +13,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done, TextDelta, ToolReturned
 from tests.support.chat_backends import BACKENDS, Backend, answering
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat_completion, delta
 
 Script = list[Any]
 
@@ -48,7 +48,7 @@ def scripted(script: Script) -> Handler:
                 )
                 peer.end()
             else:
-                reply = chat("")
+                reply = chat_completion("")
                 reply["choices"][0]["message"] = message
                 peer.reply(reply)
 

@@ -19,8 +19,8 @@ from majordomo import imagegen, llm
 from majordomo.observability import Call, CallResult, RetryAttempt
 from majordomo.observability.ledger import Account, Ledger
 from majordomo.observability.prices import Price
-from tests.support.hypothesis_effort import tries
-from tests.support.loopback import Handler, Loopback, always, chat, whole
+from tests.support.hypothesis_effort import max_examples
+from tests.support.loopback import Handler, Loopback, chat_completion, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 OWN_PRICES = {"p/*": Price(input_per_million=1, output_per_million=2)}
@@ -45,7 +45,7 @@ entries = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=tries(40))
+@settings(deadline=None, max_examples=max_examples(40))
 @given(entries)
 def test_every_table_adds_up_to_the_total(
     calls: list[tuple[str, str, int | None, int | None]],
@@ -86,7 +86,7 @@ accounts = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=tries(40))
+@settings(deadline=None, max_examples=max_examples(40))
 @given(accounts, accounts)
 def test_accounts_are_added_field_by_field(one: Account, other: Account) -> None:
     total = one + other
@@ -241,7 +241,7 @@ def test_concurrent_threads_lose_no_call() -> None:
 @pytest.mark.anyio
 async def test_real_calls_are_summed(serve: Serve) -> None:
     ledger = Ledger({"openaicompatible/m": Price(1, 2), "offline/*": Price(per_image="0.01")})
-    server = serve(always(whole(chat("fine"))))
+    server = serve(reply_with(http_response(chat_completion("fine"))))
     async with md.OpenAICompatible(server.url + "/v1", observers=[ledger]) as provider:
         model = provider.model("m")
         async with anyio.create_task_group() as group:

@@ -12,7 +12,7 @@ import pytest
 import majordomo as md
 from majordomo.observability import Call, CallResult
 from majordomo.observability.logging_observer import LoggingObserver
-from tests.support.loopback import Handler, Loopback, always, chat, whole
+from tests.support.loopback import Handler, Loopback, chat_completion, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,11 @@ def call_attributes(record: logging.LogRecord) -> dict[str, Any]:
 
 async def test_a_call_gives_one_record(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "majordomo.calls")
-    server = serve(always(whole({"error": "x"}, 500), whole(chat("secret text"))))
+    server = serve(
+        reply_with(
+            http_response({"error": "x"}, 500), http_response(chat_completion("secret text"))
+        )
+    )
     async with md.OpenAICompatible(
         server.url + "/v1", observers=[LoggingObserver()], retries=md.Retries(initial_delay=0.001)
     ) as provider:
@@ -75,7 +79,8 @@ async def test_a_failure_is_a_warning_with_its_code(
 ) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
     async with md.OpenAICompatible(
-        serve(always(whole({"error": "no such model"}, 404))).url, observers=[LoggingObserver()]
+        serve(reply_with(http_response({"error": "no such model"}, 404))).url,
+        observers=[LoggingObserver()],
     ) as provider:
         with pytest.raises(md.NotFoundError):
             await provider.model("m").generate("hi")

@@ -23,11 +23,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 from tests.support.recording_observer import RecordingObserver
 
@@ -35,7 +35,7 @@ Serve = Callable[[Handler], Loopback]
 KEY = "sk-very/secret+key"
 QUICK = md.Retries(initial_delay=0.001)
 SECRET_TEXT = "the secret fox"
-LOADING = whole(
+LOADING = http_response(
     {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503
 )
 everywhere = pytest.mark.anyio
@@ -131,7 +131,7 @@ async def test_an_embedding_is_observed(serve: Serve) -> None:
         "model": "e-1",
         "usage": {"prompt_tokens": 7},
     }
-    server = serve(always(whole(answer)))
+    server = serve(reply_with(http_response(answer)))
     async with compatible(server, observer, content_observer) as provider:
         embeddings = await provider.embedding_model("e").embed(["a", "b"], dimensions=2)
     [call] = observer.calls
@@ -153,15 +153,17 @@ async def test_an_embedding_is_observed(serve: Serve) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_repeated_attempt_calls_on_retry(serve: Serve, streamed: bool) -> None:
     last = (
-        whole(
+        http_response(
             b"".join((delta("fine", "stop"), DONE)), headers={"content-type": "text/event-stream"}
         )
         if streamed
-        else whole(chat("fine"))
+        else http_response(chat_completion("fine"))
     )
     server = serve(
-        always(
-            whole({"error": "x"}, 500), whole({"error": "x"}, 429, {"retry-after": "0.002"}), last
+        reply_with(
+            http_response({"error": "x"}, 500),
+            http_response({"error": "x"}, 429, {"retry-after": "0.002"}),
+            last,
         )
     )
     observer = RecordingObserver()
@@ -185,7 +187,7 @@ async def test_a_repeated_attempt_calls_on_retry(serve: Serve, streamed: bool) -
 @everywhere
 async def test_the_last_failure_calls_on_error(serve: Serve) -> None:
     observer = RecordingObserver()
-    model = compatible(serve(always(whole({"error": "x"}, 500))), observer).model("m")
+    model = compatible(serve(reply_with(http_response({"error": "x"}, 500))), observer).model("m")
     with pytest.raises(md.BackendError) as caught:
         await model.generate("hi")
     assert observer.event_names == ["on_start", "on_retry", "on_retry", "on_error"]
@@ -197,7 +199,7 @@ async def test_the_last_failure_calls_on_error(serve: Serve) -> None:
 @everywhere
 async def test_a_request_that_is_rejected_locally_calls_on_error_once(serve: Serve) -> None:
     observer = RecordingObserver()
-    server = serve(always(whole(chat("x"))))
+    server = serve(reply_with(http_response(chat_completion("x"))))
     gemini = keep_alive(md.Gemini(KEY, base_url=server.url, strict=True, observers=[observer]))
     with pytest.raises(md.UnsupportedError):
         async with gemini.image_model("gemini-2.5-flash-image").stream("a fox", steps=3) as stream:
@@ -229,12 +231,14 @@ async def test_an_invalid_request_is_not_observed() -> None:
 @everywhere
 async def test_a_loading_model_is_an_event_and_not_a_retry(serve: Serve) -> None:
     loading = LOADING.replace(b"content-type", b"retry-after: 0.001\r\ncontent-type")
-    server = serve(always(loading, loading, whole(chat("fine"))))
+    server = serve(reply_with(loading, loading, http_response(chat_completion("fine"))))
     observer = RecordingObserver()
     await compatible(server, observer).model("m").generate("hi")
     assert observer.event_names == ["on_start", "on_event", "on_event", "on_success"]
     assert isinstance(observer.events[1][1], Loading)
-    server = serve(always(loading, whole(images_reply(md.ImagePart.from_base64(DOT).data))))
+    server = serve(
+        reply_with(loading, http_response(images_reply(md.ImagePart.from_base64(DOT).data)))
+    )
     observer = RecordingObserver()
     await compatible(server, observer).image_model("m").generate("a fox")
     assert observer.event_names == ["on_start", "on_event", "on_success"]
@@ -254,7 +258,7 @@ async def test_a_queue_position_is_an_event(serve: Serve) -> None:
         while peer.request() is not None:
             arrived.set()
             proceed.wait(5)
-            peer.reply(chat("fine"))
+            peer.reply(chat_completion("fine"))
 
     observer = RecordingObserver()
     provider = compatible(serve(handler), observer, max_concurrency=1)
@@ -403,10 +407,10 @@ async def test_an_observer_receives_no_key(serve: Serve) -> None:
     observer = RecordingObserver(content=True)
     headers = {"x-extra": KEY}
     server = serve(
-        always(
-            whole(chat("fine")),
-            whole({"error": f"no {KEY}"}, 500),
-            whole({"error": f"no {KEY}"}, 401),
+        reply_with(
+            http_response(chat_completion("fine")),
+            http_response({"error": f"no {KEY}"}, 500),
+            http_response({"error": f"no {KEY}"}, 401),
         )
     )
     model = compatible(server, observer, headers=headers).model("m")
@@ -429,7 +433,7 @@ class Form(BaseModel):
 @everywhere
 async def test_content_is_only_for_observers_that_want_it(serve: Serve) -> None:
     observer, content_observer = RecordingObserver(), RecordingObserver(content=True)
-    server = serve(always(whole(chat(SECRET_TEXT))))
+    server = serve(reply_with(http_response(chat_completion(SECRET_TEXT))))
     provider = compatible(server, observer, content_observer)
     model = provider.model("m", llm.with_extra({"openaicompatible": {"user": SECRET_TEXT}}))
     reply = await model.generate([llm.system(SECRET_TEXT), llm.user(SECRET_TEXT)])
@@ -442,7 +446,7 @@ async def test_content_is_only_for_observers_that_want_it(serve: Serve) -> None:
     gemini = keep_alive(
         md.Gemini(
             KEY,
-            base_url=serve(always(whole(gemini_answer))).url,
+            base_url=serve(reply_with(http_response(gemini_answer))).url,
             observers=[observer, content_observer],
         )
     )
@@ -468,7 +472,11 @@ async def test_content_is_only_for_observers_that_want_it(serve: Serve) -> None:
 @everywhere
 async def test_an_output_retry_calls_on_retry(serve: Serve) -> None:
     observer = RecordingObserver()
-    server = serve(always(whole(chat("no json")), whole(chat('{"size": 3}'))))
+    server = serve(
+        reply_with(
+            http_response(chat_completion("no json")), http_response(chat_completion('{"size": 3}'))
+        )
+    )
     reply = (
         await compatible(server, observer).model("m").generate("hi", output=Form, output_retries=1)
     )
@@ -527,7 +535,7 @@ async def test_settings_have_only_numbers_names_and_sizes(
 async def test_an_observer_does_not_change_what_is_sent(serve: Serve) -> None:
     bodies = []
     for observers in ([], [RecordingObserver(content=True)]):
-        server = serve(always(whole(images_reply(md.ImagePart.from_base64(DOT).data))))
+        server = serve(reply_with(http_response(images_reply(md.ImagePart.from_base64(DOT).data))))
         async with md.OpenAI(KEY, base_url=server.url, observers=observers) as provider:
             await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
         bodies.append(

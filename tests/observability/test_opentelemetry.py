@@ -20,7 +20,16 @@ from opentelemetry.trace import SpanKind, StatusCode
 import majordomo as md
 from majordomo import llm
 from majordomo.observability.opentelemetry import OpenTelemetryObserver
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    reply_with,
+)
 
 Serve = Callable[[Handler], Loopback]
 QUICK = md.Retries(initial_delay=0.001)
@@ -67,7 +76,7 @@ def server_attributes(server: Loopback) -> dict[str, Any]:
 
 @pytest.mark.anyio
 async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) -> None:
-    server = serve(always(whole(chat("secret text"))))
+    server = serve(reply_with(http_response(chat_completion("secret text"))))
     settings = {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -146,7 +155,9 @@ async def test_an_image_call_is_a_generate_content_span(telemetry: Telemetry) ->
 
 @pytest.mark.anyio
 async def test_embeddings_have_no_output_type(serve: Serve, telemetry: Telemetry) -> None:
-    server = serve(always(whole({"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 7}})))
+    server = serve(
+        reply_with(http_response({"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 7}}))
+    )
     async with md.OpenAI("k", base_url=server.url, observers=[telemetry.observer]) as provider:
         await provider.embedding_model("e").embed("a")
     assert telemetry.span.name == "embeddings e"
@@ -162,8 +173,8 @@ async def test_providers_have_the_names_of_the_conventions(
     serve: Serve, telemetry: Telemetry
 ) -> None:
     server = serve(
-        always(
-            whole(
+        reply_with(
+            http_response(
                 {"candidates": [{"content": {"parts": [{"text": "{}"}]}, "finishReason": "STOP"}]}
             )
         )
@@ -179,7 +190,7 @@ async def test_providers_have_the_names_of_the_conventions(
 async def test_an_error_has_its_code_and_retries_are_events(
     serve: Serve, telemetry: Telemetry
 ) -> None:
-    server = serve(always(whole({"error": "secret text"}, 500)))
+    server = serve(reply_with(http_response({"error": "secret text"}, 500)))
     async with md.OpenAICompatible(
         server.url, observers=[telemetry.observer], retries=QUICK
     ) as provider:
@@ -215,11 +226,11 @@ async def test_a_canceled_call_is_not_an_error(serve: Serve, telemetry: Telemetr
 
 @pytest.mark.anyio
 async def test_the_first_token_of_a_stream_is_an_event(serve: Serve, telemetry: Telemetry) -> None:
-    response = whole(
+    response = http_response(
         delta("Good ") + delta("evening", "stop") + DONE,
         headers={"content-type": "text/event-stream"},
     )
-    provider = md.OpenAICompatible(serve(always(response)).url, observers=[telemetry.observer])
+    provider = md.OpenAICompatible(serve(reply_with(response)).url, observers=[telemetry.observer])
     async with provider, provider.model("m").stream("hi") as stream:
         [event async for event in stream]
     assert [event.name for event in telemetry.span.events] == ["majordomo.first_token"]

@@ -18,7 +18,7 @@ from majordomo.observability import Call, CallResult
 from majordomo.observability.costs import cost
 from majordomo.observability.image_prices import DATED
 from majordomo.observability.prices import Cost, Price
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 Image = Callable[..., md.ImagePart]
 OPENAI, GOOGLE = "https://api.openai.com", "https://generativelanguage.googleapis.com"
@@ -51,7 +51,7 @@ def dollars(price: Price, usage: llm.Usage) -> Decimal | None:
 
 
 class TestOwnPrices:
-    @settings(deadline=None, max_examples=tries(50))
+    @settings(deadline=None, max_examples=max_examples(50))
     @given(
         st.integers(0, 10**9),
         st.integers(0, 10**9),

@@ -231,7 +231,7 @@ async def test_images_above_max_concurrency_are_queued() -> None:
 async def test_size_follows_from_aspect_and_megapixels() -> None:
     result = await md.Offline().image_model("renderer").generate("a", aspect="2:1", megapixels=0.02)
     assert (result.image.width, result.image.height) == (192, 96)
-    assert result.details[0].size_sent == (192, 96)
+    assert result.details[0].sent_size == (192, 96)
 
 
 async def test_stream_yields_to_other_tasks_between_words() -> None:

@@ -19,7 +19,7 @@ from majordomo.settings import Limits
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.held_jobs import pixels
 from tests.servers.plain_client import halves
-from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.loopback import Handler, Loopback, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -114,7 +114,11 @@ async def test_a_size_off_the_grid_is_rounded_with_a_warning(
     assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (96, 64)
     assert [w.field for w in result.warnings] == ["size"]
     detail = result.details[0]
-    assert (detail.size_asked, detail.size_sent, detail.size_got) == ((100, 61), (96, 64), (96, 64))
+    assert (detail.requested_size, detail.sent_size, detail.actual_size) == (
+        (100, 61),
+        (96, 64),
+        (96, 64),
+    )
 
 
 async def test_image_to_image(
@@ -305,7 +309,9 @@ async def test_failures_are_typed(
         with pytest.raises(md.NotFoundError):
             await provider.image_model("current").generate("a")
         assert not (await provider.health()).ok
-    async with md.Automatic1111(serve(always(whole({"images": [], "info": ""}))).url) as provider:
+    async with md.Automatic1111(
+        serve(reply_with(http_response({"images": [], "info": ""}))).url
+    ) as provider:
         with pytest.raises(md.NoImageError):
             await provider.image_model("current").generate("a")
 

@@ -22,7 +22,7 @@ from majordomo import llm
 from majordomo.llm import TextDelta
 from tests.support.chat_backends import BACKENDS, KEY, Backend
 from tests.support.chat_dialects import check
-from tests.support.loopback import Handler, Loopback, Peer, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response
 from tests.support.tracebacks import library_locals
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -57,7 +57,7 @@ def posts(server: Loopback) -> int:
 
 
 def fine(backend: Backend) -> bytes:
-    return whole(backend.dialect.whole)
+    return http_response(backend.dialect.whole)
 
 
 def begin_stream(backend: Backend, peer: Peer, data: bytes = b"") -> None:
@@ -143,7 +143,9 @@ async def test_a_status_maps_to_its_error_class_with_any_body(
     cases = [(status, body) for status in (400, 401, 429, 500, 503) for body in BODIES]
     complete_calls = len(cases)
     cases += [(status, body) for status in STATUSES for body in BODIES[:2]]
-    server = serve(answering(*(whole(body, status) for status, body in cases), fine(backend)))
+    server = serve(
+        answering(*(http_response(body, status) for status, body in cases), fine(backend))
+    )
     async with backend.connect(server.url, retries=ONCE) as provider:
         model = provider.model(backend.model)
         for number, (status, body) in enumerate(cases):
@@ -206,7 +208,9 @@ def bomb() -> bytes:
 
 @each
 async def test_a_decompression_bomb_is_refused(backend: Backend, serve: Serve) -> None:
-    server = serve(answering(whole(bomb(), headers={"content-encoding": "gzip"}), fine(backend)))
+    server = serve(
+        answering(http_response(bomb(), headers={"content-encoding": "gzip"}), fine(backend))
+    )
     async with backend.connect(server.url) as provider:
         model = provider.model(backend.model)
         with pytest.raises(md.BadResponseError, match="larger than the limit"):
@@ -360,11 +364,19 @@ async def test_timeouts_are_enforced_against_slow_servers(backend: Backend, serv
 
 RETRY_AFTER: dict[str, tuple[bytes, int, float | None]] = {
     # The refusal, the number of requests, and `retry_after` of the error.
-    "milliseconds": (whole(b"", 429, {"retry-after-ms": "1.5", "retry-after": "500"}), 2, None),
-    "seconds": (whole(b"", 503, {"retry-after": "0.01"}), 2, None),
-    "a date that was": (whole(b"", 529, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), 2, None),
+    "milliseconds": (
+        http_response(b"", 429, {"retry-after-ms": "1.5", "retry-after": "500"}),
+        2,
+        None,
+    ),
+    "seconds": (http_response(b"", 503, {"retry-after": "0.01"}), 2, None),
+    "a date that was": (
+        http_response(b"", 529, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+        2,
+        None,
+    ),
     "RetryInfo": (
-        whole(
+        http_response(
             '{"error": {"code": 429, '
             '"details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}',
             429,
@@ -372,31 +384,35 @@ RETRY_AFTER: dict[str, tuple[bytes, int, float | None]] = {
         2,
         None,
     ),
-    "too long": (whole(b"", 429, {"retry-after": "500"}), 1, 500.0),
+    "too long": (http_response(b"", 429, {"retry-after": "500"}), 1, 500.0),
     "too long in the body": (
-        whole('{"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": "900s"}]}}', 503),
+        http_response(
+            '{"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": "900s"}]}}', 503
+        ),
         1,
         900.0,
     ),
     "a date far away": (
-        whole(b"", 503, {"retry-after": formatdate(32503680000, usegmt=True)}),
+        http_response(b"", 503, {"retry-after": formatdate(32503680000, usegmt=True)}),
         1,
         1e9,
     ),
     "no, in spite of the status": (
-        whole(b"", 503, {"x-should-retry": "false", "retry-after": "0"}),
+        http_response(b"", 503, {"x-should-retry": "false", "retry-after": "0"}),
         1,
         0.0,
     ),
     "quota": (
-        whole(
+        http_response(
             '{"error": {"code": "insufficient_quota", "message": "x"}}', 429, {"retry-after": "0"}
         ),
         1,
         0.0,
     ),
     "nonsense": (
-        whole(b"", 503, {"retry-after": "soon", "retry-after-ms": "-1", "x-should-retry": "maybe"}),
+        http_response(
+            b"", 503, {"retry-after": "soon", "retry-after-ms": "-1", "x-should-retry": "maybe"}
+        ),
         2,
         None,
     ),
@@ -456,7 +472,7 @@ async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
                 peer: Peer, phase: str = phase, name: str = name, reached: threading.Event = reached
             ) -> None:
                 if phase == "before the next try":
-                    peer.send(whole(b"", 503, {"retry-after": "60"}))
+                    peer.send(http_response(b"", 503, {"retry-after": "60"}))
                 elif phase == "in the head":
                     peer.send(b"HTTP/1.1 200 X\r\nx-a: ")
                 elif phase != "before the head" and name == "whole":
@@ -510,12 +526,14 @@ async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
     quoted = [f"{KEY} is no key", f"{encoded} {escaped}"]
     failing = backend.dialect.failing.decode()
     answers: list[Answer] = [
-        whole({"error": {"message": message, "code": message, "param": message}}, status)
+        http_response({"error": {"message": message, "code": message, "param": message}}, status)
         for message in quoted
         for status in (200, 401, 500)
     ]
-    answers += [whole({"error": message}, status) for message in quoted for status in (200, 429)]
-    answers += [whole(message, 200) for message in quoted]
+    answers += [
+        http_response({"error": message}, status) for message in quoted for status in (200, 429)
+    ]
+    answers += [http_response(message, 200) for message in quoted]
     begin = b"" if "ndjson" in backend.kind else b"data: "
     for message in quoted:
         for data in (
@@ -545,7 +563,8 @@ async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
     # The HTTP library logs the heads of replies at DEBUG.
     server = serve(
         answering(
-            whole(b"", 400, {"x-request-id": KEY}), f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode()
+            http_response(b"", 400, {"x-request-id": KEY}),
+            f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode(),
         )
     )
     async with backend.connect(server.url, retries=ONCE) as provider:
@@ -565,9 +584,11 @@ async def test_an_unsolicited_reply_is_never_used(backend: Backend, serve: Serve
 
     def stream(peer: Peer) -> None:
         begin_stream(backend, peer, backend.dialect.stream)
-        peer.send(b"0\r\n\r\n" + whole(unsolicited))
+        peer.send(b"0\r\n\r\n" + http_response(unsolicited))
 
-    server = serve(answering(fine(backend) + whole(unsolicited), stream, stream, fine(backend)))
+    server = serve(
+        answering(fine(backend) + http_response(unsolicited), stream, stream, fine(backend))
+    )
     async with backend.connect(server.url) as provider:
         model = provider.model(backend.model)
         for ask in ("whole", "streamed", "streamed", "whole", "whole"):

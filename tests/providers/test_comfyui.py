@@ -24,7 +24,7 @@ from majordomo import imagegen
 from majordomo.dialects.comfyui.templates import template
 from tests.servers.comfyui import ComfyUI, color
 from tests.servers.hashed_images import fingerprint
-from tests.servers.http_helpers import Answer, said
+from tests.servers.http_helpers import Response, json_response
 from tests.servers.plain_client import halves, png
 from tests.support.loopback import Handler, Loopback, Peer
 
@@ -103,7 +103,7 @@ async def test_settings_reach_the_sampler(serve: Serve) -> None:
     }
     assert [dot(image) for image in result.images] == [color(settings), color(settings, 1)]
     assert [detail.seed for detail in result.details] == [7, 7]
-    assert result.details[0].size_got == result.details[0].size_asked == (64, 72)
+    assert result.details[0].actual_size == result.details[0].requested_size == (64, 72)
     assert (result.provider, result.model, result.warnings) == ("comfyui", "b c.safetensors", ())
     assert result.raw["images"][0].startswith("<image/png")
 
@@ -384,7 +384,7 @@ async def test_a_restarted_server_raises_job_lost_error(serve: Serve) -> None:
 
 async def test_a_history_entry_without_a_status_is_accepted(serve: Serve) -> None:
     server = ComfyUI()
-    server.nulled = True
+    server.history_without_status = True
     async with md.ComfyUI(serve(server).url) as provider:
         assert (
             await provider.image_model("current").generate("a fox", size="64x64", seed=7)
@@ -437,7 +437,7 @@ async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> No
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/upload/image":
-                peer.send(Answer(413, b"Maximum request body size 1 exceeded", "text/plain").sent)
+                peer.send(Response(413, b"Maximum request body size 1 exceeded", "text/plain").sent)
             else:
                 peer.send(ComfyUI().answer(seen).sent)
 
@@ -452,25 +452,29 @@ async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> No
 @pytest.mark.parametrize(
     ("path", "answer", "kind"),
     [
-        ("/prompt", said({}), md.BadResponseError),
-        ("/prompt", said({"prompt_id": 5}), md.BadResponseError),
-        ("/prompt", Answer(200, b""), md.BadResponseError),
-        ("/prompt", said({"error": "no prompt", "node_errors": []}, 400), md.InvalidRequestError),
-        ("/prompt", Answer(403, b"", None), md.PermissionDeniedError),
-        ("/prompt", Answer(500, b"500 Internal Server Error", "text/plain"), md.BackendError),
-        ("/history/", said([]), md.BadResponseError),
-        ("/view", Answer(404, b"", None), md.NoImageError),
-        ("/view", Answer(200, b"<html>", "text/html"), md.BadResponseError),
-        ("/view", Answer(200, png()[:-20], "image/png"), md.BadResponseError),
+        ("/prompt", json_response({}), md.BadResponseError),
+        ("/prompt", json_response({"prompt_id": 5}), md.BadResponseError),
+        ("/prompt", Response(200, b""), md.BadResponseError),
+        (
+            "/prompt",
+            json_response({"error": "no prompt", "node_errors": []}, 400),
+            md.InvalidRequestError,
+        ),
+        ("/prompt", Response(403, b"", None), md.PermissionDeniedError),
+        ("/prompt", Response(500, b"500 Internal Server Error", "text/plain"), md.BackendError),
+        ("/history/", json_response([]), md.BadResponseError),
+        ("/view", Response(404, b"", None), md.NoImageError),
+        ("/view", Response(200, b"<html>", "text/html"), md.BadResponseError),
+        ("/view", Response(200, png()[:-20], "image/png"), md.BadResponseError),
         (
             "/object_info/CheckpointLoaderSimple",
-            said({"CheckpointLoaderSimple": 5}),
+            json_response({"CheckpointLoaderSimple": 5}),
             md.NotFoundError,
         ),
     ],
 )
 async def test_invalid_replies_raise_typed_errors(
-    serve: Serve, path: str, answer: Answer, kind: type[Exception]
+    serve: Serve, path: str, answer: Response, kind: type[Exception]
 ) -> None:
     server = ComfyUI()
 
@@ -834,7 +838,7 @@ async def test_a_queue_too_large_to_decode_does_not_lose_the_image(serve: Serve)
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/queue" and seen.method == "GET":
-                peer.send(Answer(200, b" " * 40_000 + b"{}").sent)
+                peer.send(Response(200, b" " * 40_000 + b"{}").sent)
                 queue_was_read.set()
             else:
                 peer.send(server.answer(seen).sent)
@@ -872,7 +876,7 @@ async def test_without_a_list_of_samplers_the_built_in_table_is_used(serve: Serv
         while (seen := peer.request()) is not None:
             peer.send(
                 (
-                    Answer(404, b"", None)
+                    Response(404, b"", None)
                     if seen.path.endswith("/KSampler")
                     else server.answer(seen)
                 ).sent

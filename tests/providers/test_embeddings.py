@@ -10,7 +10,7 @@ import pytest
 import majordomo as md
 from tests.servers.gemini_chat import GeminiChat
 from tests.servers.ollama_chat import OllamaChat
-from tests.support.loopback import Handler, Loopback, Peer, always, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 
@@ -138,7 +138,11 @@ async def test_a_provider_without_embeddings_raises_unsupported_error() -> None:
 async def test_the_user_id_reaches_the_ledger_and_is_not_sent(serve: Serve) -> None:
     ledger = md.Ledger()
     server = serve(
-        always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}))
+        reply_with(
+            http_response(
+                {"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}
+            )
+        )
     )
     async with md.OpenAICompatible(server.url, observers=[ledger]) as provider:
         await provider.embedding_model("e").embed("a", user_id="ann")

@@ -124,9 +124,9 @@ async def test_aspect_and_megapixels_select_a_supported_size(
     assert requested_shape(server) == expected
     assert {warning.field for warning in result.warnings} == warned
     detail = result.details[0]
-    assert detail.size_got == (result.image.width, result.image.height) == pixels(*expected)
-    assert detail.size_sent is None, "no pixels are sent"
-    assert detail.size_asked == (
+    assert detail.actual_size == (result.image.width, result.image.height) == pixels(*expected)
+    assert detail.sent_size is None, "no pixels are sent"
+    assert detail.requested_size == (
         tuple(map(int, fields["size"].split("x"))) if "size" in fields else None
     )
 

@@ -19,11 +19,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 from tests.support.tracebacks import library_locals
 
@@ -61,7 +61,7 @@ def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
 
 
 async def test_n_of_zero_is_not_sent(serve: Serve, image: Image) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     async with md.LlamaSwap(server.url) as provider:
         await provider.image_model("sdxl").generate("a", n=0, seed=2**63 - 1)
     assert "n" not in server.seen[0].json
@@ -69,7 +69,7 @@ async def test_n_of_zero_is_not_sent(serve: Serve, image: Image) -> None:
 
 
 async def test_an_oversized_image_is_refused_before_sending(serve: Serve) -> None:
-    server = serve(always(whole(b"never")))
+    server = serve(reply_with(http_response(b"never")))
     part = md.ImagePart(huge_png())
     assert (part.width, part.height) == (50_000, 50_000)
     async with md.OpenAICompatible(server.url + "/v1") as provider:
@@ -81,7 +81,7 @@ async def test_an_oversized_image_is_refused_before_sending(serve: Serve) -> Non
 
 
 async def test_a_gif_is_refused_as_an_input_image(serve: Serve, image: Image) -> None:
-    server = serve(always(whole(b"never")))
+    server = serve(reply_with(http_response(b"never")))
     async with md.LlamaSwap(server.url) as provider:
         with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
             await provider.image_model("m").generate("a", images=[image(kind="GIF")])
@@ -111,23 +111,29 @@ def bodies(image: Image) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
     return {
         "empty": (b"", md.BadResponseError),
         "web page": (
-            whole("<html>hi</html>", headers={"content-type": "text/html"}),
+            http_response("<html>hi</html>", headers={"content-type": "text/html"}),
             md.BadResponseError,
         ),
-        "truncated JSON": (whole(json.dumps(images_reply(good))[:-3]), md.BadResponseError),
-        "invalid base64": (whole({"data": [{"b64_json": "%%%"}]}), md.BadResponseError),
-        "base64 of a web page": (whole({"data": [{"b64_json": "PGh0bWw+"}]}), md.BadResponseError),
-        "truncated image": (whole(images_reply(good[:-20])), md.BadResponseError),
-        "GIF": (whole(images_reply(image(kind="GIF").data)), md.BadResponseError),
-        "huge dimensions": (whole(images_reply(huge_png())), md.BadResponseError),
-        "empty list": (whole({"data": []}), md.NoImageError),
-        "no list": (whole({"created": 1}), md.BadResponseError),
-        "null": (whole(b"null"), md.BadResponseError),
-        "a url": (whole({"data": [{"url": "http://127.0.0.1:9/x.png"}]}), md.NoImageError),
-        "entries of other kinds": (whole({"data": [1, None, "x", {}]}), md.NoImageError),
-        "a number for an image": (whole({"data": [{"b64_json": 7}]}), md.BadResponseError),
-        "an error with status 200": (whole({"error": {"message": "boom"}}), md.BackendError),
-        "deep JSON": (whole(b'{"data":' * 3000 + b"1" + b"}" * 3000), md.BadResponseError),
+        "truncated JSON": (http_response(json.dumps(images_reply(good))[:-3]), md.BadResponseError),
+        "invalid base64": (http_response({"data": [{"b64_json": "%%%"}]}), md.BadResponseError),
+        "base64 of a web page": (
+            http_response({"data": [{"b64_json": "PGh0bWw+"}]}),
+            md.BadResponseError,
+        ),
+        "truncated image": (http_response(images_reply(good[:-20])), md.BadResponseError),
+        "GIF": (http_response(images_reply(image(kind="GIF").data)), md.BadResponseError),
+        "huge dimensions": (http_response(images_reply(huge_png())), md.BadResponseError),
+        "empty list": (http_response({"data": []}), md.NoImageError),
+        "no list": (http_response({"created": 1}), md.BadResponseError),
+        "null": (http_response(b"null"), md.BadResponseError),
+        "a url": (http_response({"data": [{"url": "http://127.0.0.1:9/x.png"}]}), md.NoImageError),
+        "entries of other kinds": (http_response({"data": [1, None, "x", {}]}), md.NoImageError),
+        "a number for an image": (http_response({"data": [{"b64_json": 7}]}), md.BadResponseError),
+        "an error with status 200": (
+            http_response({"error": {"message": "boom"}}),
+            md.BackendError,
+        ),
+        "deep JSON": (http_response(b'{"data":' * 3000 + b"1" + b"}" * 3000), md.BadResponseError),
     }
 
 
@@ -137,7 +143,10 @@ async def test_an_invalid_image_reply_is_a_typed_error_and_the_next_call_works(
 ) -> None:
     answer, error = bodies(image)[name]
     server = serve(
-        once_then(lambda peer: peer.send(answer or whole(b"")), whole(images_reply(image().data)))
+        once_then(
+            lambda peer: peer.send(answer or http_response(b"")),
+            http_response(images_reply(image().data)),
+        )
     )
     async with md.LlamaSwap(server.url) as provider:
         model = provider.image_model("sdxl")
@@ -151,7 +160,7 @@ async def test_an_invalid_image_reply_is_a_typed_error_and_the_next_call_works(
 async def test_fewer_images_and_another_size_are_warnings(serve: Serve, image: Image) -> None:
     data = images_reply(image().data)
     data["data"].append({"url": "http://127.0.0.1:9/x.png"})
-    async with md.LlamaSwap(serve(always(whole(data))).url) as provider:
+    async with md.LlamaSwap(serve(reply_with(http_response(data))).url) as provider:
         result = await provider.image_model("sdxl").generate("a", n=3, size="512x512", seed=1)
     assert len(result.images) == 1
     assert [warning.code for warning in result.warnings] == [
@@ -159,7 +168,10 @@ async def test_fewer_images_and_another_size_are_warnings(serve: Serve, image: I
         "COUNT_DIFFERS",
         "SIZE_DIFFERS",
     ]
-    assert (result.details[0].size_asked, result.details[0].size_got) == ((512, 512), (64, 48))
+    assert (result.details[0].requested_size, result.details[0].actual_size) == (
+        (512, 512),
+        (64, 48),
+    )
 
 
 async def test_a_200_mb_reply_is_refused_in_bounded_memory(serve: Serve, image: Image) -> None:
@@ -172,7 +184,7 @@ async def test_a_200_mb_reply_is_refused_in_bounded_memory(serve: Serve, image: 
             peer.send(b"A" * (1 << 20))
 
     async with md.LlamaSwap(
-        serve(once_then(flood, whole(images_reply(image().data)))).url
+        serve(once_then(flood, http_response(images_reply(image().data)))).url
     ) as provider:
         model = provider.image_model("sdxl")
         tracemalloc.start()
@@ -195,9 +207,11 @@ async def test_a_decompression_bomb_is_refused_in_bounded_memory(
         b"".join(compressor.compress(b"{" + b" " * (1 << 20)) for _ in range(256))
         + compressor.flush()
     )
-    fine = whole(images_reply(image().data) if kind == "image" else chat("ok"))
+    fine = http_response(images_reply(image().data) if kind == "image" else chat_completion("ok"))
     server = serve(
-        once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine)
+        once_then(
+            lambda peer: peer.send(http_response(bomb, headers={"content-encoding": "gzip"})), fine
+        )
     )
     async with md.LlamaSwap(server.url) as provider:
         model: Any = provider.image_model("m") if kind == "image" else provider.model("m")
@@ -213,9 +227,10 @@ async def test_a_decompression_bomb_is_refused_in_bounded_memory(
 
 
 async def test_gzip_is_decoded(serve: Serve) -> None:
-    compressed = gzip.compress(json.dumps(chat("small")).encode())
+    compressed = gzip.compress(json.dumps(chat_completion("small")).encode())
     async with md.OpenAICompatible(
-        serve(always(whole(compressed, headers={"content-encoding": "gzip"}))).url + "/v1"
+        serve(reply_with(http_response(compressed, headers={"content-encoding": "gzip"}))).url
+        + "/v1"
     ) as provider:
         assert (await provider.model("m").generate("hi")).text == "small"
 
@@ -227,7 +242,7 @@ async def test_a_stalled_image_reply_times_out_and_is_not_retried(
         peer.send(b'HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n{"data"')
         peer.wait_for_close()
 
-    server = serve(once_then(stall, whole(images_reply(image().data))))
+    server = serve(once_then(stall, http_response(images_reply(image().data))))
     async with md.LlamaSwap(server.url, timeout=md.Timeout(idle=0.3)) as provider:
         model = provider.image_model("sdxl")
         with pytest.raises(md.DeadlineExceededError) as caught:
@@ -277,7 +292,7 @@ STREAM_FAULTS: dict[str, tuple[Callable[[Peer], None], type[md.MajordomoError], 
         "",
     ),
     "web page": (
-        lambda peer: peer.send(whole("<html>", headers={"content-type": "text/html"})),
+        lambda peer: peer.send(http_response("<html>", headers={"content-type": "text/html"})),
         md.BadResponseError,
         "",
     ),
@@ -297,7 +312,7 @@ def _repeat(peer: Peer, data: bytes, pause: float = 0.02) -> None:
 async def test_a_broken_stream_is_a_typed_error_and_the_next_call_works(
     serve: Serve, fault: Callable[[Peer], None], error: type[md.MajordomoError], partial: str
 ) -> None:
-    server = serve(once_then(fault, whole(chat("fine"))))
+    server = serve(once_then(fault, http_response(chat_completion("fine"))))
     async with md.OpenAICompatible(
         server.url + "/v1", timeout=md.Timeout(idle=0.4, total=1.5)
     ) as provider:
@@ -332,7 +347,7 @@ async def test_a_stream_with_a_finish_reason_is_complete_even_if_reset(serve: Se
 
 
 async def test_a_server_that_ignores_streaming_still_yields_events(serve: Serve) -> None:
-    server = serve(always(whole(chat("all at once"))))
+    server = serve(reply_with(http_response(chat_completion("all at once"))))
     async with (
         md.OpenAICompatible(server.url + "/v1") as provider,
         provider.model("m").stream("hi") as stream,

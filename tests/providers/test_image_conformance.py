@@ -13,7 +13,7 @@ import majordomo as md
 from majordomo import imagegen
 from majordomo.providers.base import provider_names
 from tests.support.image_backends import BACKENDS, Backend
-from tests.support.loopback import Handler, Loopback, Peer, always, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 from tests.support.recording_observer import RecordingObserver
 
 Serve = Callable[[Handler], Loopback]
@@ -45,7 +45,7 @@ def rank(event: imagegen.ImageEvent) -> int:
 def check(result: imagegen.Result, count: int) -> None:
     assert len(result.images) == len(result.details) == count
     for image, detail in zip(result.images, result.details, strict=True):
-        assert image.to_pil().size == detail.size_got == (image.width, image.height)
+        assert image.to_pil().size == detail.actual_size == (image.width, image.height)
     text = json.dumps(result.raw)
     assert not any(image.to_base64() in text for image in result.images)
     assert all(isinstance(warning, md.CallWarning) for warning in result.warnings)
@@ -152,7 +152,7 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
 async def test_a_status_maps_to_its_error_class(
     backend: Backend, serve: Serve, status: int
 ) -> None:
-    server = serve(always(whole({"error": f"no {KEY}"}, status)))
+    server = serve(reply_with(http_response({"error": f"no {KEY}"}, status)))
     headers = {"x-extra": KEY}
     async with backend.connect(server.url, retries=ONCE, headers=headers) as provider:
         for ask in (
@@ -174,18 +174,20 @@ async def _streamed(model: imagegen.Model) -> None:
 
 
 MALFORMED: dict[str, bytes] = {
-    "empty": whole(b""),
-    "no JSON": whole(b"hello"),
-    "a page": whole(b"<html><title>Login</title></html>", headers={"content-type": "text/html"}),
-    "another shape": whole({"hello": "world"}),
-    "a list": whole(b"[1, 2, 3]"),
-    "null": whole(b"null"),
-    "deep": whole(b"[" * 100_000),
-    "cut": whole(b'{"data": [')[:-4] + b"    ",
-    "bytes": whole(bytes(range(256))),
+    "empty": http_response(b""),
+    "no JSON": http_response(b"hello"),
+    "a page": http_response(
+        b"<html><title>Login</title></html>", headers={"content-type": "text/html"}
+    ),
+    "another shape": http_response({"hello": "world"}),
+    "a list": http_response(b"[1, 2, 3]"),
+    "null": http_response(b"null"),
+    "deep": http_response(b"[" * 100_000),
+    "cut": http_response(b'{"data": [')[:-4] + b"    ",
+    "bytes": http_response(bytes(range(256))),
     "no HTTP": b"HELO\r\n\r\n",
-    "redirect": whole(b"", 302, {"location": "http://127.0.0.1:9/"}),
-    "no image": whole(
+    "redirect": http_response(b"", 302, {"location": "http://127.0.0.1:9/"}),
+    "no image": http_response(
         {
             "data": [{"b64_json": "aGVsbG8="}],
             "images": ["aGVsbG8="],

@@ -20,7 +20,7 @@ import majordomo as md
 from majordomo.concurrency import portal
 from majordomo.providers.base import provider_names
 from tests.support import chat_backends, image_backends
-from tests.support.loopback import Handler, Loopback, Peer, Seen
+from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
 
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)
@@ -99,7 +99,7 @@ class FaultyServer:
     def __call__(self, peer: Peer) -> None:
         read_request = peer.request
 
-        def request() -> Seen | None:
+        def request() -> ReceivedRequest | None:
             while (seen := read_request()) is not None:
                 match self.mode:
                     case "fine":

@@ -20,7 +20,16 @@ from majordomo.dialects.stable_diffusion_cpp.prompt_tag import (
     encode_tag,
     neutralize,
 )
-from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images_reply, whole
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    images_reply,
+    reply_with,
+)
 
 Serve = Callable[[Handler], Loopback]
 ImageFactory = Callable[..., md.ImagePart]
@@ -178,7 +187,9 @@ async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
     )
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
-    server = serve(always(whole(images_reply(image().data, image().data, buffer.getvalue()))))
+    server = serve(
+        reply_with(http_response(images_reply(image().data, image().data, buffer.getvalue())))
+    )
     async with md.LlamaSwap(server.url) as provider:
         result = await provider.image_model("m").generate("a", seed=5, n=3)
         unset = await provider.image_model("m").generate("a")
@@ -192,7 +203,11 @@ async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
 async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: ImageFactory) -> None:
     async with md.LlamaSwap(
         serve(
-            always(whole(images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})))
+            reply_with(
+                http_response(
+                    images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})
+                )
+            )
         ).url
     ) as provider:
         result = await provider.image_model("m").generate("a")
@@ -286,7 +301,7 @@ async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
 
 
 async def test_health_reports_a_failure_instead_of_raising(serve: Serve) -> None:
-    server = serve(always(whole(b"", 502)))
+    server = serve(reply_with(http_response(b"", 502)))
     async with md.LlamaSwap(server.url) as provider:
         health = await provider.health()
     assert not health.ok
@@ -321,7 +336,7 @@ async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: S
             else:
                 peer.closed_by_client.wait(3)
                 state["state"] = "ready"
-                peer.reply(chat("at last"))
+                peer.reply(chat_completion("at last"))
 
     async with md.LlamaSwap(
         serve(handler).url, timeout=md.Timeout(first_byte=2, load=30)
@@ -346,7 +361,7 @@ async def test_a_first_byte_limit_shorter_than_the_check_interval_lets_a_model_l
                 queried.set()
             else:
                 assert queried.wait(20)
-                peer.reply(chat("at last"))
+                peer.reply(chat_completion("at last"))
 
     async with md.LlamaSwap(
         serve(handler).url, timeout=md.Timeout(first_byte=0.3, load=30)
@@ -391,7 +406,7 @@ async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
                 peer.chunk(delta("x"))
                 peer.wait_for_close()
                 return
-            peer.reply(chat("fine"))
+            peer.reply(chat_completion("fine"))
 
     server = serve(handler)
     async with md.LlamaSwap(server.url, max_concurrency=1) as provider:
@@ -410,10 +425,10 @@ async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
 
 async def test_the_server_version_is_reported_where_available(serve: Serve) -> None:
     server = serve(
-        always(
-            whole({"version": "v250", "commit": "abc"}),
-            whole({"version": None}),
-            whole(b"404 page not found", 404),
+        reply_with(
+            http_response({"version": "v250", "commit": "abc"}),
+            http_response({"version": None}),
+            http_response(b"404 page not found", 404),
         )
     )
     async with md.LlamaSwap(server.url) as provider:

@@ -10,9 +10,9 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen
+from tests.servers import plain_client
 from tests.servers.hashed_images import fingerprint
 from tests.servers.ollama import BUSY, CRASHED, MEMORY, Ollama, color
-from tests.servers.plain_client import dot
 from tests.support.loopback import Handler, Loopback, Peer
 
 Serve = Callable[[Handler], Loopback]
@@ -53,7 +53,7 @@ def url(loopback: Loopback) -> str:
 
 
 def pixel(image: md.ImagePart) -> tuple[int, ...]:
-    return dot(image.to_pil())
+    return plain_client.pixel(image.to_pil())
 
 
 def warning_fields(result: imagegen.Result) -> list[tuple[str, str | None]]:
@@ -66,7 +66,7 @@ class TestGeneration:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
         assert pixel(result.image) == color(EXPECTED_JOB)
         [detail] = result.details
-        assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
+        assert (detail.seed, detail.requested_size, detail.sent_size, detail.actual_size) == (
             7,
             (64, 48),
             (64, 48),
@@ -150,7 +150,7 @@ class TestGeneration:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(FLUX).generate("a", size="100x70", steps=1)
         assert warning_fields(result) == [("SIZE_DIFFERS", "size")]
-        assert result.details[0].size_got == (96, 64)
+        assert result.details[0].actual_size == (96, 64)
 
     async def test_extra_fields_are_sent_to_this_provider_only(
         self, url: str, loopback: Loopback

@@ -17,7 +17,7 @@ from majordomo import imagegen, llm
 from majordomo.queueing.resource_group import ModelLease, ResourceGroup, named_group
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
-from tests.support.loopback import Handler, Loopback, Peer, chat, delta, images_reply
+from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta, images_reply
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,9 @@ class Box:
                 peer.chunk(delta("calm") + delta({}, "stop") + b"data: [DONE]\n\n")
                 peer.end()
             else:
-                peer.reply(chat("calm", usage={"prompt_tokens": 100, "completion_tokens": 20}))
+                peer.reply(
+                    chat_completion("calm", usage={"prompt_tokens": 100, "completion_tokens": 20})
+                )
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ async def test_a_failed_unload_does_not_block_the_next_call(
         serve(
             lambda peer: (
                 peer.request(),
-                peer.reply(chat("a")),
+                peer.reply(chat_completion("a")),
                 peer.request(),
                 peer.reply(b"", 500),
             )

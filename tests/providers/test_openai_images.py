@@ -15,7 +15,7 @@ from majordomo import imagegen
 from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_images import FAMILIES, OpenAIImages, color
 from tests.servers.plain_client import halves
-from tests.support.loopback import Handler, Loopback, always, images_reply, whole
+from tests.support.loopback import Handler, Loopback, http_response, images_reply, reply_with
 
 Serve = Callable[[Handler], Loopback]
 ImageFactory = Callable[..., md.ImagePart]
@@ -272,7 +272,7 @@ async def test_leaving_a_stream_early_stops_it(provider: md.OpenAI, server: Open
 
 
 async def test_a_compatible_server_gets_all_fields(serve: Serve, image: ImageFactory) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         await provider.image_model("some-model").generate("a", size="123x45", seed=1, quality="odd")
     assert server.seen[0].path == "/v1/images/generations"

@@ -12,7 +12,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.dialects.openai.presets import PRESETS
 from majordomo.llm import ThinkingPart
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat_completion, delta
 
 Serve = Callable[[Handler], Loopback]
 Connect = Callable[..., tuple[llm.Model, Loopback]]
@@ -32,7 +32,7 @@ def answering(message: dict[str, Any]) -> Handler:
                 peer.chunk(delta(message) + delta({}, "stop") + DONE)
                 peer.end()
             else:
-                reply = chat("")
+                reply = chat_completion("")
                 reply["choices"][0]["message"] = message
                 peer.reply(reply)
 
@@ -186,7 +186,7 @@ async def test_openrouter_gets_its_reasoning_details_back_verbatim(serve: Serve)
         peer.chunk(delta("ok", "stop") + DONE)
         peer.end()
         peer.request()
-        peer.reply(chat("fine"))
+        peer.reply(chat_completion("fine"))
 
     server = serve(handler)
     model = md.OpenAICompatible(server.url, api_key="k", preset="openrouter").model("m")

@@ -94,7 +94,7 @@ async def test_every_setting_reaches_the_engine(
     assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
     assert dot(result.image) == color(job)
     detail = result.details[0]
-    assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
+    assert (detail.seed, detail.requested_size, detail.sent_size, detail.actual_size) == (
         0,
         (96, 64),
         (96, 64),
@@ -217,14 +217,14 @@ async def test_aspect_and_megapixels_are_resolved_to_a_size(
 ) -> None:
     result = await model.generate("a", aspect="16:9", megapixels=0.03)
     assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (256, 128)
-    assert (result.details[0].size_asked, result.details[0].size_sent) == (None, (256, 128))
+    assert (result.details[0].requested_size, result.details[0].sent_size) == (None, (256, 128))
 
 
 @every_route
 async def test_a_size_that_the_engine_rounds_is_a_warning(model: imagegen.Model) -> None:
     result = await model.generate("a", size="65x70", seed=1)
     assert [(w.code, w.field) for w in result.warnings] == [("SIZE_DIFFERS", "size")]
-    assert (result.details[0].size_asked, result.details[0].size_got) == ((65, 70), (72, 72))
+    assert (result.details[0].requested_size, result.details[0].actual_size) == ((65, 70), (72, 72))
 
 
 @every_route

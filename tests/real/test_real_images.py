@@ -153,7 +153,7 @@ async def test_a_batch_counts_its_seeds_up(
 
 async def test_a_size_the_engine_rounds_up_is_reported(swap: md.LlamaSwap) -> None:
     result = await swap.image_model("tiny-image").generate(PROMPT, size="65x70", steps=2, seed=5)
-    assert result.details[0].size_got == (result.image.width, result.image.height) == (72, 72)
+    assert result.details[0].actual_size == (result.image.width, result.image.height) == (72, 72)
     assert [warning.code for warning in result.warnings] == ["SIZE_DIFFERS"]
 
 

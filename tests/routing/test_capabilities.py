@@ -14,7 +14,7 @@ from majordomo import llm
 from majordomo.llm import ToolCallPart
 from majordomo.routing import capabilities
 from majordomo.routing.chain import Chain, ImageChain
-from tests.support.loopback import Handler, Loopback, Peer, chat
+from tests.support.loopback import Handler, Loopback, Peer, chat_completion
 from tests.support.scripted_members import PIXEL, FakeChatModel, FakeImageModel, FakeProvider
 
 pytestmark = pytest.mark.anyio
@@ -169,7 +169,7 @@ async def test_the_model_list_of_ollama_is_used(serve: Serve) -> None:
             elif seen.path == "/api/ps":
                 peer.reply({"models": []})
             else:
-                peer.reply(chat("I see"))
+                peer.reply(chat_completion("I see"))
 
     server = serve(handler)
     async with md.Ollama(server.url) as ollama, md.OpenAICompatible(server.url + "/v1") as other:

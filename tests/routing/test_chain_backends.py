@@ -17,7 +17,16 @@ import majordomo as md
 from majordomo import llm
 from majordomo.routing.chain import Chain
 from majordomo.routing.health import ChainHealth
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    reply_with,
+)
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -71,7 +80,7 @@ class Backend:
                 peer.chunk(delta(text) + delta({}, "stop") + DONE)
                 peer.end()
             else:
-                peer.reply(chat(text))
+                peer.reply(chat_completion(text))
 
     def provider(self, **common: Any) -> md.OpenAICompatible:
         return md.OpenAICompatible(
@@ -207,7 +216,7 @@ async def test_a_server_without_a_health_route_is_still_called(
     serve: Serve,
 ) -> None:
     async with md.OpenAICompatible(
-        serve(always(whole("404 page not found", 404))).url + "/v1"
+        serve(reply_with(http_response("404 page not found", 404))).url + "/v1"
     ) as here:
         chain = Chain([here.model("m")])
         assert [status.state for status in await chain.probe()] == ["closed"]
@@ -263,7 +272,10 @@ async def test_a_cut_stream_keeps_the_received_text(serve: Serve) -> None:
 async def test_retry_after_of_a_rate_limit_is_honored(serve: Serve) -> None:
     clock = ManualClock()
     limited = serve(
-        always(whole({"error": "slowly"}, 429, {"retry-after": "7"}), whole(chat("at last")))
+        reply_with(
+            http_response({"error": "slowly"}, 429, {"retry-after": "7"}),
+            http_response(chat_completion("at last")),
+        )
     )
     alive = Backend(serve, "b")
     async with (
@@ -325,7 +337,7 @@ async def test_one_health_works_in_several_event_loops(serve: Serve) -> None:
 async def test_a_chain_of_model_strings_works(serve: Serve) -> None:
     alive = Backend(serve, "b")
     address = alive.server.url.removeprefix("http://")
-    broken = serve(always(whole("<html>"))).url.removeprefix("http://")
+    broken = serve(reply_with(http_response("<html>"))).url.removeprefix("http://")
     async with Chain([f"llamaswap://{broken}/a", f"llamaswap://{address}/b"]) as chain:
         reply = await chain.generate("hi")
     assert (reply.text, reply.failed_attempts[0].code) == ("b hi", "NOT_JSON")

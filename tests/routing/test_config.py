@@ -18,7 +18,7 @@ from majordomo.routing.config import Config, load
 from majordomo.routing.config_file import MAX_BYTES, ConfigFile, find, search_paths
 from majordomo.routing.registry import Registry, model
 from majordomo.routing.toml_positions import key_lines
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 SECRET = "sk-very-secret-0123456789"
 VALID_FILE = """
@@ -648,7 +648,7 @@ def check_config(config: Any) -> None:
 
 
 @given(tables)
-@settings(deadline=None, max_examples=tries(150))
+@settings(deadline=None, max_examples=max_examples(150))
 def test_any_tables_give_a_configuration_or_a_typed_error(config: dict[str, Any]) -> None:
     if isinstance(config.get("providers"), dict):
         config["providers"]["box"] = {"type": "ollama", "api_key": SECRET}
@@ -696,7 +696,7 @@ fragments = st.lists(
 @given(fragments)
 @settings(
     deadline=None,
-    max_examples=tries(150),
+    max_examples=max_examples(150),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_file_gives_a_configuration_or_a_typed_error(text: str) -> None:

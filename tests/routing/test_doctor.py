@@ -16,12 +16,12 @@ from tests.servers.comfyui import ComfyUI
 from tests.servers.llamaswap import LlamaSwap, other_client_waiting
 from tests.servers.ollama_chat import OllamaChat
 from tests.servers.stable_diffusion import StableDiffusion
-from tests.support.loopback import Handler, Loopback, Peer, always, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
 LIST = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "llamacpp"}]}
-LOADING = whole(
+LOADING = http_response(
     {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503
 )
 
@@ -136,7 +136,9 @@ async def test_a_loading_model_is_not_a_fault(serve: Serve) -> None:
 
 
 async def test_a_server_that_loads_its_only_model_is_not_a_fault(serve: Serve) -> None:
-    finding, report = await examine_one(box_config("openaicompatible", serve(always(LOADING)).url))
+    finding, report = await examine_one(
+        box_config("openaicompatible", serve(reply_with(LOADING)).url)
+    )
     assert (finding.status, report.ok) == ("loading", True)
     assert "calls wait for it" in messages(report)
 
@@ -209,12 +211,14 @@ async def test_a_name_that_llama_swap_does_not_list_may_be_an_alias(serve: Serve
 
 
 async def test_another_kind_of_server_gets_a_hint(serve: Serve) -> None:
-    web = serve(always(whole("<html>hello</html>", headers={"content-type": "text/html"}))).url
+    web = serve(
+        reply_with(http_response("<html>hello</html>", headers={"content-type": "text/html"}))
+    ).url
     finding, report = await examine_one(box_config("ollama", web))
-    assert (finding.status, report.ok) == ("strange", False)
+    assert (finding.status, report.ok) == ("unexpected", False)
     assert f"a server answers at {web}, but not like ollama" in messages(report)
     assert "check providers.box.type and providers.box.base_url" in messages(report)
-    lost = serve(always(whole({"detail": "Not Found"}, 404))).url
+    lost = serve(reply_with(http_response({"detail": "Not Found"}, 404))).url
     assert "start the web UI with --api" in messages(
         (await examine_one(box_config("automatic1111", lost)))[1]
     )
@@ -324,7 +328,7 @@ async def test_a_report_converts_to_plain_json(serve: Serve, closed: str) -> Non
     values = report.to_dict()
     assert values["ok"] is False
     assert values["findings"][0]["models"][0]["id"]
-    assert values["findings"][0]["advice"][0]["fault"] is True
+    assert values["findings"][0]["hints"][0]["fault"] is True
     assert [finding["configured"] for finding in values["findings"]] == [True, False]
 
 

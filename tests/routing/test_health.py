@@ -23,7 +23,7 @@ from majordomo.routing.circuit_breaker import (
     outcome_of,
 )
 from majordomo.routing.health import ChainHealth, HealthChanged, MemberPermit
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 from tests.support.scripted_members import FakeChatModel, FakeProvider
 
 pytestmark = pytest.mark.anyio
@@ -453,7 +453,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 BreakerMachine.TestCase.settings = settings(
-    max_examples=tries(60), stateful_step_count=30, deadline=None
+    max_examples=max_examples(60), stateful_step_count=30, deadline=None
 )
 TestBreakerMachine = BreakerMachine.TestCase
 

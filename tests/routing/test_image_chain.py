@@ -13,7 +13,7 @@ from majordomo import imagegen
 from majordomo.errors import FailedAttempt
 from majordomo.imagegen import Done, Loading, Preview, Queued, Step
 from majordomo.routing.chain import ImageChain
-from tests.support.loopback import Handler, Loopback, always, images_reply, whole
+from tests.support.loopback import Handler, Loopback, http_response, images_reply, reply_with
 from tests.support.scripted_members import PIXEL, FakeImageModel
 
 Serve = Callable[[Handler], Loopback]
@@ -24,7 +24,7 @@ QUICK = md.Retries(attempts=1)
 
 def failing(serve: Serve, status: int = 500) -> md.ImageModel:
     return md.LlamaSwap(
-        serve(always(whole({"error": "no"}, status))).url, retries=QUICK
+        serve(reply_with(http_response({"error": "no"}, status))).url, retries=QUICK
     ).image_model("bad")
 
 
@@ -33,7 +33,9 @@ def down() -> md.ConnectionFailedError:
 
 
 async def test_the_next_member_is_called_after_a_failure(serve: Serve, image: Image) -> None:
-    good = md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url).image_model("good")
+    good = md.LlamaSwap(
+        serve(reply_with(http_response(images_reply(image().data)))).url
+    ).image_model("good")
     chain = ImageChain([failing(serve), failing(serve, 429), good])
     result = await chain.generate("a", seed=3)
     assert (result.provider, result.model) == ("llamaswap", "good")
@@ -51,7 +53,7 @@ async def test_the_next_member_is_called_after_a_failure(serve: Serve, image: Im
 async def test_a_client_error_is_raised_without_failover(
     serve: Serve, image: Image, status: int
 ) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     chain = ImageChain([failing(serve, status), md.LlamaSwap(server.url).image_model("good")])
     with pytest.raises(md.MajordomoError) as caught:
         await chain.generate("a")
@@ -222,8 +224,8 @@ async def test_a_request_that_a_member_does_not_support_fails_over(
     serve: Serve, image: Image
 ) -> None:
     server, other = (
-        serve(always(whole(images_reply(image().data)))),
-        serve(always(whole({"error": "never asked"}, 500))),
+        serve(reply_with(http_response(images_reply(image().data)))),
+        serve(reply_with(http_response({"error": "never asked"}, 500))),
     )
     async with (
         md.LlamaSwap(server.url) as good,

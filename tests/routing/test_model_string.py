@@ -17,7 +17,7 @@ from majordomo import providers
 from majordomo.providers.base import provider_names
 from majordomo.routing.model_string import parse, split
 from majordomo.routing.registry import Registry
-from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.loopback import Handler, Loopback, http_response, reply_with
 
 NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "llamaswap/qwen3": ("llamaswap", "qwen3", "", None, {}),
@@ -140,7 +140,7 @@ def test_a_deeply_nested_option_is_read_as_text() -> None:
 def test_user_and_password_are_sent_with_basic_auth(
     serve: Callable[[Handler], Loopback], written: str
 ) -> None:
-    server = serve(always(whole("[]")))
+    server = serve(reply_with(http_response("[]")))
     provider = Registry().provider(f"automatic1111://{written}@127.0.0.1:{server.port}/m")
     with pytest.raises(md.MajordomoError):
         provider.models_sync()

@@ -15,7 +15,7 @@ import pytest
 import majordomo as md
 from majordomo.routing.plugins import provider_class
 from majordomo.routing.registry import Registry
-from tests.support.loopback import Handler, Loopback, always, chat, whole
+from tests.support.loopback import Handler, Loopback, chat_completion, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 EXAMPLE = Path(__file__).parent.parent / "plugin_example"
@@ -90,7 +90,7 @@ def run(code: str, site: Path, folder: Path, **variables: str) -> str:
 def test_an_installed_provider_works_by_its_name(
     serve: Serve, installed: Path, tmp_path: Path
 ) -> None:
-    server = serve(always(whole(chat("from a plug-in"))))
+    server = serve(reply_with(http_response(chat_completion("from a plug-in"))))
     output = run(
         "import asyncio, sys, majordomo as md\n"
         "md.model('offline')\n"
@@ -114,7 +114,7 @@ def test_an_installed_provider_works_by_its_name(
 def test_a_plugin_is_configured_like_a_built_in_provider(
     serve: Serve, installed: Path, tmp_path: Path
 ) -> None:
-    server = serve(always(whole(chat("from a plug-in"))))
+    server = serve(reply_with(http_response(chat_completion("from a plug-in"))))
     (tmp_path / "majordomo.toml").write_text(
         f"[providers.lab]\ntype='example'\nbase_url='{server.url}/v1'\napi_key='${{LAB_KEY}}'\nregion='us'\ntimeout={{total=30}}\n[defaults]\nchat='lab/m'\n"
     )

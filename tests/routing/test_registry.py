@@ -18,7 +18,14 @@ from majordomo.providers.base import BaseProvider
 from majordomo.routing.config_file import ConfigFile
 from majordomo.routing.provider_options import construct
 from majordomo.routing.registry import Registry, embedding_model
-from tests.support.loopback import Handler, Loopback, always, chat, images_reply, whole
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    chat_completion,
+    http_response,
+    images_reply,
+    reply_with,
+)
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -52,7 +59,7 @@ def box(url: str = "http://gpu-box:8080", **more: Any) -> dict[str, Any]:
 
 
 async def test_a_configured_provider_answers(serve: Serve) -> None:
-    server = serve(always(whole(chat("hello"))))
+    server = serve(reply_with(http_response(chat_completion("hello"))))
     async with Registry(
         box(
             server.url,
@@ -76,7 +83,7 @@ async def test_a_configured_provider_answers(serve: Serve) -> None:
 
 
 def test_the_blocking_api_works(serve: Serve) -> None:
-    server = serve(always(whole(chat("hello"))))
+    server = serve(reply_with(http_response(chat_completion("hello"))))
     with Registry(box(server.url)) as registry:
         model = registry.model("box/qwen3")
         assert model.generate_sync("hi").text == "hello"
@@ -85,7 +92,7 @@ def test_the_blocking_api_works(serve: Serve) -> None:
 
 
 async def test_a_provider_is_constructed_once_and_closed_with_the_registry(serve: Serve) -> None:
-    server = serve(always(whole(chat("hello"))))
+    server = serve(reply_with(http_response(chat_completion("hello"))))
     registry = Registry(box(server.url))
     async with registry.model("box/a") as model:
         await model.generate("hi")
@@ -189,7 +196,7 @@ def test_a_missing_default_is_an_error_that_says_where_to_set_it() -> None:
 
 
 async def test_module_functions_use_the_configuration_file(serve: Serve, image: Image) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     write_config(
         f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\nimages='openai'\n[aliases]\nimages='box/sdxl?steps=20'\n"
     )
@@ -203,8 +210,10 @@ async def test_module_functions_use_the_configuration_file(serve: Serve, image: 
 
 async def test_an_embedding_model_by_name(serve: Serve) -> None:
     server = serve(
-        always(
-            whole({"object": "list", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "model": "e"})
+        reply_with(
+            http_response(
+                {"object": "list", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "model": "e"}
+            )
         )
     )
     async with embedding_model(f"openaicompatible://127.0.0.1:{server.port}/e") as model:
@@ -228,8 +237,8 @@ async def test_an_embedding_model_by_name(serve: Serve) -> None:
 
 async def test_an_image_chain_by_name(serve: Serve, image: Image) -> None:
     dead, alive = (
-        serve(always(whole({"error": "no"}, 500))),
-        serve(always(whole(images_reply(image().data)))),
+        serve(reply_with(http_response({"error": "no"}, 500))),
+        serve(reply_with(http_response(images_reply(image().data)))),
     )
     config = box(
         dead.url,
@@ -254,7 +263,7 @@ async def test_an_image_chain_by_name(serve: Serve, image: Image) -> None:
 
 
 async def test_a_chain_by_name_closes_its_provider(serve: Serve, image: Image) -> None:
-    server = serve(always(whole(images_reply(image().data))))
+    server = serve(reply_with(http_response(images_reply(image().data))))
     dsn = f"llamaswap://127.0.0.1:{server.port}/x"
     async with md.image_model(f"{dsn},{dsn}y") as image_model:
         await image_model.generate("a cat")
@@ -267,7 +276,10 @@ async def test_a_chain_by_name_closes_its_provider(serve: Serve, image: Image) -
 
 
 async def test_a_chat_chain_by_name(serve: Serve) -> None:
-    dead, alive = serve(always(whole({"error": "no"}, 500))), serve(always(whole(chat("hello"))))
+    dead, alive = (
+        serve(reply_with(http_response({"error": "no"}, 500))),
+        serve(reply_with(http_response(chat_completion("hello")))),
+    )
     config = box(
         dead.url,
         chains={
@@ -287,8 +299,8 @@ async def test_a_chat_chain_by_name(serve: Serve) -> None:
 
 async def test_chains_of_one_name_share_their_health_records(serve: Serve) -> None:
     dead, alive = (
-        serve(always(*[whole({"error": "no"}, 503)] * 20)),
-        serve(always(*[whole(chat("hello"))] * 20)),
+        serve(reply_with(*[http_response({"error": "no"}, 503)] * 20)),
+        serve(reply_with(*[http_response(chat_completion("hello"))] * 20)),
     )
     config = box(dead.url, chains={"safe": {"models": ["box/a", "second/b"], "cooldown": 60}})
     config["providers"]["box"]["retries"] = {"attempts": 1}
@@ -316,9 +328,9 @@ async def test_a_gpu_in_the_file_is_one_resource_group_for_its_providers(serve: 
 
 
 async def test_a_registry_passes_observers_and_prices(serve: Serve) -> None:
-    reply = chat("hello", usage={"prompt_tokens": 1000, "completion_tokens": 100})
+    reply = chat_completion("hello", usage={"prompt_tokens": 1000, "completion_tokens": 100})
     config = box(
-        serve(always(whole(reply))).url,
+        serve(reply_with(http_response(reply))).url,
         prices={"llamaswap/*": {"input_per_million": 1, "output_per_million": 10}},
     )
     async with Registry(

@@ -35,7 +35,7 @@ from tests.servers.anthropic_request import (
 )
 from tests.servers.hashed_images import b64
 from tests.servers.http_helpers import Gate, route
-from tests.support.loopback import Peer, Seen
+from tests.support.loopback import Peer, ReceivedRequest
 
 
 @dataclass
@@ -148,7 +148,9 @@ class Anthropic(Gate):
             self._numbers += 1
             return self._numbers
 
-    def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> dict[str, Any] | None:
+    def _answer(
+        self, peer: Peer, seen: ReceivedRequest, headers: dict[str, str]
+    ) -> dict[str, Any] | None:
         """Return the response body; None when it was streamed."""
         path, query = route(seen)
         key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix(

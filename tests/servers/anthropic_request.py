@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.servers.hashed_images import decoded
+from tests.servers.hashed_images import decode_image
 
 OLD, NEW = "2023-06-01", "2026-10-21"
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -419,7 +419,7 @@ class Request:
             if not data.startswith(b"%PDF-"):
                 raise Refused(f"{path}.base64.data: The PDF specified was not valid.")
             return
-        image = decoded(data)
+        image = decode_image(data)
         if image is None or f"image/{image.format}".lower() not in IMAGE_MIME_TYPES:
             raise Refused(f"{path}.base64.data: Could not process image")
         if f"image/{image.format}".lower() != source["media_type"]:
@@ -554,7 +554,7 @@ class Request:
             if source["type"] == "base64"
             else self.account.files[source["file_id"]]
         )
-        image = decoded(data) if block["type"] == "image" else None
+        image = decode_image(data) if block["type"] == "image" else None
         if image is None:
             return f"{block['type']} of {len(data)} bytes"
         pixels = image.convert("RGB").tobytes()

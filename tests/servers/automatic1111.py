@@ -35,7 +35,7 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image, ImageFilter, ImageOps, PngImagePlugin
 
 from tests.servers.held_jobs import Color, Paced, color_of, flatten, pixels, resize, towards
-from tests.support.loopback import Peer, Seen, whole
+from tests.support.loopback import Peer, ReceivedRequest, http_response
 
 PREFIX = "/sdapi/v1/"
 # An extension adds this route, and --api-auth does not guard it.
@@ -424,7 +424,7 @@ class Automatic1111(Paced):
         self._preview_step = 0
         # The first ticket holds the engine; the others wait in order of arrival.
         self._queue: deque[object] = deque()
-        self._routes: dict[str, dict[str, Callable[[Seen], Any]]] = {
+        self._routes: dict[str, dict[str, Callable[[ReceivedRequest], Any]]] = {
             "txt2img": {"POST": self._txt2img},
             "img2img": {"POST": self._img2img},
             "extra-single-image": {"POST": self._extra_single_image},
@@ -478,12 +478,12 @@ class Automatic1111(Paced):
         while (seen := peer.request()) is not None:
             peer.send(self.answer(seen))
 
-    def answer(self, seen: Seen) -> bytes:
+    def answer(self, seen: ReceivedRequest) -> bytes:
         """Return the complete response; errors have the form that api_middleware gives them."""
         path = urlsplit(seen.path).path
         try:
             if path == "/" and seen.method == "GET":
-                return whole(
+                return http_response(
                     "<!doctype html><title>Stable Diffusion</title>",
                     headers={"content-type": "text/html; charset=utf-8"},
                 )
@@ -517,7 +517,7 @@ class Automatic1111(Paced):
                 500,
             )
 
-    def _authorize(self, seen: Seen) -> None:
+    def _authorize(self, seen: ReceivedRequest) -> None:
         """Check --api-auth.
 
         The handler of HTTPException drops the WWW-Authenticate header that FastAPI would have
@@ -537,13 +537,13 @@ class Automatic1111(Paced):
 
     # --- generation ---
 
-    def _txt2img(self, seen: Seen) -> dict[str, Any]:
+    def _txt2img(self, seen: ReceivedRequest) -> dict[str, Any]:
         return self._generate("txt2img", seen, TXT2IMG)
 
-    def _img2img(self, seen: Seen) -> dict[str, Any]:
+    def _img2img(self, seen: ReceivedRequest) -> dict[str, Any]:
         return self._generate("img2img", seen, IMG2IMG)
 
-    def _generate(self, route: str, seen: Seen, fields: Fields) -> dict[str, Any]:
+    def _generate(self, route: str, seen: ReceivedRequest, fields: Fields) -> dict[str, Any]:
         known = {
             key: value
             for key, value in fields.items()
@@ -667,7 +667,7 @@ class Automatic1111(Paced):
         sampler: str,
         scheduler: str,
         mask: Image.Image | None,
-        seen: Seen,
+        seen: ReceivedRequest,
     ) -> Job:
         """Return the settings in effect: __init__ and init() of the processing classes."""
         seed = random.randrange(4294967294) if fields["seed"] == -1 else fields["seed"]
@@ -974,7 +974,7 @@ class Automatic1111(Paced):
 
     # --- routes that do not wait for the engine ---
 
-    def _progress(self, seen: Seen) -> dict[str, Any]:
+    def _progress(self, seen: ReceivedRequest) -> dict[str, Any]:
         """Return the engine's state, as progressapi does; every poll may update the preview."""
         query = parse_qs(urlsplit(seen.path).query)
         skip = _query_bool("skip_current_image", query.get("skip_current_image", ["false"])[-1])
@@ -1012,7 +1012,7 @@ class Automatic1111(Paced):
             result["current_image"] = self._encode(preview, None)
         return result
 
-    def _interrupt(self, seen: Seen) -> dict[str, Any]:
+    def _interrupt(self, seen: ReceivedRequest) -> dict[str, Any]:
         """Stop the running job; without one, the next job forgets the interrupt when it begins."""
         with self.changed:
             self.interrupts += 1
@@ -1020,13 +1020,13 @@ class Automatic1111(Paced):
             self.changed.notify_all()
         return {}
 
-    def _skip(self, seen: Seen) -> None:
+    def _skip(self, seen: ReceivedRequest) -> None:
         with self.changed:
             self.skips += 1
             self.state.skipped = True
             self.changed.notify_all()
 
-    def _set_options(self, seen: Seen) -> None:
+    def _set_options(self, seen: ReceivedRequest) -> None:
         """Set options as set_config does.
 
         The checkpoint is checked first. The options stay in effect for all clients.
@@ -1038,7 +1038,7 @@ class Automatic1111(Paced):
         with self.changed:
             self.options.update(options)
 
-    def _extra_single_image(self, seen: Seen) -> dict[str, Any]:
+    def _extra_single_image(self, seen: ReceivedRequest) -> dict[str, Any]:
         """Upscale as scripts/postprocessing_upscale.py does.
 
         The upscaler "None" does not change the image.
@@ -1101,7 +1101,7 @@ class Automatic1111(Paced):
             return cropped
         return result
 
-    def _png_info(self, seen: Seen) -> dict[str, Any]:
+    def _png_info(self, seen: ReceivedRequest) -> dict[str, Any]:
         body = _validate(seen, {"image": ("str", ..., False)})
         image = _decode_image(body["image"].strip())
         items = {key: value for key, value in image.info.items() if isinstance(value, str)}
@@ -1115,7 +1115,7 @@ class Automatic1111(Paced):
             "parameters": _parse_parameters(text) if text else {},
         }
 
-    def _cmd_flags(self, seen: Seen) -> dict[str, Any]:
+    def _cmd_flags(self, seen: ReceivedRequest) -> dict[str, Any]:
         return {
             "api": True,
             "api_auth": ":".join(self.auth) if self.auth else None,
@@ -1124,7 +1124,7 @@ class Automatic1111(Paced):
             "lowvram": False,
         }
 
-    def _schedulers(self, seen: Seen) -> list[dict[str, Any]]:
+    def _schedulers(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1136,7 +1136,7 @@ class Automatic1111(Paced):
             for name, label, aliases, rho, inner in SCHEDULERS
         ]
 
-    def _upscalers(self, seen: Seen) -> list[dict[str, Any]]:
+    def _upscalers(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1148,7 +1148,7 @@ class Automatic1111(Paced):
             for name, model, scale in UPSCALERS
         ]
 
-    def _sd_models(self, seen: Seen) -> list[dict[str, Any]]:
+    def _sd_models(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "title": f"{name}.safetensors [{short}]",
@@ -1161,7 +1161,7 @@ class Automatic1111(Paced):
             for name, short, sha256 in MODELS
         ]
 
-    def _loras(self, seen: Seen) -> list[dict[str, Any]]:
+    def _loras(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1172,7 +1172,7 @@ class Automatic1111(Paced):
             for name, alias in LORAS
         ]
 
-    def _memory(self, seen: Seen) -> dict[str, Any]:
+    def _memory(self, seen: ReceivedRequest) -> dict[str, Any]:
         counts = {"current": 2 << 30, "peak": 3 << 30}
         return {
             "ram": {"free": float(12 << 30), "used": float(4 << 30), "total": float(16 << 30)},
@@ -1191,14 +1191,14 @@ class Automatic1111(Paced):
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
-    return whole(json.dumps(body), status, headers)
+    return http_response(json.dumps(body), status, headers)
 
 
 def _problem(name: str | None, message: str, kind: str, where: str = "body") -> dict[str, Any]:
     return {"loc": [where] if name is None else [where, name], "msg": message, "type": kind}
 
 
-def _parse_body(seen: Seen) -> dict[str, Any]:
+def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
     """Return the JSON object of a request, or raise FastAPI's error (with pydantic 1)."""
     if not seen.body:
         raise ValidationError([_problem(None, "field required", "value_error.missing")])
@@ -1216,7 +1216,7 @@ def _parse_body(seen: Seen) -> dict[str, Any]:
     return body
 
 
-def _validate(seen: Seen, fields: Fields) -> dict[str, Any]:
+def _validate(seen: ReceivedRequest, fields: Fields) -> dict[str, Any]:
     """Return every known field with its value or default.
 
     Unknown fields are dropped, and every invalid field is reported.

@@ -38,9 +38,17 @@ from tests.servers.comfyui_nodes import (
     png_with,
     validate_graph,
 )
-from tests.servers.hashed_images import encoded, plain
-from tests.servers.http_helpers import Answer, empty, form, parameter, route, said, text
-from tests.support.loopback import Peer, Seen
+from tests.servers.hashed_images import encode_image, solid_image
+from tests.servers.http_helpers import (
+    Response,
+    empty_response,
+    header_parameter,
+    json_response,
+    parse_form,
+    route,
+    text_response,
+)
+from tests.support.loopback import Peer, ReceivedRequest
 
 __all__ = ["ComfyUI", "color"]
 
@@ -85,7 +93,7 @@ class _Socket:
     Threads share wsproto's state, so a lock guards it.
     """
 
-    def __init__(self, peer: Peer, seen: Seen, client: str) -> None:
+    def __init__(self, peer: Peer, seen: ReceivedRequest, client: str) -> None:
         self.peer, self.client = peer, client
         self.features: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -158,7 +166,7 @@ class ComfyUI:
         self.combo = False
         self.websocket = True
         self.failing: tuple[str, str] | None = None
-        self.nulled = False
+        self.history_without_status = False
         self.silent = False
         self.checkpoints = list(checkpoints)
         self.inputs: dict[str, bytes] = {}
@@ -277,30 +285,30 @@ class ComfyUI:
                 return
             peer.send(self.answer(seen).sent)
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: ReceivedRequest) -> Response:
         """Return the response to a request."""
         path, query = route(seen)
         path = unquote(path.removeprefix("/api"))
         origin = seen.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != seen.headers.get("host"):
-            return empty(403)
+            return empty_response(403)
         try:
             if seen.method == "POST":
                 return self._post(path, seen)
             if seen.method == "GET":
                 return self._get(path, query)
         except json.JSONDecodeError:
-            return text("500 Internal Server Error\n\nServer got itself in trouble", 500)
-        return empty(404)
+            return text_response("500 Internal Server Error\n\nServer got itself in trouble", 500)
+        return empty_response(404)
 
-    def _get(self, path: str, query: dict[str, str]) -> Answer:
+    def _get(self, path: str, query: dict[str, str]) -> Response:
         with self._changed:
             if path == "/prompt":
-                return said({"exec_info": {"queue_remaining": self._remaining}})
+                return json_response({"exec_info": {"queue_remaining": self._remaining}})
             if path == "/queue":
                 running = [self._running.item] if self._running else []
                 # The server sends its heap as it is in memory, unsorted.
-                return said(
+                return json_response(
                     {
                         "queue_running": running,
                         "queue_pending": [job.item for job in reversed(self._pending)],
@@ -309,35 +317,35 @@ class ComfyUI:
             if path == "/history":
                 max_items = int(query.get("max_items", -1))
                 items = list(self.history.items())
-                return said(dict(items[-max_items:] if max_items >= 0 else items))
+                return json_response(dict(items[-max_items:] if max_items >= 0 else items))
             if path.startswith("/history/"):
                 entry = self.history.get(path.removeprefix("/history/"))
-                return said({path.removeprefix("/history/"): entry} if entry else {})
+                return json_response({path.removeprefix("/history/"): entry} if entry else {})
             if path == "/view":
                 return self._view(query)
             if path == "/object_info":
-                return said(
+                return json_response(
                     {name: describe_node(name, self._folders, self.combo) for name in NODES}
                 )
             if path.startswith("/object_info/"):
                 name = path.removeprefix("/object_info/")
-                return said(
+                return json_response(
                     {name: describe_node(name, self._folders, self.combo)} if name in NODES else {}
                 )
             if path == "/system_stats":
-                return said(
+                return json_response(
                     {
                         "system": {"os": "posix", "comfyui_version": "0.3.0"},
                         "devices": [{"name": "cuda:0", "vram_free": 1 << 30}],
                     }
                 )
             if path == "/features" and not self.old:
-                return said(
+                return json_response(
                     {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES}
                 )
-        return text("404: Not Found", 404)
+        return text_response("404: Not Found", 404)
 
-    def _post(self, path: str, seen: Seen) -> Answer:
+    def _post(self, path: str, seen: ReceivedRequest) -> Response:
         if path == "/prompt":
             return self._submit(seen.json)
         if path == "/upload/image":
@@ -353,21 +361,21 @@ class ComfyUI:
                     job for job in self._pending if job.id not in body.get("delete", [])
                 ]
                 self._changed.notify_all()
-                return empty(200)
+                return empty_response(200)
             if path == "/interrupt":
                 self.interrupts += 1
                 prompt_id = None if self.old else body.get("prompt_id")
                 if self._running is not None and prompt_id in (None, self._running.id):
                     self._running.interrupted = True
                     self._changed.notify_all()
-                return empty(200)
+                return empty_response(200)
             if path == "/history":
                 for name in list(self.history) if body.get("clear") else body.get("delete", []):
                     self.history.pop(name, None)
-                return empty(200)
+                return empty_response(200)
             if path == "/free":
-                return empty(200)
-        return text("404: Not Found", 404)
+                return empty_response(200)
+        return text_response("404: Not Found", 404)
 
     @property
     def _folders(self) -> dict[str, list[str]]:
@@ -377,37 +385,37 @@ class ComfyUI:
     def _remaining(self) -> int:
         return len(self._pending) + (self._running is not None)
 
-    def _view(self, query: dict[str, str]) -> Answer:
+    def _view(self, query: dict[str, str]) -> Response:
         name, subfolder = query.get("filename", ""), query.get("subfolder", "")
         if not name:
-            return empty(404)
+            return empty_response(404)
         if name.startswith("/") or ".." in name:
-            return empty(400)
+            return empty_response(400)
         if subfolder.startswith("/") or ".." in subfolder:
-            return empty(403)
+            return empty_response(403)
         kind = query.get("type", "output")
         if kind == "input":
             content = self.inputs.get(f"{subfolder}/{name}" if subfolder else name)
         else:
             content = self.files.get((kind, subfolder, name))
         return (
-            Answer(200, content, "image/png", {"Content-Disposition": f'filename="{name}"'})
+            Response(200, content, "image/png", {"Content-Disposition": f'filename="{name}"'})
             if content is not None
-            else empty(404)
+            else empty_response(404)
         )
 
-    def _upload(self, seen: Seen) -> Answer:
+    def _upload(self, seen: ReceivedRequest) -> Response:
         if len(seen.body) > MAX_UPLOAD_BYTES:
-            return text("Maximum request body size exceeded", 413)
-        if not parameter(seen.headers.get("content-type", ""), "boundary"):
-            return empty(400)
-        parts = {part.name: part for part in form(seen.headers["content-type"], seen.body)}
+            return text_response("Maximum request body size exceeded", 413)
+        if not header_parameter(seen.headers.get("content-type", ""), "boundary"):
+            return empty_response(400)
+        parts = {part.name: part for part in parse_form(seen.headers["content-type"], seen.body)}
         fields = {
             name: part.content.decode() for name, part in parts.items() if part.filename is None
         }
         image = parts.get("image")
         if image is None or not image.filename:
-            return empty(400)
+            return empty_response(400)
         with self._changed:
             name = self._free_name(
                 image.filename,
@@ -415,7 +423,7 @@ class ComfyUI:
                 fields.get("overwrite") in ("true", "1"),
             )
             self._store_input(name, fields.get("subfolder", ""), image.content)
-        return said(
+        return json_response(
             {
                 "name": name,
                 "subfolder": fields.get("subfolder", ""),
@@ -423,16 +431,16 @@ class ComfyUI:
             }
         )
 
-    def _upload_mask(self, seen: Seen) -> Answer:
+    def _upload_mask(self, seen: ReceivedRequest) -> Response:
         """Store a copy of the original image with the alpha channel of the uploaded one."""
         import io
 
         from PIL import Image
 
-        parts = {part.name: part for part in form(seen.headers["content-type"], seen.body)}
+        parts = {part.name: part for part in parse_form(seen.headers["content-type"], seen.body)}
         image, reference = parts.get("image"), parts.get("original_ref")
         if image is None or not image.filename or reference is None:
-            return empty(400)
+            return empty_response(400)
         original = json.loads(reference.content)
         with self._changed:
             subfolder = original.get("subfolder", "")
@@ -440,12 +448,12 @@ class ComfyUI:
                 f"{subfolder}/{original['filename']}" if subfolder else original["filename"]
             )
             if content is None:
-                return empty(400)
+                return empty_response(400)
             masked = Image.open(io.BytesIO(content)).convert("RGBA")
             masked.putalpha(Image.open(io.BytesIO(image.content)).convert("RGBA").getchannel("A"))
             name = self._free_name(image.filename, "", False)
             self._store_input(name, "", png_with(masked, {}))
-        return said({"name": name, "subfolder": "", "type": "input"})
+        return json_response({"name": name, "subfolder": "", "type": "input"})
 
     def _free_name(self, wanted: str, subfolder: str, overwrite: bool) -> str:
         stem, dot, suffix = wanted.rpartition(".")
@@ -458,22 +466,24 @@ class ComfyUI:
     def _store_input(self, name: str, subfolder: str, content: bytes) -> None:
         self.inputs[f"{subfolder}/{name}" if subfolder else name] = content
 
-    def _submit(self, body: dict[str, Any]) -> Answer:
+    def _submit(self, body: dict[str, Any]) -> Response:
         with self._changed:
             self.submitted.append(body)
             if "prompt" not in body:
                 if self.old:
-                    return said({"error": "no prompt", "node_errors": []}, 400)
+                    return json_response({"error": "no prompt", "node_errors": []}, 400)
                 error = {
                     "type": "no_prompt",
                     "message": "No prompt provided",
                     "details": "No prompt provided",
                     "extra_info": {},
                 }
-                return said({"error": error, "node_errors": {}}, 400)
+                return json_response({"error": error, "node_errors": {}}, 400)
             verdict = validate_graph(body["prompt"], self._folders, self.old)
             if verdict.error is not None:
-                return said({"error": verdict.error, "node_errors": verdict.node_errors}, 400)
+                return json_response(
+                    {"error": verdict.error, "node_errors": verdict.node_errors}, 400
+                )
             number = (
                 float(body["number"])
                 if "number" in body
@@ -493,7 +503,9 @@ class ComfyUI:
             if self._running is None:
                 self._start_next()
         self._send_status()
-        return said({"prompt_id": job.id, "number": number, "node_errors": verdict.node_errors})
+        return json_response(
+            {"prompt_id": job.id, "number": number, "node_errors": verdict.node_errors}
+        )
 
     # Execution
 
@@ -582,7 +594,7 @@ class ComfyUI:
             self.history[job.id] = {
                 "prompt": job.item,
                 "outputs": outputs,
-                "status": None if self.nulled else status,
+                "status": None if self.history_without_status else status,
                 "meta": {},
             }
         self._emit(job, "executing", {"node": None, "prompt_id": job.id})
@@ -639,7 +651,7 @@ class ComfyUI:
     def _preview(self, job: _Job, node: str, done: int) -> None:
         if self.silent:
             return
-        image = encoded(plain((done, done, done), (8, 8)), "jpeg")
+        image = encode_image(solid_image((done, done, done), (8, 8)), "jpeg")
         for socket in self._listeners(job):
             if socket.features.get("supports_preview_metadata") and not self.old:
                 metadata = json.dumps(
@@ -664,7 +676,7 @@ class ComfyUI:
 
     # The websocket
 
-    def _serve_websocket(self, peer: Peer, seen: Seen, client: str) -> None:
+    def _serve_websocket(self, peer: Peer, seen: ReceivedRequest, client: str) -> None:
         # A client may submit a job as soon as it is accepted.
         with self._changed:
             socket = _Socket(peer, seen, client)

@@ -15,7 +15,14 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.servers.hashed_images import Color, decoded, fingerprint, hashed, plain, repainted
+from tests.servers.hashed_images import (
+    Color,
+    decode_image,
+    fingerprint,
+    hash_color,
+    repaint_masked,
+    solid_image,
+)
 
 _SAMPLER_NAMES = (
     "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms "
@@ -369,7 +376,7 @@ def color(settings: Mapping[str, Any], index: int = 0) -> Color:
     facts = {name: settings.get(name, default) for name, default in COLOR_DEFAULTS.items()} | {
         "index": index
     }
-    return hashed(facts | {"cfg": float(facts["cfg"]), "denoise": float(facts["denoise"])})
+    return hash_color(facts | {"cfg": float(facts["cfg"]), "denoise": float(facts["denoise"])})
 
 
 def png_with(image: Image.Image, texts: Mapping[str, Any]) -> bytes:
@@ -464,17 +471,20 @@ class Run:
         for done in range(arguments["steps"] + 1):
             self._step(node, settings, done, arguments["steps"])
         images = [
-            plain(color(settings, index), latent_image.size) for index in range(latent_image.batch)
+            solid_image(color(settings, index), latent_image.size)
+            for index in range(latent_image.batch)
         ]
         if latent_image.mask is not None and latent_image.init is not None:
-            images = [repainted(latent_image.init, image, latent_image.mask) for image in images]
+            images = [
+                repaint_masked(latent_image.init, image, latent_image.mask) for image in images
+            ]
         return (Latent(latent_image.size, latent_image.batch, None, None, images),)
 
     def _VAEDecode(self, node: str, samples: Latent, vae: str) -> tuple[Any, ...]:
         return (samples.images,)
 
     def _open_image(self, name: str) -> Image.Image:
-        image = decoded(self._inputs[name])
+        image = decode_image(self._inputs[name])
         if image is None:
             raise NodeError("PIL.UnidentifiedImageError", f"cannot identify image file '{name}'")
         return image

@@ -19,9 +19,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprint, hashed, plain
-from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said
-from tests.support.loopback import Peer, Seen
+from tests.servers.hashed_images import (
+    Color,
+    b64,
+    decode_image,
+    encode_image,
+    fingerprint,
+    hash_color,
+    solid_image,
+)
+from tests.servers.http_helpers import STREAMED, Gate, Response, json_response, route
+from tests.support.loopback import Peer, ReceivedRequest
 
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")
@@ -140,7 +148,7 @@ def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
         "imageSize": "1K",
         "images": [],
     }
-    return hashed(
+    return hash_color(
         {name: settings.get(name, default) for name, default in defaults.items()} | {"draft": draft}
     )
 
@@ -231,7 +239,7 @@ class Gemini(Gate):
                 streamed = "streamGenerateContent" in path and (
                     self.wrapped or query.get("alt") != "sse"
                 )
-                response = said(
+                response = json_response(
                     [error] if streamed else error, refused.code, "application/json; charset=UTF-8"
                 )
             if response is None:
@@ -239,13 +247,15 @@ class Gemini(Gate):
             if response is not STREAMED:
                 peer.send(response.sent)
 
-    def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+    def _answer(
+        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+    ) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
         self._authorize(seen, query)
         if seen.method == "GET" and path == "/v1beta/models":
             return self._list_models(query)
         if seen.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
-            return said(self._describe_model(self._resolve_model(one[1], "getModel")))
+            return json_response(self._describe_model(self._resolve_model(one[1], "getModel")))
         call = re.fullmatch(
             r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path
         )
@@ -261,9 +271,11 @@ class Gemini(Gate):
             return self._stream_image(peer, settings, query.get("alt") == "sse")
         if not self._wait(peer):
             return None
-        return said(self._image_response(settings), content_type="application/json; charset=UTF-8")
+        return json_response(
+            self._image_response(settings), content_type="application/json; charset=UTF-8"
+        )
 
-    def _authorize(self, seen: Seen, query: dict[str, str]) -> None:
+    def _authorize(self, seen: ReceivedRequest, query: dict[str, str]) -> None:
         key = seen.headers.get("x-goog-api-key") or query.get("key")
         if not key:
             raise _Refused(
@@ -318,12 +330,12 @@ class Gemini(Gate):
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         }
 
-    def _list_models(self, query: dict[str, str]) -> Answer:
+    def _list_models(self, query: dict[str, str]) -> Response:
         """Return one page of the models, `pageSize` long."""
         names = list(self.models)
         start, size = int(query.get("pageToken", 0)), int(query.get("pageSize", 50))
         next_page = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
-        return said(
+        return json_response(
             {"models": [self._describe_model(name) for name in names[start : start + size]]}
             | next_page
         )
@@ -408,7 +420,7 @@ class Gemini(Gate):
             return
         if mime_type not in IMAGE_MIME_TYPES:
             raise _Refused("INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
-        image = decoded(data)
+        image = decode_image(data)
         if image is None:
             raise _Refused(
                 "INVALID_ARGUMENT", "Unable to process input image. Please retry or report it."
@@ -473,13 +485,13 @@ class Gemini(Gate):
 
     def _image_part(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
         """Return a part with the image, with a signature if the model signs its images."""
-        image = plain(
+        image = solid_image(
             color(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"])
         )
         part: dict[str, Any] = {
             "inlineData": {
                 "mimeType": self.mime,
-                "data": b64(encoded(image, self.mime.rpartition("/")[2])),
+                "data": b64(encode_image(image, self.mime.rpartition("/")[2])),
             }
         }
         if self.models[settings["model"]].signed:
@@ -591,7 +603,9 @@ class Gemini(Gate):
             "usageMetadata": self._usage(settings, parts),
         } | self._common_fields(settings)
 
-    def _stream_image(self, peer: Peer, settings: dict[str, Any], as_events: bool) -> Answer | None:
+    def _stream_image(
+        self, peer: Peer, settings: dict[str, Any], as_events: bool
+    ) -> Response | None:
         """Send events without names and without a sentinel; without `alt=sse`, one JSON array."""
         peer.begin(headers={} if as_events else {"content-type": "application/json; charset=UTF-8"})
         prefix = b"["

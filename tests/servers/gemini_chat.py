@@ -30,9 +30,16 @@ from tests.servers.gemini import (
     _Refused,
 )
 from tests.servers.gemini_chat_requests import EMBED_REQUEST, Json, Request
-from tests.servers.hashed_images import b64, decoded, encoded, fingerprint, hashed, plain
-from tests.servers.http_helpers import STREAMED, Answer, said
-from tests.support.loopback import Peer, Seen
+from tests.servers.hashed_images import (
+    b64,
+    decode_image,
+    encode_image,
+    fingerprint,
+    hash_color,
+    solid_image,
+)
+from tests.servers.http_helpers import STREAMED, Response, json_response
+from tests.support.loopback import Peer, ReceivedRequest
 
 CHAT_MODELS = {
     "gemini-2.5-flash": Model(),
@@ -101,15 +108,19 @@ class GeminiChat(Gemini):
 
     # HTTP
 
-    def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+    def _answer(
+        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+    ) -> Response | None:
         try:
             return self._dispatch(peer, seen, path, query)
         except _Refused as refused:
             if not self.wrapped:
                 raise
-            return said([{"error": refused.error}], refused.code, JSON_CONTENT_TYPE)
+            return json_response([{"error": refused.error}], refused.code, JSON_CONTENT_TYPE)
 
-    def _dispatch(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+    def _dispatch(
+        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+    ) -> Response | None:
         call = re.fullmatch(r"/v1beta/(models/[^/:]+):(\w+)", path)
         methods = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
         if seen.method != "POST" or call is None or call[2] not in methods:
@@ -127,7 +138,9 @@ class GeminiChat(Gemini):
         if self.failures:
             raise self._failure(self.failures.pop(0))
         if is_embedding:
-            return said(self._embeddings(model, body, call[2]), content_type=JSON_CONTENT_TYPE)
+            return json_response(
+                self._embeddings(model, body, call[2]), content_type=JSON_CONTENT_TYPE
+            )
         request = Request(self, model, body)
         with self._changed:
             self._answers += 1
@@ -136,7 +149,7 @@ class GeminiChat(Gemini):
             return self._stream(peer, request, turn, query.get("alt") == "sse")
         if not self._wait(peer):
             return None
-        return said(self._single_frame(request, turn), content_type=JSON_CONTENT_TYPE)
+        return json_response(self._single_frame(request, turn), content_type=JSON_CONTENT_TYPE)
 
     def _body(self, raw: bytes) -> Any:
         if len(raw) > MAX_BODY_BYTES:
@@ -268,11 +281,11 @@ class GeminiChat(Gemini):
         return Turn([*thoughts, {"text": text}])
 
     def _image(self, request: Request, draft: int = 0) -> Json:
-        image = plain(hashed({"prompt": request.last_text, "draft": draft}), (64, 64))
+        image = solid_image(hash_color({"prompt": request.last_text, "draft": draft}), (64, 64))
         return {
             "inlineData": {
                 "mimeType": self.mime,
-                "data": b64(encoded(image, self.mime.rpartition("/")[2])),
+                "data": b64(encode_image(image, self.mime.rpartition("/")[2])),
             }
         }
 
@@ -354,7 +367,7 @@ class GeminiChat(Gemini):
                 yield {"usageMetadata": early_usage} | self._common_fields({"model": request.model})
         yield self._frame(request, turn, frame_parts[-1:], usage)
 
-    def _stream(self, peer: Peer, request: Request, turn: Turn, as_events: bool) -> Answer | None:
+    def _stream(self, peer: Peer, request: Request, turn: Turn, as_events: bool) -> Response | None:
         """Send frames without names and without a terminator; without `alt=sse`, one JSON array."""
         peer.begin(headers={} if as_events else {"content-type": JSON_CONTENT_TYPE})
         error = {
@@ -405,7 +418,7 @@ def _signed_content(part: Json) -> str:
             "args": content["functionCall"].get("args", {}),
         }
     if "inlineData" in content:
-        image = decoded(data := _decode_base64(content["inlineData"]["data"]))
+        image = decode_image(data := _decode_base64(content["inlineData"]["data"]))
         content["inlineData"] = (
             hashlib.sha256(data).hexdigest() if image is None else fingerprint(image)
         )

@@ -19,7 +19,7 @@ from tests.servers.gemini import (
     _normalized,
     _Refused,
 )
-from tests.servers.hashed_images import decoded
+from tests.servers.hashed_images import decode_image
 
 if TYPE_CHECKING:
     from tests.servers.gemini_chat import GeminiChat
@@ -253,7 +253,7 @@ class Request:
     def _data(self, inline: Json) -> None:
         mime_type, data = inline.get("mimeType", ""), _decode_base64(inline.get("data", ""))
         if mime_type.startswith("image/"):
-            image = decoded(data)
+            image = decode_image(data)
             if mime_type not in IMAGE_MIME_TYPES or image is None:
                 raise _invalid(
                     f"Unsupported MIME type: {mime_type}"

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 Color = tuple[int, int, int]
 
 
-def hashed(facts: Mapping[str, Any]) -> Color:
+def hash_color(facts: Mapping[str, Any]) -> Color:
     """Return the color of these facts in any order; a change of any fact changes the color."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
     return digest[0], digest[1], digest[2]
@@ -29,7 +29,7 @@ def fingerprint(image: bytes | Image.Image) -> str:
     return hashlib.sha256(repr(flat.size).encode() + flat.tobytes()).hexdigest()[:16]
 
 
-def decoded(data: bytes) -> Image.Image | None:
+def decode_image(data: bytes) -> Image.Image | None:
     """Return the image in these bytes; None when they are not a complete image."""
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
@@ -39,12 +39,12 @@ def decoded(data: bytes) -> Image.Image | None:
     return image
 
 
-def plain(color: Color, size: tuple[int, int]) -> Image.Image:
+def solid_image(color: Color, size: tuple[int, int]) -> Image.Image:
     """Return an image of one color."""
     return Image.new("RGB", size, color)
 
 
-def repainted(original: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
+def repaint_masked(original: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
     """Return `new` where `mask` is white and `original` where it is black.
 
     `original` and `mask` are cropped around the center and scaled to the size of `new`.
@@ -55,7 +55,7 @@ def repainted(original: Image.Image, new: Image.Image, mask: Image.Image) -> Ima
     )
 
 
-def encoded(
+def encode_image(
     image: Image.Image, kind: str = "png", parameters: str | None = None, quality: int = 100
 ) -> bytes:
     """Return an image file. A PNG carries `parameters` in the text chunk of that name."""

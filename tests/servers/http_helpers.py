@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.loopback import Peer, Seen
+from tests.support.loopback import Peer, ReceivedRequest
 
 
 class Crash(Exception):
@@ -21,7 +21,7 @@ class Crash(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A complete HTTP response.
 
     `content_type` None sends no such header, as empty 404 responses of Go servers have none.
@@ -44,14 +44,14 @@ class Answer:
         )
 
 
-def said(
+def json_response(
     value: Any, status: int = 200, content_type: str = "application/json", **headers: str
-) -> Answer:
+) -> Response:
     """Return a JSON response.
 
     The keywords in `headers` are header names with underscores for hyphens.
     """
-    return Answer(
+    return Response(
         status,
         json.dumps(value).encode(),
         content_type,
@@ -59,20 +59,20 @@ def said(
     )
 
 
-def text(
+def text_response(
     content: str, status: int = 200, content_type: str = "text/plain; charset=utf-8"
-) -> Answer:
+) -> Response:
     """Return a plain text response."""
-    return Answer(status, content.encode(), content_type)
+    return Response(status, content.encode(), content_type)
 
 
-def empty(status: int) -> Answer:
+def empty_response(status: int) -> Response:
     """Return a response without a body and without a content type."""
-    return Answer(status, b"", None)
+    return Response(status, b"", None)
 
 
 # Returned for a response that has already been sent completely, in chunks.
-STREAMED = Answer()
+STREAMED = Response()
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Part:
     content_type: str | None = None
 
 
-def parameter(header: str, name: str) -> str | None:
+def header_parameter(header: str, name: str) -> str | None:
     """Return a parameter of a header value, for example `boundary` of a content type."""
     message = Message()
     message["Content-Type"] = header
@@ -93,12 +93,12 @@ def parameter(header: str, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def form(content_type: str, body: bytes) -> list[Part]:
+def parse_form(content_type: str, body: bytes) -> list[Part]:
     """Return the parts of a multipart body, with their bytes unchanged.
 
     Raises ValueError for a body that is not a complete multipart form.
     """
-    boundary = parameter(content_type, "boundary")
+    boundary = header_parameter(content_type, "boundary")
     if not boundary:
         raise ValueError("no boundary")
     preamble, *sections = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
@@ -114,16 +114,16 @@ def form(content_type: str, body: bytes) -> list[Part]:
         disposition = lowered.get("content-disposition", "")
         parts.append(
             Part(
-                parameter(disposition, "name") or "",
+                header_parameter(disposition, "name") or "",
                 content,
-                parameter(disposition, "filename"),
+                header_parameter(disposition, "filename"),
                 lowered.get("content-type"),
             )
         )
     return parts
 
 
-def route(seen: Seen) -> tuple[str, dict[str, str]]:
+def route(seen: ReceivedRequest) -> tuple[str, dict[str, str]]:
     """Return the path and the query of a request; of repeated query names the last value counts."""
     split = urlsplit(seen.path)
     return split.path, {name: values[-1] for name, values in parse_qs(split.query).items()}

@@ -23,8 +23,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from tests.servers.http_helpers import Answer, Crash, client_left, empty, form, route, said, text
-from tests.support.loopback import Loopback, Peer, Seen
+from tests.servers.http_helpers import (
+    Crash,
+    Response,
+    client_left,
+    empty_response,
+    json_response,
+    parse_form,
+    route,
+    text_response,
+)
+from tests.support.loopback import Loopback, Peer, ReceivedRequest
 
 JSON_ROUTES = {
     "/v1/images/generations",
@@ -39,13 +48,13 @@ FORM_ROUTES = {"/v1/images/edits", "/v1/audio/transcriptions"}
 QUERY_ROUTES = {"/sdapi/v1/loras"}
 GATEWAY_ROUTES = {"/v1/models", "/models", "/running", "/unload", "/health"}
 STATIC_FILE = re.compile(r"\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$")
-NOT_FOUND = text("404 page not found\n", 404)
+NOT_FOUND = text_response("404 page not found\n", 404)
 
 
 class Upstream(Protocol):
     """A model's server, which loses its jobs when its process is stopped."""
 
-    def answer(self, seen: Seen) -> Answer: ...
+    def answer(self, seen: ReceivedRequest) -> Response: ...
 
     def lose_jobs(self) -> None: ...
 
@@ -190,10 +199,10 @@ class LlamaSwap:
                 return
             peer.send(answer.sent)
 
-    def _answer(self, peer: Peer, seen: Seen) -> Answer | None:
+    def _answer(self, peer: Peer, seen: ReceivedRequest) -> Response | None:
         path, query = route(seen)
         if path == "/health":
-            return text("OK")
+            return text_response("OK")
         self._authorize(seen)
         if path == "/upstream" or path.startswith("/upstream/"):
             return self._upstream(peer, seen, path)
@@ -236,7 +245,7 @@ class LlamaSwap:
             message = json.dumps({"type": "modelStatus", "data": json.dumps(states)})
             peer.chunk(f"event:message\ndata:{message}\n\n".encode())
 
-    def _authorize(self, seen: Seen) -> None:
+    def _authorize(self, seen: ReceivedRequest) -> None:
         """Check Basic, then Bearer, then x-api-key; the first that is present decides alone."""
         kind, _, credentials = seen.headers.get("authorization", "").partition(" ")
         if kind.lower() == "basic":
@@ -269,7 +278,7 @@ class LlamaSwap:
             raise _Refused(404, message, "not_found", "invalid_request_error")
         return self._models[name]
 
-    def _apply_filters(self, seen: Seen, path: str) -> Seen:
+    def _apply_filters(self, seen: ReceivedRequest, path: str) -> ReceivedRequest:
         """Apply the filters to the JSON routes, but not to forms or /upstream."""
         if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
             return seen
@@ -284,7 +293,7 @@ class LlamaSwap:
         }
         return replace(seen, body=json.dumps(remaining | self.set_params).encode())
 
-    def _upstream(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
+    def _upstream(self, peer: Peer, seen: ReceivedRequest, path: str) -> Response | None:
         """Forward `/upstream/{model}/<path>`; ids with slashes are matched segment by segment."""
         raw, mark, query = seen.path.partition("?")
         segments = raw.split("/")[2:]
@@ -295,7 +304,7 @@ class LlamaSwap:
                 continue
             if count == len(segments):
                 headers = {"Location": f"{raw}/{mark}{query}"}
-                return Answer(
+                return Response(
                     301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", headers
                 )
             rest = "/" + "/".join(segments[count:])
@@ -309,16 +318,16 @@ class LlamaSwap:
             return self._proxy(peer, replace(seen, path=rest + mark + query), model)
         raise _Refused(404, "model not found", "not_found", "invalid_request_error")
 
-    def _answer_itself(self, path: str) -> Answer:
+    def _answer_itself(self, path: str) -> Response:
         with self._changed:
             if path == "/unload":
                 for model in self._models.values():
                     self._stop(model, "group : model unloaded")
-                return text("OK")
+                return text_response("OK")
             if path == "/running":
                 running = [model for model in self._models.values() if model.state != "stopped"]
-                return said({"running": [self._process(model) for model in running]})
-            return said(
+                return json_response({"running": [self._process(model) for model in running]})
+            return json_response(
                 {"object": "list", "data": [self._listed(model) for model in self._models.values()]}
             )
 
@@ -354,18 +363,18 @@ class LlamaSwap:
             entry["capabilities"] = {"image_generation": True, "image_to_image": True}
         return entry
 
-    def _unload_by_request(self, seen: Seen, name: str) -> Answer:
+    def _unload_by_request(self, seen: ReceivedRequest, name: str) -> Response:
         if seen.method != "POST":
             return _not_allowed("POST")
         if not name:
             self._answer_itself("/unload")
-            return said({"msg": "ok"})
+            return json_response({"msg": "ok"})
         if name not in self._models:
             raise _Refused(404, "model not found", "not_found", "invalid_request_error")
         self.unload(name)
-        return text("OK")
+        return text_response("OK")
 
-    def _error(self, seen: Seen, refused: _Refused) -> Answer:
+    def _error(self, seen: ReceivedRequest, refused: _Refused) -> Response:
         """Return an error in the form of this generation and of the Accept header.
 
         The form changed on 2026-05-28, and after v250 on 2026-08-22.
@@ -373,32 +382,32 @@ class LlamaSwap:
         accept = seen.headers.get("accept", "")
         message = refused.message
         if refused.status == 503 and self.generation != "current":
-            answer = text(f"llama-swap-error: {message}", 503)
+            answer = text_response(f"llama-swap-error: {message}", 503)
         elif self.generation == "old":
             answer = (
-                said({"error": message}, refused.status)
+                json_response({"error": message}, refused.status)
                 if "application/json" in accept
-                else text(message, refused.status)
+                else text_response(message, refused.status)
             )
         elif "text/plain" in accept:
-            answer = text(f"llama-swap: {message}", refused.status)
+            answer = text_response(f"llama-swap: {message}", refused.status)
         elif "text/html" in accept:
-            answer = text(
+            answer = text_response(
                 f"<!DOCTYPE html><title>llama-swap</title><p>{message}</p>",
                 refused.status,
                 "text/html; charset=utf-8",
             )
         elif self.generation == "middle":
-            answer = said({"src": "llama-swap", "error": message}, refused.status)
+            answer = json_response({"src": "llama-swap", "error": message}, refused.status)
         else:
             error = {"message": message, "type": refused.kind, "param": None, "code": refused.code}
-            answer = said({"src": "llama-swap", "error": error}, refused.status)
+            answer = json_response({"src": "llama-swap", "error": error}, refused.status)
         extra = {401: {"WWW-Authenticate": 'Basic realm="llama-swap"'}, 429: {"Retry-After": "1"}}
         return replace(answer, headers=extra.get(refused.status, {}))
 
     # Loading and forwarding
 
-    def _proxy(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
+    def _proxy(self, peer: Peer, seen: ReceivedRequest, model: _Model) -> Response | None:
         """Return the upstream's response once the model is loaded.
 
         Returns None when the client has disconnected.
@@ -467,13 +476,13 @@ class LlamaSwap:
             model.state = "ready"
         self._changed.notify_all()
 
-    def _forward(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
+    def _forward(self, peer: Peer, seen: ReceivedRequest, model: _Model) -> Response | None:
         """Return the upstream's response.
 
         If the client disconnects the gateway drops the request, but the upstream continues to
         work.
         """
-        answers: list[Answer] = []
+        answers: list[Response] = []
         started = model.starts
         done = threading.Event()
 
@@ -490,7 +499,7 @@ class LlamaSwap:
         while not done.wait(0.02):
             if client_left(peer):
                 return None
-        return answers[0] if answers else empty(502)
+        return answers[0] if answers else empty_response(502)
 
 
 @contextmanager
@@ -507,12 +516,12 @@ def other_client_waiting(server: Loopback, swap: LlamaSwap, model: str) -> Itera
         yield
 
 
-def _not_allowed(methods: str) -> Answer:
+def _not_allowed(methods: str) -> Response:
     """Return the response of Go's router to an unsupported method."""
-    return Answer(405, b"Method Not Allowed\n", "text/plain; charset=utf-8", {"Allow": methods})
+    return Response(405, b"Method Not Allowed\n", "text/plain; charset=utf-8", {"Allow": methods})
 
 
-def _model_of(seen: Seen) -> str:
+def _model_of(seen: ReceivedRequest) -> str:
     """Return `model` of a JSON body if the content type names JSON, else of a form.
 
     The result is "" when there is none.
@@ -525,7 +534,11 @@ def _model_of(seen: Seen) -> str:
             return model if isinstance(model, str) else ""
         if "multipart/form-data" in kind:
             return next(
-                (part.content.decode() for part in form(kind, seen.body) if part.name == "model"),
+                (
+                    part.content.decode()
+                    for part in parse_form(kind, seen.body)
+                    if part.name == "model"
+                ),
                 "",
             )
         return parse_qs(seen.body.decode()).get("model", [""])[0]

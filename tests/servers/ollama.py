@@ -20,9 +20,17 @@ from typing import Any
 
 from PIL import Image
 
-from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprint, hashed, plain
-from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said, text
-from tests.support.loopback import Peer, Seen
+from tests.servers.hashed_images import (
+    Color,
+    b64,
+    decode_image,
+    encode_image,
+    fingerprint,
+    hash_color,
+    solid_image,
+)
+from tests.servers.http_helpers import STREAMED, Gate, Response, json_response, route, text_response
+from tests.support.loopback import Peer, ReceivedRequest
 
 # The real server's message has two spaces here, too.
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -60,7 +68,7 @@ def color(settings: Mapping[str, Any]) -> Color:
         "seed": 0,
         "images": [],
     }
-    return hashed({name: settings.get(name, default) for name, default in defaults.items()})
+    return hash_color({name: settings.get(name, default) for name, default in defaults.items()})
 
 
 class _Refused(Exception):
@@ -125,26 +133,28 @@ class Ollama(Gate):
                 response = (
                     _openai_error(refused)
                     if path.startswith("/v1/")
-                    else said({"error": refused.message}, refused.status, JSON)
+                    else json_response({"error": refused.message}, refused.status, JSON)
                 )
             if response is None:
                 return
             if response is not STREAMED:
                 peer.send(response.sent)
 
-    def _answer(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
+    def _answer(self, peer: Peer, seen: ReceivedRequest, path: str) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
         if path == "/" and seen.method == "GET":
-            return text("Ollama is running")
+            return text_response("Ollama is running")
         if path in METHODS and seen.method != METHODS[path]:
-            return text("405 method not allowed", 405)
+            return text_response("405 method not allowed", 405)
         if path == "/api/version":
-            return said({"version": self.version}, 200, JSON)
+            return json_response({"version": self.version}, 200, JSON)
         if path == "/api/tags":
-            return said({"models": [self._list_entry(name) for name in self.models]}, 200, JSON)
+            return json_response(
+                {"models": [self._list_entry(name) for name in self.models]}, 200, JSON
+            )
         if path == "/api/show":
             name = self._resolve_model(_parse_body(seen).get("model"))
-            return said(
+            return json_response(
                 {
                     "license": "",
                     "details": MODEL_DETAILS,
@@ -168,7 +178,7 @@ class Ollama(Gate):
             and seen.method == "POST"
         ):
             return self._openai_images(peer, _parse_body(seen), edit=True)
-        return text("404 page not found", 404, "text/plain")
+        return text_response("404 page not found", 404, "text/plain")
 
     def _list_entry(self, name: str) -> dict[str, Any]:
         """Return the list entry of a model; capabilities exist since 0.30.0, unless empty."""
@@ -196,7 +206,7 @@ class Ollama(Gate):
 
     # The native route
 
-    def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+    def _generate(self, peer: Peer, body: dict[str, Any]) -> Response | None:
         name = self._resolve_model(body.get("model"))
         stream = body.get("stream") is not False
         prompt = _field(body, "prompt", str, "")
@@ -215,7 +225,7 @@ class Ollama(Gate):
         )
         if not prompt:
             reason = "unload" if body.get("keep_alive") in (0, "0", "0s") else "load"
-            return said(_frame(body["model"], True) | {"done_reason": reason}, 200, JSON)
+            return json_response(_frame(body["model"], True) | {"done_reason": reason}, 200, JSON)
         self._admit()
         if stream:
             return self._stream(peer, body["model"], settings)
@@ -225,13 +235,13 @@ class Ollama(Gate):
                 return None
         if final is None or not final.get("done"):
             raise _Refused(500, CRASHED)
-        return said(final, 200, JSON)
+        return json_response(final, 200, JSON)
 
-    def _text_answer(self, model: str, stream: bool) -> Answer:
+    def _text_answer(self, model: str, stream: bool) -> Response:
         """Answer for a text model, which ignores the image fields like any unknown key."""
         final = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
         frames = [_frame(model, False) | {"response": "hello"}, final] if stream else [final]
-        return Answer(
+        return Response(
             200, b"\n".join(_encode_line(frame) for frame in frames), NDJSON if stream else JSON
         )
 
@@ -265,7 +275,7 @@ class Ollama(Gate):
             if len(files) > 2:
                 raise _Refused(400, "at most 2 images are supported")
             for data in files:
-                image = decoded(data)
+                image = decode_image(data)
                 if image is None:
                     raise _Refused(400, "invalid image: image: unknown format")
                 images.append(image)
@@ -291,7 +301,9 @@ class Ollama(Gate):
         }
 
     def _image(self, settings: dict[str, Any]) -> str:
-        return b64(encoded(plain(color(settings), (settings["width"], settings["height"]))))
+        return b64(
+            encode_image(solid_image(color(settings), (settings["width"], settings["height"])))
+        )
 
     def _frames(
         self, peer: Peer, model: str, settings: dict[str, Any]
@@ -334,7 +346,7 @@ class Ollama(Gate):
                 )
             yield final
 
-    def _stream(self, peer: Peer, model: str, settings: dict[str, Any]) -> Answer | None:
+    def _stream(self, peer: Peer, model: str, settings: dict[str, Any]) -> Response | None:
         peer.begin(headers={"content-type": NDJSON})
         for frame in self._frames(peer, model, settings):
             if frame is None:
@@ -347,7 +359,7 @@ class Ollama(Gate):
 
     # The OpenAI-compatible routes
 
-    def _openai_images(self, peer: Peer, body: dict[str, Any], edit: bool) -> Answer | None:
+    def _openai_images(self, peer: Peer, body: dict[str, Any], edit: bool) -> Response | None:
         """Answer with one JSON object, although the content type is NDJSON.
 
         The body is empty when the generation fails after the first progress frame.
@@ -358,7 +370,7 @@ class Ollama(Gate):
         name = self._resolve_model(body.get("model"))
         files = [_decode_data_url(body.get("image"))] if edit else []
         if "image" not in self.models[name]:
-            return Answer(200, b"", NDJSON)
+            return Response(200, b"", NDJSON)
         match = re.match(r"([+-]?\d+)x([+-]?\d+)", size)
         width, height = (int(match[1]), int(match[2])) if match else (0, 0)
         settings = self._settings(
@@ -373,16 +385,16 @@ class Ollama(Gate):
                 return None
         if self._contract == "first":
             item = {"b64_json": self._image(settings)} if self.outcome == "success" else {}
-            return said({"created": 1770000000, "data": [item]})
+            return json_response({"created": 1770000000, "data": [item]})
         if final is None or "image" not in final:
-            return Answer(200, b"", NDJSON)
-        return Answer(
+            return Response(200, b"", NDJSON)
+        return Response(
             200,
             _encode_line({"created": 1770000000, "data": [{"b64_json": final["image"]}]}),
             NDJSON,
         )
 
-    def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Answer:
+    def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Response:
         """Stream as 0.14.0 to 0.14.2 did: events without a space after the colon."""
         peer.begin()
         self.jobs.append(settings)
@@ -423,7 +435,7 @@ def _encode_line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _parse_body(seen: Seen) -> dict[str, Any]:
+def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
     """Parse the body as JSON, regardless of its content type; a form is refused."""
     if not seen.body:
         raise _Refused(400, "missing request body")
@@ -487,11 +499,11 @@ def _scale_down(size: tuple[int, int], share: float) -> tuple[int, int]:
     return int(size[0] * scale), int(size[1] * scale)
 
 
-def _openai_error(refused: _Refused) -> Answer:
+def _openai_error(refused: _Refused) -> Response:
     error_type = {400: "invalid_request_error", 404: "not_found_error"}.get(
         refused.status, "api_error"
     )
-    return said(
+    return json_response(
         {"error": {"message": refused.message, "type": error_type, "param": None, "code": None}},
         refused.status,
     )

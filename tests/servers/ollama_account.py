@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.servers.http_helpers import Answer, said
+from tests.servers.http_helpers import Response, json_response
 
 JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
@@ -50,39 +50,43 @@ class Service:
             **{f"{prefix}/{name}": ("POST",) for name in UNAVAILABLE},
         }
 
-    def status(self) -> Answer:
+    def status(self) -> Response:
         """Answer /api/status."""
-        return said(
+        return json_response(
             {"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}},
             200,
             JSON,
         )
 
-    def me(self) -> Answer:
+    def me(self) -> Response:
         """Answer /api/me."""
-        return self._unauthorized() if self.account is None else said(self.account, 200, JSON)
+        return (
+            self._unauthorized() if self.account is None else json_response(self.account, 200, JSON)
+        )
 
-    def web(self, route_name: str, body: dict[str, Any], authorization: str) -> Answer:
+    def web(self, route_name: str, body: dict[str, Any], authorization: str) -> Response:
         """Answer a web search or a web fetch."""
         if self.disabled:
-            return said({"error": f"{DISABLED}: {UNAVAILABLE[route_name]}"}, 403, JSON)
+            return json_response({"error": f"{DISABLED}: {UNAVAILABLE[route_name]}"}, 403, JSON)
         if authorization != f"Bearer {self.key}" if self.hosted else self.account is None:
             return (
-                said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unauthorized()
+                json_response({"error": "unauthorized"}, 401, JSON)
+                if self.hosted
+                else self._unauthorized()
             )
         if route_name == "web_fetch":
             return self._fetch(body.get("url"))
         if not isinstance(body.get("query"), str) or not body["query"]:
-            return said({"error": "query is required"}, 400, JSON)
-        return said(
+            return json_response({"error": "query is required"}, 400, JSON)
+        return json_response(
             {"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON
         )
 
-    def _fetch(self, url: Any) -> Answer:
+    def _fetch(self, url: Any) -> Response:
         page = next((page for page in self.pages if page["url"] == url), None)
         if page is None:
-            return said({"error": "failed to fetch"}, 502, JSON)
-        return said(
+            return json_response({"error": "failed to fetch"}, 502, JSON)
+        return json_response(
             {
                 "title": page["title"],
                 "content": page["content"] * 3,
@@ -92,5 +96,5 @@ class Service:
             JSON,
         )
 
-    def _unauthorized(self) -> Answer:
-        return said({"error": "unauthorized", "signin_url": SIGN_IN}, 401, JSON)
+    def _unauthorized(self) -> Response:
+        return json_response({"error": "unauthorized", "signin_url": SIGN_IN}, 401, JSON)

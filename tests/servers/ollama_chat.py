@@ -20,11 +20,19 @@ from typing import Any
 
 from PIL import ImageStat
 
-from tests.servers.hashed_images import decoded
-from tests.servers.http_helpers import STREAMED, Answer, Gate, empty, route, said, text
+from tests.servers.hashed_images import decode_image
+from tests.servers.http_helpers import (
+    STREAMED,
+    Gate,
+    Response,
+    empty_response,
+    json_response,
+    route,
+    text_response,
+)
 from tests.servers.ollama import BUSY, JSON, NDJSON
 from tests.servers.ollama_account import Service
-from tests.support.loopback import Peer, Seen
+from tests.support.loopback import Peer, ReceivedRequest
 
 MODELS: dict[str, tuple[str, ...]] = {
     "llama3.2": ("completion", "tools"),
@@ -156,31 +164,31 @@ class OllamaChat(Gate):
             try:
                 response = self._answer(peer, seen)
             except _Refused as refused:
-                response = said({"error": refused.message}, refused.status, JSON)
+                response = json_response({"error": refused.message}, refused.status, JSON)
             if response is None:
                 return
             if response is not STREAMED:
                 peer.send(_head_only(response) if seen.method == "HEAD" else response.sent)
 
-    def _answer(self, peer: Peer, seen: Seen) -> Answer | None:
+    def _answer(self, peer: Peer, seen: ReceivedRequest) -> Response | None:
         path, _ = route(seen)
         if path.startswith("/api/blobs/"):
             return self._blob(seen, path.removeprefix("/api/blobs/"))
         methods = METHODS | self.service.methods
         if path not in methods:
-            return text("404 page not found", 404, "text/plain")
+            return text_response("404 page not found", 404, "text/plain")
         if seen.method not in methods[path]:
-            return text("405 method not allowed", 405)
+            return text_response("405 method not allowed", 405)
         if path == "/api/status":
             return self.service.status()
         if path == "/api/me":
             return self.service.me()
         if path == "/":
-            return text("Ollama is running")
+            return text_response("Ollama is running")
         if path == "/api/version":
-            return said({"version": "0.33.0"}, 200, JSON)
+            return json_response({"version": "0.33.0"}, 200, JSON)
         if path == "/api/tags":
-            return said(
+            return json_response(
                 {
                     "models": [
                         self._list_entry(name) | {"capabilities": list(capabilities)}
@@ -191,7 +199,7 @@ class OllamaChat(Gate):
                 JSON,
             )
         if path == "/api/ps":
-            return said(
+            return json_response(
                 {"models": [self._running_entry(name, size) for name, size in self.loaded.items()]},
                 200,
                 JSON,
@@ -209,18 +217,18 @@ class OllamaChat(Gate):
         if path in ("/api/embed", "/api/embeddings"):
             return self._embed(body, is_legacy=path == "/api/embeddings")
         if path == "/api/show":
-            return said(self._details(self._resolve_model(body)), 200, JSON)
+            return json_response(self._details(self._resolve_model(body)), 200, JSON)
         if path == "/api/copy":
             name = self._resolve_model(body, "source")
             target = _with_tag(_field(body, "destination", str, ""))
             self.models[target] = self.models[name]
             self.created[target] = self.created.get(name, {})
-            return empty(200)
+            return empty_response(200)
         if path == "/api/delete":
             name = self._resolve_model(body)
             del self.models[name]
             self.loaded.pop(name, None)
-            return empty(200)
+            return empty_response(200)
         return self._change_models(peer, body, path.removeprefix("/api/"))
 
     # Models
@@ -274,21 +282,21 @@ class OllamaChat(Gate):
             "modified_at": CREATED,
         }
 
-    def _blob(self, seen: Seen, digest: str) -> Answer:
+    def _blob(self, seen: ReceivedRequest, digest: str) -> Response:
         if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
             raise _Refused(400, "invalid digest format")
         if seen.method == "HEAD":
-            return empty(200 if digest in self.blobs else 404)
+            return empty_response(200 if digest in self.blobs else 404)
         if seen.method != "POST":
-            return text("405 method not allowed", 405)
+            return text_response("405 method not allowed", 405)
         if digest in self.blobs:
-            return empty(200)
+            return empty_response(200)
         if digest != "sha256:" + hashlib.sha256(seen.body).hexdigest():
             raise _Refused(400, "digest mismatch")
         self.blobs[digest] = seen.body
-        return empty(201)
+        return empty_response(201)
 
-    def _change_models(self, peer: Peer, body: dict[str, Any], kind: str) -> Answer:
+    def _change_models(self, peer: Peer, body: dict[str, Any], kind: str) -> Response:
         """Answer a pull, push or create with progress frames, and apply it when it succeeds."""
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:
@@ -325,7 +333,7 @@ class OllamaChat(Gate):
             return self._stream(peer, frames)
         if "error" in frames[-1]:
             raise _Refused(500, frames[-1]["error"])
-        return said(frames[-1], 200, JSON)
+        return json_response(frames[-1], 200, JSON)
 
     def _create(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         files = _field(body, "files", dict, {})
@@ -345,7 +353,7 @@ class OllamaChat(Gate):
         first = "using existing layer" if source else "parsing GGUF"
         return [{"status": status} for status in (first, "writing manifest", "success")]
 
-    def _stream(self, peer: Peer, frames: Iterable[dict[str, Any]]) -> Answer:
+    def _stream(self, peer: Peer, frames: Iterable[dict[str, Any]]) -> Response:
         peer.begin(headers={"content-type": NDJSON})
         for frame in frames:
             peer.chunk(json.dumps(frame).encode() + b"\n")
@@ -354,7 +362,7 @@ class OllamaChat(Gate):
 
     # Chat and generate
 
-    def _chat(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+    def _chat(self, peer: Peer, body: dict[str, Any]) -> Response | None:
         name = self._resolve_model(body)
         capabilities = self.models[name]
         messages = [_parse_message(item) for item in _field(body, "messages", list, [])]
@@ -372,7 +380,7 @@ class OllamaChat(Gate):
         offered = [] if messages[-1]["role"] == "tool" else tools
         return self._answer_prompt(peer, name, body, last_prompt, images, offered)
 
-    def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+    def _generate(self, peer: Peer, body: dict[str, Any]) -> Response | None:
         name = self._resolve_model(body, missing=_Refused(404, "model '' not found"))
         prompt, suffix = _field(body, "prompt", str, ""), _field(body, "suffix", str, "")
         template, system = _field(body, "template", str, ""), _field(body, "system", str, "")
@@ -417,12 +425,12 @@ class OllamaChat(Gate):
         if self.failure is not None:
             raise _Refused(*self.failure)
 
-    def _load_only(self, name: str, body: dict[str, Any], empty_answer: dict[str, Any]) -> Answer:
+    def _load_only(self, name: str, body: dict[str, Any], empty_answer: dict[str, Any]) -> Response:
         """Answer a request without a prompt, which only loads or unloads the model."""
         unload = body.get("keep_alive") in (0, "0", "0s")
         self._load(name, body)
         reason = "unload" if unload else "load"
-        return said(
+        return json_response(
             {"model": body["model"], "created_at": CREATED}
             | empty_answer
             | {"done": True, "done_reason": reason},
@@ -444,7 +452,7 @@ class OllamaChat(Gate):
         prompt: str,
         images: list[bytes],
         tools: list[str] | None,
-    ) -> Answer | None:
+    ) -> Response | None:
         # A model without vision ignores images silently.
         if "vision" not in self.models[name]:
             prompt, images = (
@@ -462,7 +470,7 @@ class OllamaChat(Gate):
         if body.get("stream") is False:
             if reply.error or reply.cut:
                 raise _Refused(500, reply.error or "unexpected EOF")
-            return said(_merged(frames), 200, JSON)
+            return json_response(_merged(frames), 200, JSON)
         peer.begin(headers={"content-type": NDJSON})
         for number, frame in enumerate(frames):
             peer.chunk(json.dumps(frame).encode() + b"\n")
@@ -537,7 +545,7 @@ class OllamaChat(Gate):
             }
         }
 
-    def _embed(self, body: dict[str, Any], is_legacy: bool) -> Answer:
+    def _embed(self, body: dict[str, Any], is_legacy: bool) -> Response:
         name = self._resolve_model(body)
         _check_options(body)
         value = _field(body, "prompt", str, "") if is_legacy else body.get("input")
@@ -553,26 +561,26 @@ class OllamaChat(Gate):
             raise _Refused(400, "the input length exceeds the context length")
         vectors = [_vector(item, _field(body, "dimensions", int, 0) or 8) for item in texts]
         if is_legacy:
-            return said({"embedding": vectors[0] if vectors else []}, 200, JSON)
+            return json_response({"embedding": vectors[0] if vectors else []}, 200, JSON)
         counts = {"prompt_eval_count": sum(len(item.split()) for item in texts)}
         metrics = (
             {"total_duration": 9_000_000, "load_duration": 2_000_000} | counts
             if self.metrics
             else {}
         )
-        return said({"model": body["model"], "embeddings": vectors} | metrics, 200, JSON)
+        return json_response({"model": body["model"], "embeddings": vectors} | metrics, 200, JSON)
 
 
 def _with_tag(name: str) -> str:
     return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
-def _head_only(answer: Answer) -> bytes:
+def _head_only(answer: Response) -> bytes:
     """Return the head only: a client would read a body after HEAD as the next response."""
     return answer.sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def _parse_body(seen: Seen) -> dict[str, Any]:
+def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
     if not seen.body:
         raise _Refused(400, "missing request body")
     try:
@@ -644,7 +652,7 @@ def _decode_base64(item: Any) -> bytes:
 
 
 def _describe_image(data: bytes) -> str:
-    image = decoded(data)
+    image = decode_image(data)
     if image is None:
         raise _Refused(400, "Failed to load image or audio file")
     red, green, blue = (round(mean) for mean in ImageStat.Stat(image.convert("RGB")).mean)

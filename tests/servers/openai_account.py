@@ -16,7 +16,7 @@ from tests.servers.anthropic import sample_value
 from tests.servers.http_helpers import Gate, route
 from tests.servers.openai_images import Refused
 from tests.servers.openai_shapes import json_objects
-from tests.support.loopback import Peer, Seen
+from tests.support.loopback import Peer, ReceivedRequest
 
 Json = dict[str, Any]
 CREATED = 1_780_000_000
@@ -218,7 +218,7 @@ class OpenAIServer(Gate):
         """Return a new object id with this prefix."""
         return f"{prefix}_{self.next_number():024d}"
 
-    def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> Json | None:
+    def _answer(self, peer: Peer, seen: ReceivedRequest, headers: dict[str, str]) -> Json | None:
         """Return the response body; None when it was streamed."""
         path, _ = route(seen)
         scheme, _, key = seen.headers.get("authorization", "").partition(" ")

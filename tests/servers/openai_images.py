@@ -24,15 +24,23 @@ from PIL import Image
 from tests.servers.hashed_images import (
     Color,
     b64,
-    decoded,
-    encoded,
+    decode_image,
+    encode_image,
     fingerprint,
-    hashed,
-    plain,
-    repainted,
+    hash_color,
+    repaint_masked,
+    solid_image,
 )
-from tests.servers.http_helpers import STREAMED, Answer, Gate, Part, form, route, said
-from tests.support.loopback import Peer, Seen
+from tests.servers.http_helpers import (
+    STREAMED,
+    Gate,
+    Part,
+    Response,
+    json_response,
+    parse_form,
+    route,
+)
+from tests.support.loopback import Peer, ReceivedRequest
 
 GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 MEGABYTE = 1 << 20
@@ -122,7 +130,7 @@ def color(settings: Mapping[str, Any], index: int = 0, partial: int | None = Non
         "images": [],
     }
     chosen = {name: settings[name] for name in defaults if settings.get(name) not in (None, "auto")}
-    return hashed(defaults | chosen | {"index": index, "partial": partial})
+    return hash_color(defaults | chosen | {"index": index, "partial": partial})
 
 
 class Refused(Exception):
@@ -193,7 +201,7 @@ class OpenAIImages(Gate):
         self.families = dict(FAMILIES)
         self.files: dict[str, bytes] = {}
         self.jobs: list[dict[str, Any]] = []
-        self.downloads: list[Seen] = []
+        self.downloads: list[ReceivedRequest] = []
         self.refused_words = {"forbidden"}
         self.refused_midway = {"midway"}
         self.failures: list[tuple[int, str]] = []
@@ -219,14 +227,16 @@ class OpenAIImages(Gate):
             except Refused as refused:
                 if refused.status == 429 and refused.error["code"] == "rate_limit_exceeded":
                     id_headers["Retry-After"] = "1"
-                response = said({"error": refused.error}, refused.status)
+                response = json_response({"error": refused.error}, refused.status)
             if response is None:
                 return
             if response is STREAMED:
                 continue
             peer.send(replace(response, headers=response.headers | id_headers).sent)
 
-    def _answer(self, peer: Peer, seen: Seen, id_headers: dict[str, str]) -> Answer | None:
+    def _answer(
+        self, peer: Peer, seen: ReceivedRequest, id_headers: dict[str, str]
+    ) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the client disconnected."""
         path, _ = route(seen)
         if path.startswith("/files/"):
@@ -240,7 +250,7 @@ class OpenAIImages(Gate):
                 {"id": name, "object": "model", "created": 1, "owned_by": "openai"}
                 for name in self.families
             ]
-            return said({"object": "list", "data": models})
+            return json_response({"object": "list", "data": models})
         if seen.method != "POST" or path not in ("/v1/images/generations", "/v1/images/edits"):
             raise Refused(f"Invalid URL ({seen.method} {path})", None, status=404)
         if self.failures:
@@ -253,7 +263,7 @@ class OpenAIImages(Gate):
             return self._stream(peer, request, id_headers)
         if not self._wait(peer):
             return None
-        return said(self._response_body(peer, request))
+        return json_response(self._response_body(peer, request))
 
     def _failure(self, status: int, code: str) -> Refused:
         error_types = {
@@ -265,24 +275,24 @@ class OpenAIImages(Gate):
             f"This is a {code}.", code, None, status, error_types.get(code, "invalid_request_error")
         )
 
-    def _download(self, seen: Seen, path: str) -> Answer:
+    def _download(self, seen: ReceivedRequest, path: str) -> Response:
         """Serve an image from the file host.
 
         The real file host is a different one: it needs no key and refuses requests with one.
         """
         self.downloads.append(seen)
         if "authorization" in seen.headers:
-            return Answer(403, b"AuthenticationFailed", "application/xml")
+            return Response(403, b"AuthenticationFailed", "application/xml")
         data = self._files_by_path.get(path)
         return (
-            Answer(200, data, "image/png")
+            Response(200, data, "image/png")
             if data is not None
-            else Answer(404, b"BlobNotFound", "application/xml")
+            else Response(404, b"BlobNotFound", "application/xml")
         )
 
     # Validation
 
-    def _read_request(self, seen: Seen, path: str) -> _ImageRequest:
+    def _read_request(self, seen: ReceivedRequest, path: str) -> _ImageRequest:
         content_type = seen.headers.get("content-type", "")
         if content_type.startswith("multipart/form-data") and path == "/v1/images/edits":
             return self._read_form(content_type, seen.body)
@@ -418,7 +428,7 @@ class OpenAIImages(Gate):
     def _read_form(self, content_type: str, body: bytes) -> _ImageRequest:
         """Read a multipart edit: scalars are text, and every file needs an image content type."""
         try:
-            parts = form(content_type, body)
+            parts = parse_form(content_type, body)
         except ValueError:
             raise Refused("Could not parse multipart form", None) from None
         fields: dict[str, Any] = {}
@@ -489,7 +499,7 @@ class OpenAIImages(Gate):
                 "image",
             )
         for data in files:
-            image = decoded(data)
+            image = decode_image(data)
             if image is None or len(data) >= max_bytes:
                 raise Refused(
                     "Invalid image file or mode for image 1, please check your image file.",
@@ -514,7 +524,7 @@ class OpenAIImages(Gate):
 
     def _read_mask(self, data: bytes, image: Image.Image) -> Image.Image:
         """Return the editable area of a mask: white where the mask is transparent."""
-        mask = decoded(data)
+        mask = decode_image(data)
         problem = None
         if mask is None or mask.format != "PNG" or len(data) >= 4 * MEGABYTE:
             problem = "mask is not a PNG of less than 4 MB"
@@ -547,15 +557,15 @@ class OpenAIImages(Gate):
     def _image(self, request: _ImageRequest, index: int, partial: int | None = None) -> bytes:
         width, height = _parse_size(request.settings["size"])
         image_color = color(request.settings, index, partial)
-        image = plain(image_color, (width, height))
+        image = solid_image(image_color, (width, height))
         if request.mask is not None:
-            image = repainted(request.images[0], image, request.mask)
+            image = repaint_masked(request.images[0], image, request.mask)
         output_format = request.settings["output_format"]
         if request.settings.get("background") == "transparent":
             alpha = Image.new("L", (width, height), 0)
             alpha.paste(255, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
             image.putalpha(alpha)
-        return encoded(
+        return encode_image(
             image, output_format, quality=request.settings.get("output_compression", 100)
         )
 
@@ -609,7 +619,7 @@ class OpenAIImages(Gate):
 
     def _stream(
         self, peer: Peer, request: _ImageRequest, id_headers: dict[str, str]
-    ) -> Answer | None:
+    ) -> Response | None:
         """Send server-sent events; the `event:` line of each equals the type in its data."""
         peer.begin(headers=id_headers)
         for event in self._events(peer, request):

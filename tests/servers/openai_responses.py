@@ -20,7 +20,14 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from tests.servers.hashed_images import Color, b64, decoded, encoded, hashed, plain
+from tests.servers.hashed_images import (
+    Color,
+    b64,
+    decode_image,
+    encode_image,
+    hash_color,
+    solid_image,
+)
 from tests.servers.openai_account import CREATED, ClientLeft, Json, OpenAIServer, Turn, count_tokens
 from tests.servers.openai_images import Refused
 from tests.servers.openai_responses_events import Events
@@ -41,7 +48,7 @@ def color(prompt: str, images: list[str] | None = None, partial: int | None = No
 
     `images` are the `fingerprint()`s of the images that it was edited from.
     """
-    return hashed({"prompt": prompt, "images": images or [], "partial": partial})
+    return hash_color({"prompt": prompt, "images": images or [], "partial": partial})
 
 
 class OpenAIResponses(OpenAIServer):
@@ -211,7 +218,7 @@ class OpenAIResponses(OpenAIServer):
         images = request.input.images if tool.get("action") != "generate" else []
         # A sixteenth of the requested size keeps the tests fast.
         width, height = (int(side) // 16 for side in effective["size"].split("x"))
-        image = encoded(plain(color(prompt, images), (width, height)), image_format)
+        image = encode_image(solid_image(color(prompt, images), (width, height)), image_format)
         item = {
             "id": self.new_id("ig"),
             "type": "image_generation_call",
@@ -234,11 +241,11 @@ class OpenAIResponses(OpenAIServer):
         generated = [item for item in response["output"] if item["type"] == "image_generation_call"]
         if not generated:
             return []
-        final: Any = decoded(b64decode(generated[0]["result"]))
+        final: Any = decode_image(b64decode(generated[0]["result"]))
         prompt = generated[0]["revised_prompt"].removeprefix("In detail: ")
         images = request.input.images
         return [
-            b64(encoded(plain(color(prompt, images, number), final.size)))
+            b64(encode_image(solid_image(color(prompt, images, number), final.size)))
             for number in range(number_of_images)
         ]
 

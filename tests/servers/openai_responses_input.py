@@ -11,7 +11,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.servers.hashed_images import decoded, fingerprint
+from tests.servers.hashed_images import decode_image, fingerprint
 from tests.servers.openai_account import Model, ModelInput
 from tests.servers.openai_images import Refused
 from tests.servers.openai_shapes import (
@@ -374,7 +374,7 @@ class Input:
             ]
 
     def _add_image(self, data: str) -> None:
-        image = decoded(b64decode(data))
+        image = decode_image(b64decode(data))
         if image is None:
             raise invalid("The result of an image generation call is no image.", "input")
         self.images.append(fingerprint(image))

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.servers.hashed_images import decoded
+from tests.servers.hashed_images import decode_image
 from tests.servers.openai_images import Refused
 
 ANY = object()
@@ -254,7 +254,7 @@ def describe_image(url: str, path: str) -> str:
             "or a valid URL.",
             path,
         )
-    image = decoded(_decode_base64(match[2], path))
+    image = decode_image(_decode_base64(match[2], path))
     if image is None or str(image.format).lower() not in IMAGE_FORMATS:
         message = (
             "You uploaded an unsupported image. Please make sure "

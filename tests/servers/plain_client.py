@@ -15,7 +15,7 @@ from PIL import Image
 
 
 @dataclass
-class Reply:
+class Response:
     """A response as the client received it."""
 
     status: int
@@ -28,7 +28,7 @@ class Reply:
         return json.loads(self.body)
 
     @property
-    def kind(self) -> str | None:
+    def content_type(self) -> str | None:
         """The content type; None when there is none."""
         return self.headers["content-type"]
 
@@ -43,14 +43,14 @@ class Reply:
         return events
 
 
-def ask(
+def send_request(
     url: str,
     method: str,
     path: str,
     body: Any = None,
     headers: dict[str, str] | None = None,
     seconds: float = 10,
-) -> Reply:
+) -> Response:
     """Send one request on a new connection. A dict or a list is sent as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     content_type = {} if body is None else {"Content-Type": "application/json"}
@@ -59,7 +59,7 @@ def ask(
     try:
         connection.request(method, path, data, content_type | (headers or {}))
         response = connection.getresponse()
-        return Reply(response.status, response.headers, response.read())
+        return Response(response.status, response.headers, response.read())
     finally:
         connection.close()
 
@@ -73,7 +73,7 @@ def send_form(
     fields: Iterable[Field],
     headers: dict[str, str] | None = None,
     seconds: float = 10,
-) -> Reply:
+) -> Response:
     """Post a multipart form of text fields and files."""
     sections = []
     for name, content, *content_type in fields:
@@ -85,7 +85,7 @@ def send_form(
             + b"\r\n"
         )
     body = b"".join(sections) + b"--frontier--\r\n"
-    return ask(
+    return send_request(
         url,
         "POST",
         path,
@@ -121,13 +121,13 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def opened(text: str) -> Image.Image:
+def open_base64_image(text: str) -> Image.Image:
     """Return the image in a base64 text."""
     image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
     image.load()
     return image
 
 
-def dot(image: Image.Image, x: int = 0, y: int = 0) -> Any:
+def pixel(image: Image.Image, x: int = 0, y: int = 0) -> Any:
     """Return the color of one pixel."""
     return image.convert("RGB").getpixel((x, y))

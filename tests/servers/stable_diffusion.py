@@ -29,16 +29,25 @@ from PIL import Image
 from tests.servers.hashed_images import (
     Color,
     b64,
-    decoded,
-    encoded,
+    decode_image,
+    encode_image,
     fingerprint,
-    hashed,
+    hash_color,
     leading_base64,
-    plain,
-    repainted,
+    repaint_masked,
+    solid_image,
 )
-from tests.servers.http_helpers import Answer, Crash, Part, empty, form, route, said, text
-from tests.support.loopback import Peer, Seen
+from tests.servers.http_helpers import (
+    Crash,
+    Part,
+    Response,
+    empty_response,
+    json_response,
+    parse_form,
+    route,
+    text_response,
+)
+from tests.support.loopback import Peer, ReceivedRequest
 
 _SAMPLERS = (
     "euler euler_a heun dpm2 dpm++2s_a dpm++2m dpm++2mv2 ipndm ipndm_v lcm ddim_trailing tcd "
@@ -143,7 +152,7 @@ def color(settings: Mapping[str, Any], index: int = 0) -> Color:
     facts["cfg_scale"], facts["guidance"] = float(facts["cfg_scale"]), float(facts["guidance"])
     strength = settings.get("strength")
     facts["strength"] = float(0.75 if strength is None else strength) if facts["init"] else None
-    return hashed(facts)
+    return hash_color(facts)
 
 
 class _Refused(Exception):
@@ -154,7 +163,7 @@ class _Refused(Exception):
 
     def __init__(self, error: str, status: int = 400) -> None:
         super().__init__(error)
-        self.answer = said(
+        self.answer = json_response(
             {"error": "server_error", "message": error} if status == 500 else {"error": error},
             status,
         )
@@ -373,7 +382,7 @@ class StableDiffusion:
                 return
             peer.send(answer.sent)
 
-    def _await_body(self, peer: Peer, seen: Seen) -> None:
+    def _await_body(self, peer: Peer, seen: ReceivedRequest) -> None:
         """Wait for the body of a POST without a length (sd-server.md section 5)."""
         if seen.method == "POST" and "content-length" not in seen.headers:
             peer.socket.settimeout(self.patience)
@@ -381,7 +390,7 @@ class StableDiffusion:
                 peer.socket.recv(1, socket.MSG_PEEK)
             peer.socket.settimeout(None)
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: ReceivedRequest) -> Response:
         """Return the response to a request; raise Crash if the request kills the process.
 
         A proxy calls this instead of opening a connection.
@@ -393,7 +402,7 @@ class StableDiffusion:
         except _Refused as refused:
             return refused.answer
 
-    def _answer(self, process: _Process, seen: Seen, path: str) -> Answer:
+    def _answer(self, process: _Process, seen: ReceivedRequest, path: str) -> Response:
         if seen.method == "POST":
             if path == "/v1/images/generations":
                 return self._openai(process, self._read_generation(seen))
@@ -408,18 +417,20 @@ class StableDiffusion:
         if seen.method == "GET":
             if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)", path):
                 with self._changed:
-                    return said(self._describe_job(process, self._find_job(process, job[1])))
+                    return json_response(
+                        self._describe_job(process, self._find_job(process, job[1]))
+                    )
             if path == "/sdcpp/v1/capabilities":
                 process.known_loras = self.loras
-                return said(self.capabilities)
+                return json_response(self.capabilities)
             if path == "/":
-                return text("Stable Diffusion Server is running")
+                return text_response("Stable Diffusion Server is running")
             return self._discovery(process, path)
-        return empty(404)
+        return empty_response(404)
 
     # Discovery
 
-    def _discovery(self, process: _Process, path: str) -> Answer:
+    def _discovery(self, process: _Process, path: str) -> Response:
         stem = self.model.rpartition(".")[0]
         if path == "/sdapi/v1/loras":
             process.known_loras = self.loras
@@ -457,7 +468,7 @@ class StableDiffusion:
             ],
             "/sdapi/v1/options": {"samples_format": "png", "sd_model_checkpoint": stem},
         }
-        return said(bodies[path]) if path in bodies else empty(404)
+        return json_response(bodies[path]) if path in bodies else empty_response(404)
 
     @property
     def _lora_list(self) -> list[dict[str, str]]:
@@ -537,7 +548,7 @@ class StableDiffusion:
         if generation.output_format not in allowed:
             raise _Refused(f"invalid output_format, must be one of [{', '.join(allowed)}]")
 
-    def _read_generation(self, seen: Seen) -> _Generation:
+    def _read_generation(self, seen: ReceivedRequest) -> _Generation:
         """Read a generation request (sd-server.md section 2).
 
         All fields except prompt, n, size and the output fields are ignored.
@@ -564,7 +575,7 @@ class StableDiffusion:
         self._read_tag(generation)
         return self._resolve(generation, "invalid params")
 
-    def _read_edit(self, seen: Seen) -> _Generation:
+    def _read_edit(self, seen: ReceivedRequest) -> _Generation:
         """Read the form of an edit (sd-server.md section 2).
 
         Every upload that can be decoded is a reference, and the first one is the init image as
@@ -575,7 +586,7 @@ class StableDiffusion:
         if not kind.lower().startswith("multipart/form-data"):
             raise _Refused("Content-Type must be multipart/form-data")
         try:
-            parts = form(kind, seen.body)
+            parts = parse_form(kind, seen.body)
         except ValueError:
             parts = []
         fields: dict[str, str] = {}
@@ -597,13 +608,13 @@ class StableDiffusion:
         )
         generation.prompt, generation.batch_count = fields["prompt"], _stoi(fields.get("n", ""), 1)
         for data in uploads:
-            if (image := _as_rgb(decoded(data))) is not None:
+            if (image := _as_rgb(decode_image(data))) is not None:
                 generation.size_if_unset(image.size)
                 generation.references.append(image)
         if generation.references:
             generation.init = generation.references[0]
         for data in _uploads(parts, "mask")[:1]:
-            if (mask := decoded(data)) is not None:
+            if (mask := decode_image(data)) is not None:
                 generation.mask = mask.convert("L")
                 generation.size_if_unset(mask.size)
         self._read_tag(generation)
@@ -702,16 +713,16 @@ class StableDiffusion:
 
     # The synchronous routes
 
-    def _openai(self, process: _Process, generation: _Generation) -> Answer:
+    def _openai(self, process: _Process, generation: _Generation) -> Response:
         images = self._generate(process, generation)
         if not images and not self.empty_data:
-            return said({"error": "generate_image returned no results"}, 500)
+            return json_response({"error": "generate_image returned no results"}, 500)
         data = [{"b64_json": b64(image)} for image in images]
-        return said(
+        return json_response(
             {"created": self._now(), "data": data, "output_format": generation.output_format}
         )
 
-    def _sdapi(self, process: _Process, seen: Seen, kind: str) -> Answer:
+    def _sdapi(self, process: _Process, seen: ReceivedRequest, kind: str) -> Response:
         if not seen.body:
             raise _Refused("empty body")
         self._check_mode()
@@ -719,7 +730,7 @@ class StableDiffusion:
         generation = self._read_sdapi(process, body, kind == "img2img")
         images = self._generate(process, generation)
         if not images and not self.empty_data:
-            return said({"error": "generate_image returned no results"}, 500)
+            return json_response({"error": "generate_image returned no results"}, 500)
         seeds = [generation.seed + index for index in range(len(images))]
         info = {
             "prompt": generation.prompt,
@@ -741,7 +752,7 @@ class StableDiffusion:
             info["negative_prompt"] = generation.negative_prompt
         if kind == "img2img":
             info["denoising_strength"] = generation.strength
-        return said(
+        return json_response(
             {
                 "images": [b64(image) for image in images],
                 "parameters": body,
@@ -837,7 +848,7 @@ class StableDiffusion:
             if generation.init is not None:
                 generation.size_if_unset(generation.init.size)
         if isinstance(body.get("mask"), str):
-            mask = decoded(leading_base64(body["mask"]))
+            mask = decode_image(leading_base64(body["mask"]))
             if mask is not None:
                 flat = mask.convert("L")
                 generation.mask = (
@@ -854,14 +865,14 @@ class StableDiffusion:
 
     # The native routes
 
-    def _submit(self, process: _Process, seen: Seen) -> Answer:
+    def _submit(self, process: _Process, seen: ReceivedRequest) -> Response:
         if not seen.body:
             raise _Refused("empty body")
         self._check_mode()
         try:
             body = _parse_json(seen.body)
         except _Refused as refused:
-            return said({"error": "invalid json", "message": str(refused)}, 400)
+            return json_response({"error": "invalid json", "message": str(refused)}, 400)
         process.known_loras = self.loras
         generation = self._new_generation("/sdcpp/v1/img_gen")
         if not self._apply(generation, body, lambda path: path if path in self.loras else None):
@@ -889,7 +900,7 @@ class StableDiffusion:
                 "poll_url": f"/sdcpp/v1/jobs/{job.id}",
             }
             self._start_next_job(process)
-        return said(accepted, 202)
+        return json_response(accepted, 202)
 
     def _find_job(self, process: _Process, name: str) -> _Job:
         self._forget_old_jobs(process)
@@ -924,7 +935,7 @@ class StableDiffusion:
             body |= {"result": None, "error": job.error}
         return body
 
-    def _cancel(self, process: _Process, name: str) -> Answer:
+    def _cancel(self, process: _Process, name: str) -> Response:
         with self._changed:
             job = self._find_job(process, name)
             if job.status == "generating":
@@ -934,7 +945,7 @@ class StableDiffusion:
                 job.status, job.completed = "cancelled", self._now()
                 job.error = {"code": "cancelled", "message": "job cancelled by client"}
                 self._changed.notify_all()
-            return said(self._describe_job(process, job))
+            return json_response(self._describe_job(process, job))
 
     def _forget_old_jobs(self, process: _Process) -> None:
         now = self._now()
@@ -1007,13 +1018,15 @@ class StableDiffusion:
                 self._changed.notify_all()
 
     def _render(self, generation: _Generation, index: int) -> bytes:
-        image = plain(color(generation.settings, index), self._pixel_size(generation))
+        image = solid_image(color(generation.settings, index), self._pixel_size(generation))
         if generation.init is not None and generation.mask is not None:
-            image = repainted(generation.init, image, generation.mask)
+            image = repaint_masked(generation.init, image, generation.mask)
         parameters = (
             self._parameters(generation, generation.seed + index) if generation.embed else None
         )
-        return encoded(image, generation.output_format, parameters, generation.output_compression)
+        return encode_image(
+            image, generation.output_format, parameters, generation.output_compression
+        )
 
     def _pixel_size(self, generation: _Generation) -> tuple[int, int]:
         """Return the size with each side rounded up to the model's multiple."""
@@ -1163,7 +1176,7 @@ def _as_rgb(image: Image.Image | None) -> Image.Image | None:
 
 
 def _decode_base64_image(text: str) -> Image.Image | None:
-    return _as_rgb(decoded(leading_base64(text)))
+    return _as_rgb(decode_image(leading_base64(text)))
 
 
 def _apply_scalars(
@@ -1222,7 +1235,7 @@ def _apply_images(generation: _Generation, values: dict[str, Any]) -> bool:
         value = values.get(name)
         if name not in values:
             continue
-        image = decoded(leading_base64(value)) if isinstance(value, str) else None
+        image = decode_image(leading_base64(value)) if isinstance(value, str) else None
         if name == "init_image":
             image = _as_rgb(image)
         if value is not None and image is None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers.anthropic import Anthropic, Turn
 from tests.servers.anthropic_request import NEW, OLD
-from tests.servers.plain_client import Reply, ask, b64, png
+from tests.servers.plain_client import Response, b64, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -73,7 +73,7 @@ def post(
     beta: str = "",
     path: str = "/v1/messages",
     **fields: Any,
-) -> Reply:
+) -> Response:
     body = {
         "model": MODEL,
         "max_tokens": 100,
@@ -81,16 +81,16 @@ def post(
     } | fields
     payload = {name: value for name, value in body.items() if value is not ...}
     headers = HEADERS | {"anthropic-version": version} | ({"anthropic-beta": beta} if beta else {})
-    return ask(url, "POST", path, payload, headers)
+    return send_request(url, "POST", path, payload, headers)
 
 
-def words(reply: Reply) -> str:
+def words(reply: Response) -> str:
     assert reply.status == 200, reply.body
     return "".join(block.get("text", "") for block in reply.json["content"])
 
 
 def assert_error(
-    reply: Reply, message: str, status: int = 400, kind: str = "invalid_request_error"
+    reply: Response, message: str, status: int = 400, kind: str = "invalid_request_error"
 ) -> None:
     assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (
         status,
@@ -183,11 +183,16 @@ class TestAnswers:
         assert post(url, max_tokens=1).json["stop_reason"] == "max_tokens"
 
     def test_models_are_listed_and_tokens_counted(self, url: str) -> None:
-        listed = ask(url, "GET", "/v1/models?limit=1", headers=HEADERS).json
+        listed = send_request(url, "GET", "/v1/models?limit=1", headers=HEADERS).json
         assert ([model["id"] for model in listed["data"]], listed["has_more"]) == ([MODEL], True)
-        assert ask(url, "GET", f"/v1/models/{NEWER}", headers=HEADERS).json["type"] == "model"
+        assert (
+            send_request(url, "GET", f"/v1/models/{NEWER}", headers=HEADERS).json["type"] == "model"
+        )
         assert_error(
-            ask(url, "GET", "/v1/models/no", headers=HEADERS), "model: no", 404, "not_found_error"
+            send_request(url, "GET", "/v1/models/no", headers=HEADERS),
+            "model: no",
+            404,
+            "not_found_error",
         )
         assert post(url, path="/v1/messages/count_tokens", max_tokens=...).json["input_tokens"] > 0
         assert_error(
@@ -200,15 +205,15 @@ class TestRequests:
     def test_keys_and_versions_are_checked(self, url: str) -> None:
         body = {"model": MODEL, "max_tokens": 9, "messages": [user("Hi")]}
         bearer = {"authorization": "Bearer k", "anthropic-version": NEW}
-        assert ask(url, "POST", "/v1/messages", body, bearer).status == 200
+        assert send_request(url, "POST", "/v1/messages", body, bearer).status == 200
         assert_error(
-            ask(url, "POST", "/v1/messages", body, bearer | {"x-api-key": "no"}),
+            send_request(url, "POST", "/v1/messages", body, bearer | {"x-api-key": "no"}),
             "invalid",
             401,
             "authentication_error",
         )
         assert_error(
-            ask(url, "POST", "/v1/messages", body, {"x-api-key": "k"}), "anthropic-version"
+            send_request(url, "POST", "/v1/messages", body, {"x-api-key": "k"}), "anthropic-version"
         )
         assert_error(post(url, version="2027-01-01"), "not a valid version")
 
@@ -336,7 +341,7 @@ class TestRequests:
         assert_error(busy, "", 529, "overloaded_error")
         assert limited.headers["retry-after"] == "1" and spent.headers["retry-after"] is None
         assert spent.json["error"]["details"] == {"error_code": "enforced_spend_limit_reached"}
-        assert (large.status, large.kind) == (413, "text/html")
+        assert (large.status, large.content_type) == (413, "text/html")
         assert_error(post(url, model="no"), "model: no", 404, "not_found_error")
 
 
@@ -349,7 +354,7 @@ class TestThinking:
         assert [block["type"] for block in first] == ["thinking", "redacted_thinking", "tool_use"]
         last = user(result(first[2]["id"]))
 
-        def post_again(*blocks: Any, **fields: Any) -> Reply:
+        def post_again(*blocks: Any, **fields: Any) -> Response:
             return post(
                 url,
                 user("Use look"),

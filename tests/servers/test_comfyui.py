@@ -17,7 +17,7 @@ from wsproto.events import AcceptConnection, BytesMessage, Event, Request, TextM
 
 from tests.servers.comfyui import ComfyUI, color
 from tests.servers.hashed_images import fingerprint
-from tests.servers.plain_client import ask, dot, halves, png, send_form
+from tests.servers.plain_client import halves, pixel, png, send_form, send_request
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -67,10 +67,10 @@ def graph(changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
 
 def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
     """Run a graph; return its entry of the history."""
-    reply = ask(url, "POST", "/prompt", {"prompt": prompt})
+    reply = send_request(url, "POST", "/prompt", {"prompt": prompt})
     assert reply.status == 200, reply.body
     assert server.idle()
-    entry: dict[str, Any] = ask(url, "GET", f"/history/{reply.json['prompt_id']}").json[
+    entry: dict[str, Any] = send_request(url, "GET", f"/history/{reply.json['prompt_id']}").json[
         reply.json["prompt_id"]
     ]
     return entry
@@ -78,7 +78,7 @@ def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
 
 def fetch_image(url: str, entry: dict[str, Any], node: str = "9") -> Image.Image:
     """Return the first image of an output node."""
-    reply = ask(url, "GET", f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
+    reply = send_request(url, "GET", f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
     assert reply.status == 200
     return Image.open(io.BytesIO(reply.body))
 
@@ -95,9 +95,9 @@ def test_a_graph_runs_with_its_settings(serve: Serve) -> None:
     ]
     image = fetch_image(url, entry)
     assert image.size == (64, 48)
-    assert dot(image) == color(SETTINGS)
+    assert pixel(image) == color(SETTINGS)
     assert json.loads(image.info["prompt"])["3"]["inputs"]["seed"] == 7  # type: ignore[index]
-    assert ask(url, "GET", "/api/history/unknown").json == {}
+    assert send_request(url, "GET", "/api/history/unknown").json == {}
 
 
 def test_an_uploaded_image_and_mask_are_used(serve: Serve) -> None:
@@ -122,8 +122,8 @@ def test_an_uploaded_image_and_mask_are_used(serve: Serve) -> None:
     }
     prompt["3"]["inputs"] |= {"latent_image": ["13", 0], "denoise": 0.5}
     image = fetch_image(url, run(server, url, prompt))
-    assert dot(image, 2, 2) == (1, 2, 3)
-    assert dot(image, 60, 2) == color(
+    assert pixel(image, 2, 2) == (1, 2, 3)
+    assert pixel(image, 60, 2) == color(
         SETTINGS | {"denoise": 0.5, "init": fingerprint(png((1, 2, 3)))}
     )
 
@@ -143,7 +143,7 @@ def test_an_uploaded_image_and_mask_are_used(serve: Serve) -> None:
 def test_an_invalid_graph_is_refused_with_node_errors(
     serve: Serve, changes: dict[str, Any], kind: str, node: str
 ) -> None:
-    reply = ask(serve(ComfyUI()).url, "POST", "/prompt", {"prompt": graph(changes)})
+    reply = send_request(serve(ComfyUI()).url, "POST", "/prompt", {"prompt": graph(changes)})
     assert reply.status == 400
     assert reply.json["error"]["type"] == "prompt_outputs_failed_validation"
     entry = reply.json["node_errors"][node]
@@ -154,18 +154,21 @@ def test_an_invalid_graph_is_refused_with_node_errors(
 def test_other_invalid_requests_are_refused(serve: Serve) -> None:
     url = serve(ComfyUI()).url
     old = serve(ComfyUI(old=True)).url
-    assert ask(old, "POST", "/prompt", {}).json == {"error": "no prompt", "node_errors": []}
-    assert ask(url, "POST", "/prompt", {}).json["error"]["type"] == "no_prompt"
-    assert ask(url, "POST", "/prompt", b"{").status == 500
-    assert ask(url, "GET", "/queue", headers={"Origin": "http://elsewhere"}).status == 403
+    assert send_request(old, "POST", "/prompt", {}).json == {
+        "error": "no prompt",
+        "node_errors": [],
+    }
+    assert send_request(url, "POST", "/prompt", {}).json["error"]["type"] == "no_prompt"
+    assert send_request(url, "POST", "/prompt", b"{").status == 500
+    assert send_request(url, "GET", "/queue", headers={"Origin": "http://elsewhere"}).status == 403
     no_output = {name: node for name, node in graph().items() if name != "9"}
     assert (
-        ask(url, "POST", "/prompt", {"prompt": no_output}).json["error"]["type"]
+        send_request(url, "POST", "/prompt", {"prompt": no_output}).json["error"]["type"]
         == "prompt_no_outputs"
     )
-    assert ask(url, "GET", "/view?filename=../x").status == 400
-    assert ask(url, "GET", "/view?filename=x&subfolder=../x").status == 403
-    assert ask(url, "GET", "/view?filename=x").status == 404
+    assert send_request(url, "GET", "/view?filename=../x").status == 400
+    assert send_request(url, "GET", "/view?filename=x&subfolder=../x").status == 403
+    assert send_request(url, "GET", "/view?filename=x").status == 404
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -186,19 +189,21 @@ def test_failed_and_interrupted_jobs_are_in_the_history(serve: Serve) -> None:
     assert entry["status"]["messages"][-1][1]["exception_type"] == "torch.OutOfMemoryError"
     server.failing = None
     server.hold_at(2)
-    first = ask(url, "POST", "/prompt", {"prompt": graph()}).json["prompt_id"]
+    first = send_request(url, "POST", "/prompt", {"prompt": graph()}).json["prompt_id"]
     assert server.reached()
-    second = ask(url, "POST", "/prompt", {"prompt": graph({"3": {"seed": 8}})}).json["prompt_id"]
-    queue = ask(url, "GET", "/queue").json
+    second = send_request(url, "POST", "/prompt", {"prompt": graph({"3": {"seed": 8}})}).json[
+        "prompt_id"
+    ]
+    queue = send_request(url, "GET", "/queue").json
     assert [item[1] for item in queue["queue_running"]] == [first]
     assert [item[1] for item in queue["queue_pending"]] == [second]
-    ask(url, "POST", "/interrupt", {"prompt_id": second})
+    send_request(url, "POST", "/interrupt", {"prompt_id": second})
     assert server.running == first
-    ask(url, "POST", "/queue", {"delete": [second]})
-    ask(url, "POST", "/interrupt", {"prompt_id": first})
+    send_request(url, "POST", "/queue", {"delete": [second]})
+    send_request(url, "POST", "/interrupt", {"prompt_id": first})
     assert server.idle()
     assert (
-        ask(url, "GET", f"/history/{first}").json[first]["status"]["messages"][-1][0]
+        send_request(url, "GET", f"/history/{first}").json[first]["status"]["messages"][-1][0]
         == "execution_interrupted"
     )
 
@@ -257,7 +262,7 @@ def test_the_websocket_reports_a_job(serve: Serve, old: bool) -> None:
         (status, *_) = listener.until("status" if old else "feature_flags")
         assert status["data"]["sid"] == "me"
         server.hold_at(0)
-        ask(url, "POST", "/prompt", {"prompt": graph(), "client_id": "me"})
+        send_request(url, "POST", "/prompt", {"prompt": graph(), "client_id": "me"})
         server.release()
         messages = listener.until("executed")
         steps = [
@@ -279,4 +284,4 @@ def test_the_websocket_reports_a_job(serve: Serve, old: bool) -> None:
 def test_a_disabled_websocket_is_not_found(serve: Serve) -> None:
     server = ComfyUI()
     server.websocket = False
-    assert ask(serve(server).url, "GET", "/ws?clientId=x").status == 404
+    assert send_request(serve(server).url, "GET", "/ws?clientId=x").status == 404

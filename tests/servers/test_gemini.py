@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.gemini import ENCODED_SENTINEL, Gemini, color, pixels
 from tests.servers.hashed_images import fingerprint
-from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.servers.plain_client import Response, b64, open_base64_image, pixel, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -40,8 +40,8 @@ def body(*parts: Any, modalities: Any = ("IMAGE",), **config: Any) -> dict[str, 
     }
 
 
-def post(url: str, payload: Any, model: str = FLASH, call: str = "generateContent") -> Reply:
-    return ask(url, "POST", f"/v1beta/models/{model}:{call}", payload, KEY)
+def post(url: str, payload: Any, model: str = FLASH, call: str = "generateContent") -> Response:
+    return send_request(url, "POST", f"/v1beta/models/{model}:{call}", payload, KEY)
 
 
 def inline(data: bytes, kind: str = "image/png") -> dict[str, Any]:
@@ -50,10 +50,10 @@ def inline(data: bytes, kind: str = "image/png") -> dict[str, Any]:
 
 def images(response: Any) -> list[Any]:
     parts = response["candidates"][0]["content"]["parts"]
-    return [opened(part["inlineData"]["data"]) for part in parts if "inlineData" in part]
+    return [open_base64_image(part["inlineData"]["data"]) for part in parts if "inlineData" in part]
 
 
-def error_of(reply: Reply) -> tuple[int, str]:
+def error_of(reply: Response) -> tuple[int, str]:
     assert reply.json["error"]["code"] == reply.status
     return reply.status, reply.json["error"]["status"]
 
@@ -66,7 +66,10 @@ class TestImages:
         [part] = candidate["content"]["parts"]
         assert part["inlineData"]["mimeType"] == "image/png" and "thoughtSignature" not in part
         [image] = images(reply.json)
-        assert (image.size, dot(image)) == ((1024, 1024), color({"prompt": "a red fox", "seed": 7}))
+        assert (image.size, pixel(image)) == (
+            (1024, 1024),
+            color({"prompt": "a red fox", "seed": 7}),
+        )
         assert reply.json["usageMetadata"] == {
             "promptTokenCount": 3,
             "candidatesTokenCount": 1290,
@@ -109,7 +112,7 @@ class TestImages:
         )
         assert server.jobs[0]["images"] == [fingerprint(wide), fingerprint(png("blue"))]
         assert server.jobs[0]["aspectRatio"] == "16:9"
-        assert dot(images(reply.json)[0]) == color(server.jobs[0])
+        assert pixel(images(reply.json)[0]) == color(server.jobs[0])
         assert reply.json["usageMetadata"]["promptTokenCount"] == 3 + 2 * 258
 
     def test_unreadable_images_are_refused(self, url: str) -> None:
@@ -136,12 +139,12 @@ class TestImages:
         reply = post(url, body(), PRO).json
         parts = reply["candidates"][0]["content"]["parts"]
         assert [part.get("thought", False) for part in parts] == [True, True, False]
-        assert dot(images(reply)[0]) == color(server.jobs[2], draft=True)
-        assert dot(images(reply)[1]) == color(server.jobs[2])
+        assert pixel(images(reply)[0]) == color(server.jobs[2], draft=True)
+        assert pixel(images(reply)[1]) == color(server.jobs[2])
         assert reply["usageMetadata"]["thoughtsTokenCount"] == 1292
 
     def test_images_without_a_seed_differ(self, url: str, server: Gemini) -> None:
-        colors = [dot(images(post(url, body(seed=None)).json)[0]) for _ in range(2)]
+        colors = [pixel(images(post(url, body(seed=None)).json)[0]) for _ in range(2)]
         assert colors[0] != colors[1]
         assert [color(settings) for settings in server.jobs] == colors
 
@@ -149,7 +152,7 @@ class TestImages:
         first = post(url, body(), PRO).json["candidates"][0]["content"]
         part = first["parts"][0]
 
-        def post_again(**changes: Any) -> Reply:
+        def post_again(**changes: Any) -> Response:
             changed_part = {
                 name: value for name, value in (part | changes).items() if value is not None
             }
@@ -212,24 +215,27 @@ class TestValidation:
 
     def test_keys_and_models_are_checked(self, url: str) -> None:
         path = f"/v1beta/models/{FLASH}:generateContent"
-        wrong = ask(url, "POST", path, body(), {"x-goog-api-key": "wrong"})
+        wrong = send_request(url, "POST", path, body(), {"x-goog-api-key": "wrong"})
         assert error_of(wrong) == (400, "INVALID_ARGUMENT")
         assert wrong.json["error"]["details"][0]["reason"] == "API_KEY_INVALID"
-        assert error_of(ask(url, "POST", path, body())) == (403, "PERMISSION_DENIED")
+        assert error_of(send_request(url, "POST", path, body())) == (403, "PERMISSION_DENIED")
         for model in ("imagen-4.0-generate-001", "gemini-9"):
             assert error_of(post(url, body(), model)) == (404, "NOT_FOUND")
         assert error_of(post(url, body(), "gemini-2.5-flash")) == (400, "INVALID_ARGUMENT")
         assert error_of(post(url, body(), call="predict")) == (404, "NOT_FOUND")
 
     def test_models_are_listed_in_pages(self, url: str) -> None:
-        models = ask(url, "GET", "/v1beta/models", headers=KEY).json
+        models = send_request(url, "GET", "/v1beta/models", headers=KEY).json
         assert models["models"][0]["name"] == f"models/{FLASH}" and "nextPageToken" not in models
-        page = ask(url, "GET", "/v1beta/models?pageSize=3", headers=KEY).json
-        rest = ask(
+        page = send_request(url, "GET", "/v1beta/models?pageSize=3", headers=KEY).json
+        rest = send_request(
             url, "GET", f"/v1beta/models?pageSize=3&pageToken={page['nextPageToken']}", headers=KEY
         ).json
         assert page["models"] + rest["models"] == models["models"]
-        assert ask(url, "GET", f"/v1beta/models/{FLASH}", headers=KEY).json == models["models"][0]
+        assert (
+            send_request(url, "GET", f"/v1beta/models/{FLASH}", headers=KEY).json
+            == models["models"][0]
+        )
 
 
 class TestRefusals:
@@ -270,13 +276,13 @@ class TestStreams:
 
     def test_the_frames_of_a_stream(self, url: str) -> None:
         reply = post(url, body(modalities=("TEXT", "IMAGE")), call=self.CALL)
-        assert reply.kind == "text/event-stream"
+        assert reply.content_type == "text/event-stream"
         lines = reply.body.decode().split("\r\n\r\n")
         assert lines.pop() == ""
         assert all(line.startswith("data: {") for line in lines)
         chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
         assert len(chunks) == 3
-        assert dot(images(chunks[1])[0]) == color({"prompt": "a red fox", "seed": 7})
+        assert pixel(images(chunks[1])[0]) == color({"prompt": "a red fox", "seed": 7})
         assert [item["candidates"][0].get("finishReason") for item in chunks] == [
             None,
             None,
@@ -286,7 +292,7 @@ class TestStreams:
 
     def test_a_stream_without_alt_is_an_array(self, url: str) -> None:
         reply = post(url, body(), call="streamGenerateContent")
-        assert (reply.kind, len(reply.json)) == ("application/json; charset=UTF-8", 2)
+        assert (reply.content_type, len(reply.json)) == ("application/json; charset=UTF-8", 2)
 
     def test_streams_can_fail(self, url: str, server: Gemini) -> None:
         server.break_stream = "error"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers.gemini import ENCODED_SENTINEL
 from tests.servers.gemini_chat import GeminiChat, Turn
-from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.servers.plain_client import Response, b64, open_base64_image, pixel, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -56,19 +56,21 @@ def post(
     call: str = "generateContent",
     key: str = "k",
     **fields: Any,
-) -> Reply:
+) -> Response:
     path = url[url.index("/v1beta") :] + f"/models/{to}:{call}"
-    return ask(url, "POST", path, {"contents": list(contents), **fields}, {"x-goog-api-key": key})
+    return send_request(
+        url, "POST", path, {"contents": list(contents), **fields}, {"x-goog-api-key": key}
+    )
 
 
-def parts(reply: Reply) -> Any:
+def parts(reply: Response) -> Any:
     return reply.json["candidates"][0]["content"]["parts"]
 
 
 def stream(url: str, *contents: Any, **fields: Any) -> list[str]:
     """Return the frames of a stream as received, and what follows the last of them."""
     reply = post(url, *contents, call="streamGenerateContent?alt=sse", **fields)
-    assert (reply.status, reply.kind) == (200, "text/event-stream")
+    assert (reply.status, reply.content_type) == (200, "text/event-stream")
     return reply.body.decode().split("\r\n\r\n")
 
 
@@ -153,8 +155,10 @@ class TestAnswers:
             (False, False, None),
             (True, True, None),
         ]
-        draft, image = (opened(image_parts[index]["inlineData"]["data"]) for index in (0, 2))
-        assert dot(draft) != dot(image)
+        draft, image = (
+            open_base64_image(image_parts[index]["inlineData"]["data"]) for index in (0, 2)
+        )
+        assert pixel(draft) != pixel(image)
         assert (
             post(url, user("a fox"), model(*image_parts), user("a hat"), to=IMAGE_MODEL).status
             == 200
@@ -169,7 +173,9 @@ class TestAnswers:
         request = {"content": {"parts": [{"text": "a"}]}, "outputDimensionality": 4}
         base = "/v1beta/models/gemini-embedding-001"
         key = {"x-goog-api-key": "k"}
-        vector = ask(url, "POST", base + ":embedContent", request, key).json["embedding"]["values"]
+        vector = send_request(url, "POST", base + ":embedContent", request, key).json["embedding"][
+            "values"
+        ]
         assert len(vector) == 4
         batch = {
             "requests": [
@@ -177,16 +183,20 @@ class TestAnswers:
                 request | {"model": "models/gemini-embedding-001"},
             ]
         }
-        assert ask(url, "POST", base + ":batchEmbedContents", batch, key).json == {
+        assert send_request(url, "POST", base + ":batchEmbedContents", batch, key).json == {
             "embeddings": [{"values": vector}] * 2
         }
         assert (
-            ask(url, "POST", base + ":batchEmbedContents", {"requests": [request]}, key).status
+            send_request(
+                url, "POST", base + ":batchEmbedContents", {"requests": [request]}, key
+            ).status
             == 400
         )
-        assert ask(url, "POST", base + ":embedContent", request | {"n": 1}, key).status == 400
+        assert (
+            send_request(url, "POST", base + ":embedContent", request | {"n": 1}, key).status == 400
+        )
         assert post(url, user("x"), to="gemini-embedding-001").status == 404
-        listed = ask(url, "GET", "/v1beta/models", headers=key).json["models"]
+        listed = send_request(url, "GET", "/v1beta/models", headers=key).json["models"]
         assert listed[-1]["supportedGenerationMethods"] == ["embedContent", "batchEmbedContents"]
 
 
@@ -260,7 +270,7 @@ class TestScripts:
     ) -> None:
         server.hold()
         with pytest.raises(TimeoutError):
-            ask(
+            send_request(
                 url,
                 "POST",
                 f"/v1beta/models/{OLD}:{call}",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.servers.gemini import Gemini
-from tests.servers.http_helpers import Part, form
+from tests.servers.http_helpers import Part, parse_form
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.ollama import Ollama
 from tests.servers.openai_images import OpenAIImages
@@ -75,7 +75,7 @@ def test_form_parts_keep_their_bytes() -> None:
         b'\r\n--frontier\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n'
         b"the prompt\r\n--frontier--\r\n"
     )
-    parts = form('multipart/form-data; boundary="frontier"', head + data + text)
+    parts = parse_form('multipart/form-data; boundary="frontier"', head + data + text)
     assert parts == [Part("image[]", data, "a b.png", "image/png"), Part("prompt", b"the prompt")]
 
 
@@ -84,4 +84,4 @@ def test_form_parts_keep_their_bytes() -> None:
 )
 def test_an_invalid_form_is_rejected(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"part|body"):
-        form("multipart/form-data; boundary=frontier", body)
+        parse_form("multipart/form-data; boundary=frontier", body)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.gemini_chat import GeminiChat, Turn
 from tests.servers.hashed_images import b64
-from tests.servers.plain_client import dot, opened, png
+from tests.servers.plain_client import open_base64_image, pixel, png
 from tests.servers.vendor_sdks import require
 from tests.support.loopback import Handler, Loopback
 
@@ -174,7 +174,9 @@ class TestImages:
             "Here is your image.",
             "image/png",
         )
-        assert dot(opened(b64(draft.inline_data.data))) != dot(opened(b64(image.inline_data.data)))
+        assert pixel(open_base64_image(b64(draft.inline_data.data))) != pixel(
+            open_base64_image(b64(image.inline_data.data))
+        )
         assert chat.send_message("a hat").candidates[0].content.parts[2].inline_data.data
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_images import OpenAIImages, color
-from tests.servers.plain_client import b64, dot, halves, opened, png
+from tests.servers.plain_client import b64, halves, open_base64_image, pixel, png
 from tests.support.loopback import Handler, Loopback
 
 if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
@@ -66,7 +66,10 @@ class TestGenerate:
             "size": "1536x1024",
             "quality": "low",
         }
-        assert [opened(item.b64_json).format for item in response.data] == ["WEBP", "WEBP"]
+        assert [open_base64_image(item.b64_json).format for item in response.data] == [
+            "WEBP",
+            "WEBP",
+        ]
         assert color(server.jobs[0]) == color(settings)
         assert (response.size, response.quality, response.output_format, response.background) == (
             "1536x1024",
@@ -88,7 +91,7 @@ class TestGenerate:
             quality="hd",
         )
         assert response.data[0].revised_prompt == "In detail: a red fox"
-        assert dot(opened(response.data[0].b64_json)) == color(server.jobs[0])
+        assert pixel(open_base64_image(response.data[0].b64_json)) == color(server.jobs[0])
         response = client.images.generate(model="dall-e-2", prompt="a red fox", size="256x256")
         assert str(response.data[0].url).startswith("http://127.0.0.1:") and response.usage is None
 
@@ -101,8 +104,8 @@ class TestGenerate:
             "ImageGenCompletedEvent"
         ]
         assert [event.partial_image_index for event in events[:2]] == [0, 1]
-        assert dot(opened(events[1].b64_json)) == color(server.jobs[0], partial=1)
-        assert dot(opened(events[2].b64_json)) == color(server.jobs[0])
+        assert pixel(open_base64_image(events[1].b64_json)) == color(server.jobs[0], partial=1)
+        assert pixel(open_base64_image(events[2].b64_json)) == color(server.jobs[0])
         assert events[2].usage.output_tokens == 250
 
     def test_a_stream_that_is_refused_midway(self, client: Any) -> None:
@@ -126,8 +129,8 @@ class TestEdit:
             input_fidelity="high",
             size="1024x1024",
         )
-        image = opened(response.data[0].b64_json)
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
+        image = open_base64_image(response.data[0].b64_json)
+        assert (pixel(image, 0), pixel(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
         assert server.jobs[0]["input_fidelity"] == "high"
 
     def test_several_images(self, client: Any, server: OpenAIImages) -> None:
@@ -149,7 +152,7 @@ class TestEdit:
             size="256x256",
             response_format="b64_json",
         )
-        assert dot(opened(response.data[0].b64_json)) == color(server.jobs[0])
+        assert pixel(open_base64_image(response.data[0].b64_json)) == color(server.jobs[0])
 
     def test_a_stream(self, client: Any) -> None:
         with client.images.edit(

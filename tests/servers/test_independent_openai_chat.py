@@ -17,7 +17,7 @@ from tests.servers.openai_account import Turn, calls, generates, refuses, says, 
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
-from tests.servers.plain_client import b64, dot, opened, png
+from tests.servers.plain_client import b64, open_base64_image, pixel, png
 from tests.servers.vendor_sdks import require
 from tests.support.loopback import Handler, Loopback
 
@@ -339,19 +339,21 @@ class TestResponses:
                 if event.type == "response.image_generation_call.partial_image"
             ]
             response = stream.get_final_response()
-        assert [dot(opened(draft)) for draft in drafts] == [
+        assert [pixel(open_base64_image(draft)) for draft in drafts] == [
             color("a fox", partial=0),
             color("a fox", partial=1),
         ]
         generated = next(item for item in response.output if item.type == "image_generation_call")
-        assert dot(opened(generated.result)) == color("a fox")
+        assert pixel(open_base64_image(generated.result)) == color("a fox")
         second = client.responses.create(
             model="gpt-5.4",
             input=[{"type": "image_generation_call", "id": generated.id}, user("a hat")],
             tools=[{"type": "image_generation"}],
         )
         edited = next(item for item in second.output if item.type == "image_generation_call")
-        assert dot(opened(edited.result)) == color("a hat", [fingerprint(opened(generated.result))])
+        assert pixel(open_base64_image(edited.result)) == color(
+            "a hat", [fingerprint(open_base64_image(generated.result))]
+        )
         assert (edited.action, edited.revised_prompt) == ("edit", "In detail: a hat")
 
     def test_incomplete_and_failed_responses(self, client: Any, server: OpenAIResponses) -> None:

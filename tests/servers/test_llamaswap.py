@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from tests.servers.llamaswap import LlamaSwap
-from tests.servers.plain_client import Reply, ask, dot, opened, png, send_form
+from tests.servers.plain_client import (
+    Response,
+    open_base64_image,
+    pixel,
+    png,
+    send_form,
+    send_request,
+)
 from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
@@ -41,17 +48,17 @@ def url(swap: LlamaSwap, serve: Serve) -> str:
 
 
 @pytest.fixture
-def start_request() -> Iterator[Callable[..., Future[Reply]]]:
+def start_request() -> Iterator[Callable[..., Future[Response]]]:
     """Return a function that sends a request from another thread."""
     with ThreadPoolExecutor() as pool:
-        yield lambda *args, **options: pool.submit(ask, *args, **options)
+        yield lambda *args, **options: pool.submit(send_request, *args, **options)
 
 
 def generate(
     url: str, model: Any = "sdxl", headers: dict[str, str] | None = None, **body: Any
-) -> Reply:
+) -> Response:
     """Post a generation request."""
-    return ask(
+    return send_request(
         url,
         "POST",
         "/v1/images/generations",
@@ -85,34 +92,36 @@ class TestRouting:
     def test_the_model_is_read_from_body_form_or_query(
         self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap
     ) -> None:
-        image = opened(generate(url).json["data"][0]["b64_json"])
-        assert dot(image) == color({"prompt": "a fox", "width": 64, "height": 64})
-        txt2img = ask(
+        image = open_base64_image(generate(url).json["data"][0]["b64_json"])
+        assert pixel(image) == color({"prompt": "a fox", "width": 64, "height": 64})
+        txt2img = send_request(
             url, "POST", "/sdapi/v1/txt2img", {"model": "org/flux", "prompt": "x", "seed": 3}
         )
         assert txt2img.json["parameters"]["model"] == "org/flux"
         fields = [("model", "xl"), ("prompt", "x"), ("image[]", png(), "image/png")]
         assert send_form(url, "/v1/images/edits", fields).status == 200
-        assert ask(url, "GET", "/sdapi/v1/loras?model=sdxl").json == []
+        assert send_request(url, "GET", "/sdapi/v1/loras?model=sdxl").json == []
         assert [len(models[name].jobs) for name in ("sdxl", "org/flux")] == [2, 1]
         assert swap.loads == ["sdxl", "org/flux", "sdxl"]
 
     def test_upstream_paths_are_forwarded(
         self, url: str, models: dict[str, StableDiffusion]
     ) -> None:
-        accepted = ask(url, "POST", "/upstream/org/flux/sdcpp/v1/img_gen", {"prompt": "x"})
+        accepted = send_request(url, "POST", "/upstream/org/flux/sdcpp/v1/img_gen", {"prompt": "x"})
         assert accepted.status == 202
         assert accepted.json["poll_url"].startswith("/sdcpp/v1/jobs/")
-        assert ask(url, "GET", "/upstream/org/flux" + accepted.json["poll_url"]).status == 200
-        assert ask(url, "GET", accepted.json["poll_url"]).status == 404
-        assert ask(url, "GET", "/upstream/sdxl/sdapi/v1/progress").body == b""
         assert (
-            ask(url, "GET", "/upstream/none/x", headers=JSON).json["error"]["message"]
+            send_request(url, "GET", "/upstream/org/flux" + accepted.json["poll_url"]).status == 200
+        )
+        assert send_request(url, "GET", accepted.json["poll_url"]).status == 404
+        assert send_request(url, "GET", "/upstream/sdxl/sdapi/v1/progress").body == b""
+        assert (
+            send_request(url, "GET", "/upstream/none/x", headers=JSON).json["error"]["message"]
             == "model not found"
         )
-        moved = ask(url, "GET", "/upstream/sdxl")
+        moved = send_request(url, "GET", "/upstream/sdxl")
         assert (moved.status, moved.headers["location"]) == (301, "/upstream/sdxl/")
-        assert ask(url, "POST", "/upstream/sdxl").status == 308
+        assert send_request(url, "POST", "/upstream/sdxl").status == 308
 
     @pytest.mark.parametrize(
         "path",
@@ -120,17 +129,17 @@ class TestRouting:
     )
     def test_unknown_routes_are_not_found(self, url: str, path: str) -> None:
         for method in ("GET", "POST"):
-            reply = ask(url, method, path)
-            assert (reply.status, reply.body, reply.kind) == (
+            reply = send_request(url, method, path)
+            assert (reply.status, reply.body, reply.content_type) == (
                 404,
                 b"404 page not found\n",
                 "text/plain; charset=utf-8",
             )
-        assert ask(url, "GET", "/v1/images/generations").status == 405
+        assert send_request(url, "GET", "/v1/images/generations").status == 405
 
     @pytest.mark.parametrize("body", [{"prompt": "x"}, {"model": 5}, [], b"{"])
     def test_a_request_without_a_model_is_not_found(self, url: str, body: Any) -> None:
-        reply = ask(url, "POST", "/v1/images/generations", body, JSON)
+        reply = send_request(url, "POST", "/v1/images/generations", body, JSON)
         assert (reply.status, reply.json["error"]["message"]) == (
             404,
             "no model id could be identified",
@@ -138,7 +147,7 @@ class TestRouting:
 
     def test_json_needs_its_content_type(self, url: str) -> None:
         assert (
-            ask(
+            send_request(
                 url,
                 "POST",
                 "/sdapi/v1/txt2img",
@@ -149,41 +158,43 @@ class TestRouting:
         )
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         assert (
-            ask(url, "POST", "/sdapi/v1/txt2img", b"model=sdxl&prompt=x", form).json["error"]
+            send_request(url, "POST", "/sdapi/v1/txt2img", b"model=sdxl&prompt=x", form).json[
+                "error"
+            ]
             == "server_error"
         )
 
     def test_a_static_file_does_not_load_a_model(self, url: str) -> None:
-        reply = ask(url, "GET", "/upstream/sdxl/view.png?x=1", headers=JSON)
+        reply = send_request(url, "GET", "/upstream/sdxl/view.png?x=1", headers=JSON)
         assert (reply.status, reply.json["error"]["code"]) == (409, "conflict")
         generate(url)
-        assert ask(url, "GET", "/upstream/sdxl/view.png").body == b""
+        assert send_request(url, "GET", "/upstream/sdxl/view.png").body == b""
 
     def test_filters_apply_to_json_routes_only(
         self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
     ) -> None:
         swap.set_params, swap.strip_params = {"steps": 3}, {"seed"}
-        ask(
+        send_request(
             url,
             "POST",
             "/sdapi/v1/txt2img",
             {"model": "sdxl", "prompt": "x", "steps": 9, "negative_prompt": "y"},
         )
-        ask(url, "POST", "/upstream/sdxl/sdapi/v1/txt2img", {"prompt": "x", "steps": 9})
+        send_request(url, "POST", "/upstream/sdxl/sdapi/v1/txt2img", {"prompt": "x", "steps": 9})
         assert [settings["steps"] for settings in models["sdxl"].jobs] == [3, 9]
 
     def test_models_and_running_processes_are_listed(self, url: str) -> None:
-        listed = ask(url, "GET", "/v1/models").json["data"]
+        listed = send_request(url, "GET", "/v1/models").json["data"]
         assert listed[0]["capabilities"] == {"image_generation": True, "image_to_image": True}
         assert "capabilities" not in listed[1]
         assert [item["status"]["value"] for item in listed] == ["unloaded", "unloaded"]
-        assert ask(url, "GET", "/running").json == {"running": []}
+        assert send_request(url, "GET", "/running").json == {"running": []}
         generate(url)
-        [running] = ask(url, "GET", "/running").json["running"]
+        [running] = send_request(url, "GET", "/running").json["running"]
         assert (running["model"], running["state"]) == ("sdxl", "ready")
-        assert ask(url, "GET", "/unload").body == b"OK"
-        assert ask(url, "GET", "/running").json == {"running": []}
-        assert ask(url, "GET", "/health").body == b"OK"
+        assert send_request(url, "GET", "/unload").body == b"OK"
+        assert send_request(url, "GET", "/running").json == {"running": []}
+        assert send_request(url, "GET", "/health").body == b"OK"
 
 
 class TestErrors:
@@ -209,11 +220,14 @@ class TestErrors:
     def test_the_accept_header_selects_the_form_of_errors(self, url: str, swap: LlamaSwap) -> None:
         plain = {"Accept": "text/plain"}
         assert generate(url, "none", plain).body == b"llama-swap: no router for requested model"
-        assert generate(url, "none", {"Accept": "text/html"}).kind == "text/html; charset=utf-8"
+        assert (
+            generate(url, "none", {"Accept": "text/html"}).content_type
+            == "text/html; charset=utf-8"
+        )
         assert generate(url, "none", {"Accept": "*/*"}).json["src"] == "llama-swap"
         swap.generation = "old"
         reply = generate(url, "none", {"Accept": "*/*"})
-        assert (reply.kind, reply.body) == (
+        assert (reply.content_type, reply.body) == (
             "text/plain; charset=utf-8",
             b"no local server found for requested model",
         )
@@ -236,15 +250,15 @@ class TestErrors:
         assert (
             generate(url, headers={"Authorization": "Bearer wrong", "x-api-key": "k"}).status == 401
         )
-        assert ask(url, "GET", "/v1/models").status == 401
-        assert ask(url, "GET", "/health").status == 200
+        assert send_request(url, "GET", "/v1/models").status == 401
+        assert send_request(url, "GET", "/health").status == 200
 
     def test_requests_over_the_limit_of_a_model_are_refused(
         self,
         url: str,
         swap: LlamaSwap,
         models: dict[str, StableDiffusion],
-        start_request: Callable[..., Future[Reply]],
+        start_request: Callable[..., Future[Response]],
     ) -> None:
         swap.limit = 1
         models["sdxl"].hold()
@@ -266,7 +280,7 @@ class TestErrors:
     ) -> None:
         models["sdxl"].crash = True
         reply = generate(url)
-        assert (reply.status, reply.body, reply.kind) == (502, b"", None)
+        assert (reply.status, reply.body, reply.content_type) == (502, b"", None)
         assert swap.state("sdxl") == "stopped"
         models["sdxl"].crash = False
         assert generate(url).status == 200
@@ -296,19 +310,21 @@ class TestErrors:
 
 class TestLoading:
     def test_a_request_waits_for_its_model(
-        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Reply]]
+        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Response]]
     ) -> None:
         swap.instant = False
         first = start_request(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
-        assert ask(url, "GET", "/running").json["running"][0]["state"] == "starting"
-        assert ask(url, "GET", "/v1/models").json["data"][0]["status"] == {"value": "loaded"}
+        assert send_request(url, "GET", "/running").json["running"][0]["state"] == "starting"
+        assert send_request(url, "GET", "/v1/models").json["data"][0]["status"] == {
+            "value": "loaded"
+        }
         assert not first.done()
         swap.loaded("sdxl")
         assert first.result().status == 200
 
     def test_a_failed_load_fails_the_waiting_request(
-        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Reply]]
+        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Response]]
     ) -> None:
         swap.instant = False
         first = start_request(url, "POST", "/v1/images/generations", BODY)
@@ -319,7 +335,7 @@ class TestLoading:
         )
         second = start_request(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
-        assert ask(url, "POST", "/api/models/unload/sdxl").status == 200
+        assert send_request(url, "POST", "/api/models/unload/sdxl").status == 200
         assert second.result().json["error"]["message"].endswith("model unloaded")
 
     def test_an_open_request_keeps_its_model_loaded(
@@ -327,7 +343,7 @@ class TestLoading:
         url: str,
         swap: LlamaSwap,
         models: dict[str, StableDiffusion],
-        start_request: Callable[..., Future[Reply]],
+        start_request: Callable[..., Future[Response]],
     ) -> None:
         models["sdxl"].hold()
         first = start_request(url, "POST", "/v1/images/generations", BODY)
@@ -345,10 +361,10 @@ class TestLoading:
         self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
     ) -> None:
         models["sdxl"].hold()
-        accepted = ask(url, "POST", "/upstream/sdxl/sdcpp/v1/img_gen", {"prompt": "x"})
+        accepted = send_request(url, "POST", "/upstream/sdxl/sdcpp/v1/img_gen", {"prompt": "x"})
         assert models["sdxl"].reached()
         assert generate(url, "org/flux").status == 200
-        lost = ask(url, "GET", "/upstream/sdxl" + accepted.json["poll_url"])
+        lost = send_request(url, "GET", "/upstream/sdxl" + accepted.json["poll_url"])
         assert (lost.status, lost.json) == (404, {"error": "job not found"})
         assert swap.loads == ["sdxl", "org/flux", "sdxl"]
 
@@ -356,12 +372,12 @@ class TestLoading:
         self,
         url: str,
         models: dict[str, StableDiffusion],
-        start_request: Callable[..., Future[Reply]],
+        start_request: Callable[..., Future[Response]],
     ) -> None:
         models["sdxl"].hold()
         first = start_request(url, "POST", "/v1/images/generations", BODY)
         assert models["sdxl"].reached()
-        assert ask(url, "POST", "/api/models/unload").json == {"msg": "ok"}
+        assert send_request(url, "POST", "/api/models/unload").json == {"msg": "ok"}
         assert (first.result().status, first.result().body) == (502, b"")
 
     def test_the_request_of_a_disconnected_client_is_dropped(

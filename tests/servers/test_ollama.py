@@ -11,7 +11,15 @@ import pytest
 
 from tests.servers.hashed_images import fingerprint
 from tests.servers.ollama import BUSY, CRASHED, MEMORY, REMOVED, Ollama, color
-from tests.servers.plain_client import Reply, ask, b64, dot, opened, png, send_form
+from tests.servers.plain_client import (
+    Response,
+    b64,
+    open_base64_image,
+    pixel,
+    png,
+    send_form,
+    send_request,
+)
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -31,18 +39,18 @@ def url(server: Ollama, serve: Serve) -> str:
     return serve(server).url
 
 
-def generate(url: str, model: str = MODEL, **body: Any) -> Reply:
-    return ask(
+def generate(url: str, model: str = MODEL, **body: Any) -> Response:
+    return send_request(
         url, "POST", "/api/generate", {"model": model, "prompt": "a red fox", **SMALL_IMAGE, **body}
     )
 
 
-def frames(reply: Reply) -> list[Any]:
+def frames(reply: Response) -> list[Any]:
     return [json.loads(line) for line in reply.body.splitlines()]
 
 
-def openai(url: str, route: str = "generations", **body: Any) -> Reply:
-    return ask(
+def openai(url: str, route: str = "generations", **body: Any) -> Response:
+    return send_request(
         url,
         "POST",
         f"/v1/images/{route}",
@@ -57,7 +65,7 @@ class TestNative:
             '{"model":"x/z-image-turbo","created_at":"2026-02-01T10:00:00.1Z","response":"","done":'
         )
         lines = reply.body.decode().splitlines()
-        assert (reply.status, reply.kind) == (200, "application/x-ndjson")
+        assert (reply.status, reply.content_type) == (200, "application/x-ndjson")
         assert lines[:3] == [
             head + 'false,"total":2}',
             head + 'false,"completed":1,"total":2}',
@@ -68,12 +76,12 @@ class TestNative:
             '"load_duration":2000000000,"image":"iVBOR'
         )
         assert len(lines) == 4
-        assert dot(opened(json.loads(lines[3])["image"])) == color(SETTINGS)
+        assert pixel(open_base64_image(json.loads(lines[3])["image"])) == color(SETTINGS)
 
     def test_a_response_without_a_stream(self, url: str) -> None:
         reply = generate(url, stream=False)
-        assert reply.kind == "application/json; charset=utf-8"
-        assert (reply.json["done"], opened(reply.json["image"]).size) == (True, (64, 48))
+        assert reply.content_type == "application/json; charset=utf-8"
+        assert (reply.json["done"], open_base64_image(reply.json["image"]).size) == (True, (64, 48))
 
     def test_defaults_and_ignored_settings(self, url: str, server: Ollama) -> None:
         generate(
@@ -102,7 +110,9 @@ class TestNative:
         assert server.jobs[3]["seed"] > 0
 
     def test_flux_limits_the_area(self, url: str, server: Ollama) -> None:
-        image = opened(generate(url, FLUX, width=4096, height=2048, stream=False).json["image"])
+        image = open_base64_image(
+            generate(url, FLUX, width=4096, height=2048, stream=False).json["image"]
+        )
         assert image.size == (2896, 1440)
 
     def test_an_empty_prompt_loads_or_unloads_the_model(self, url: str, server: Ollama) -> None:
@@ -133,7 +143,7 @@ class TestNative:
             assert last == {"error": CRASHED} if outcome == "crash" else last["completed"] == 1
 
     def test_invalid_requests_are_refused(self, url: str, server: Ollama) -> None:
-        def status_and_body(reply: Reply) -> tuple[int, Any]:
+        def status_and_body(reply: Response) -> tuple[int, Any]:
             return reply.status, reply.json
 
         assert status_and_body(generate(url, width=4097)) == (
@@ -141,13 +151,13 @@ class TestNative:
             {"error": "width and height must be <= 4096"},
         )
         assert status_and_body(generate(url, "none")) == (404, {"error": "model 'none' not found"})
-        assert status_and_body(ask(url, "POST", "/api/generate", b"")) == (
+        assert status_and_body(send_request(url, "POST", "/api/generate", b"")) == (
             400,
             {"error": "missing request body"},
         )
         assert generate(url, width="64").status == 400
         assert generate(url, images=["data:image/png;base64,AAAA"]).status == 400
-        assert ask(url, "GET", "/api/generate").status == 405
+        assert send_request(url, "GET", "/api/generate").status == 405
         server.busy = True
         assert status_and_body(generate(url)) == (503, {"error": BUSY})
         assert "  " in BUSY
@@ -185,21 +195,23 @@ class TestVersions:
         ):
             server = Ollama(version)
             reply = generate(serve(server).url, images=[b64(png(size=(96, 32)))], stream=False)
-            image = opened(reply.json["image"])
+            image = open_base64_image(reply.json["image"])
             assert server.jobs[0]["images"] == (
                 [fingerprint(png(size=(96, 32)))] if honored else []
             )
             assert image.size == ((96, 32) if honored else (64, 48))
-            assert dot(image) == color(server.jobs[0])
+            assert pixel(image) == color(server.jobs[0])
 
     def test_current_versions_do_not_generate_images(self, serve: Serve) -> None:
         url = serve(Ollama("0.32.6")).url
-        assert ask(url, "GET", "/api/version").json == {"version": "0.32.6"}
-        assert ask(url, "POST", "/api/show", {"model": MODEL}).json["capabilities"] == ["image"]
+        assert send_request(url, "GET", "/api/version").json == {"version": "0.32.6"}
+        assert send_request(url, "POST", "/api/show", {"model": MODEL}).json["capabilities"] == [
+            "image"
+        ]
         assert (generate(url).status, generate(url).json) == (400, {"error": REMOVED})
         for name in ("generations", "edits"):
             reply = openai(url, name)
-            assert (reply.status, reply.kind, reply.body) == (
+            assert (reply.status, reply.content_type, reply.body) == (
                 404,
                 "text/plain",
                 b"404 page not found",
@@ -218,7 +230,7 @@ class TestVersions:
         assert first_frames[1]["response"] == "\rGenerating: step 1/9"
         assert first_frames[-1]["response"].startswith("IMAGE_BASE64:iVBOR")
         reply = openai(url, stream=True)
-        assert reply.kind == "text/event-stream"
+        assert reply.content_type == "text/event-stream"
         assert reply.body.startswith(b'event:progress\ndata:{"step":1,"total":9}\n\n')
         assert b'event:done\ndata:{"created":' in reply.body
         assert list(openai(url).json["data"][0]) == ["b64_json"]
@@ -230,10 +242,14 @@ class TestVersions:
 
     def test_tags_list_capabilities_since_0_30(self, serve: Serve) -> None:
         models = {MODEL: ("image",), "old": ()}
-        listed_models = ask(serve(Ollama("0.30.0", models)).url, "GET", "/api/tags").json["models"]
+        listed_models = send_request(serve(Ollama("0.30.0", models)).url, "GET", "/api/tags").json[
+            "models"
+        ]
         assert listed_models[0]["name"] == f"{MODEL}:latest"
         assert [item.get("capabilities") for item in listed_models] == [["image"], None]
-        listed_models = ask(serve(Ollama("0.29.9", models)).url, "GET", "/api/tags").json["models"]
+        listed_models = send_request(serve(Ollama("0.29.9", models)).url, "GET", "/api/tags").json[
+            "models"
+        ]
         assert "capabilities" not in listed_models[0]
 
 
@@ -242,12 +258,14 @@ class TestOpenAI:
         self, url: str, server: Ollama
     ) -> None:
         reply = openai(url, n=3, stream=True, steps=2, response_format="url")
-        assert (reply.kind, list(reply.json), len(reply.json["data"])) == (
+        assert (reply.content_type, list(reply.json), len(reply.json["data"])) == (
             "application/x-ndjson",
             ["created", "data"],
             1,
         )
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == color({**SETTINGS, "steps": 9})
+        assert pixel(open_base64_image(reply.json["data"][0]["b64_json"])) == color(
+            {**SETTINGS, "steps": 9}
+        )
 
     def test_sizes_are_read_leniently(self, url: str, server: Ollama) -> None:
         for size in ("auto", "64x48 or so"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.servers.ollama_chat import OllamaChat, Reply
-from tests.servers.plain_client import Reply as HTTPReply
-from tests.servers.plain_client import ask, b64, png
+from tests.servers.plain_client import Response as HTTPReply
+from tests.servers.plain_client import b64, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 
@@ -26,7 +26,7 @@ def url(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> str:
 
 
 def chat(url: str, content: Any = "hi", model: str = "llama3.2", **fields: Any) -> HTTPReply:
-    return ask(
+    return send_request(
         url,
         "POST",
         "/api/chat",
@@ -41,7 +41,7 @@ def lines(reply: HTTPReply) -> list[Any]:
 def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
     server.script = [Reply("a b", thinking="hm", tool_calls=[{"name": "f", "arguments": {"x": 1}}])]
     frames = lines(reply := chat(url))
-    assert reply.kind == "application/x-ndjson"
+    assert reply.content_type == "application/x-ndjson"
     assert [frame["message"]["content"] for frame in frames] == ["", "a", " b", "", ""]
     assert frames[0]["message"]["thinking"] == "hm"
     assert frames[3]["message"]["tool_calls"] == [
@@ -131,21 +131,27 @@ def test_pulls_and_pushes_have_the_configured_outcome(url: str, server: OllamaCh
         ("success", 200, "status"),
     ):
         server.pull = outcome
-        reply = ask(url, "POST", "/api/pull", {"model": "phi4"})
+        reply = send_request(url, "POST", "/api/pull", {"model": "phi4"})
         assert reply.status == status and last in lines(reply)[-1]
         assert ("phi4:latest" in server.models) == (outcome == "success")
-    assert lines(ask(url, "POST", "/api/push", {"model": "phi4"}))[-1] == {"status": "success"}
+    assert lines(send_request(url, "POST", "/api/push", {"model": "phi4"}))[-1] == {
+        "status": "success"
+    }
 
 
 def test_generate_loads_unloads_and_checks_raw(url: str, server: OllamaChat) -> None:
     body = {"model": "llama3.2", "prompt": ""}
-    assert ask(url, "POST", "/api/generate", body).json["done_reason"] == "load" and server.loaded
     assert (
-        ask(url, "POST", "/api/generate", body | {"keep_alive": 0}).json["done_reason"] == "unload"
+        send_request(url, "POST", "/api/generate", body).json["done_reason"] == "load"
+        and server.loaded
+    )
+    assert (
+        send_request(url, "POST", "/api/generate", body | {"keep_alive": 0}).json["done_reason"]
+        == "unload"
         and not server.loaded
     )
     assert (
-        ask(
+        send_request(
             url, "POST", "/api/generate", body | {"prompt": "x", "raw": True, "template": "t"}
         ).status
         == 400
@@ -155,7 +161,7 @@ def test_generate_loads_unloads_and_checks_raw(url: str, server: OllamaChat) -> 
 def test_blobs_copies_and_deletions(url: str) -> None:
     path = "/api/blobs/sha256:" + hashlib.sha256(b"x").hexdigest()
     statuses = [
-        ask(url, *request).status
+        send_request(url, *request).status
         for request in (
             ("HEAD", path),
             ("POST", path, b"y"),
@@ -165,7 +171,7 @@ def test_blobs_copies_and_deletions(url: str) -> None:
         )
     ]
     assert statuses == [404, 400, 201, 200, 200]
-    reply = ask(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})
+    reply = send_request(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})
     assert (reply.status, reply.body) == (200, b"")
-    assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).body == b""
-    assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).status == 404
+    assert send_request(url, "DELETE", "/api/delete", {"model": "mine"}).body == b""
+    assert send_request(url, "DELETE", "/api/delete", {"model": "mine"}).status == 404

@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers.openai_account import Turn, calls, refuses, says, thinks
 from tests.servers.openai_chat import OpenAIChat
-from tests.servers.plain_client import Reply, ask, b64, png
+from tests.servers.plain_client import Response, b64, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
@@ -39,9 +39,11 @@ def url(server: OpenAIChat, serve: Callable[[Handler], Loopback]) -> str:
     return serve(server).url
 
 
-def post(url: str, *messages: Any, key: str = "k", **fields: Any) -> Reply:
+def post(url: str, *messages: Any, key: str = "k", **fields: Any) -> Response:
     body = {"model": PLAIN, "messages": list(messages) or [user("Hi")]} | fields
-    return ask(url, "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {key}"})
+    return send_request(
+        url, "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {key}"}
+    )
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def tool_result(call_id: str = "c1", content: Any = "x") -> dict[str, Any]:
 
 
 def assert_error(
-    reply: Reply,
+    reply: Response,
     message: str,
     code: str | None = None,
     parameter: str | None = None,
@@ -389,12 +391,16 @@ class TestHTTP:
         assert_error(post(url, key="no"), "Incorrect API key", "invalid_api_key", status=401)
         assert_error(post(url, model="no"), "does not exist", "model_not_found", status=404)
         headers = {"Authorization": "Bearer k"}
-        assert_error(ask(url, "POST", "/v1/completions", {}, headers), "Invalid URL", status=404)
         assert_error(
-            ask(url, "POST", "/v1/chat/completions", b"{", headers), "could not parse the JSON body"
+            send_request(url, "POST", "/v1/completions", {}, headers), "Invalid URL", status=404
+        )
+        assert_error(
+            send_request(url, "POST", "/v1/chat/completions", b"{", headers),
+            "could not parse the JSON body",
         )
         assert PLAIN in [
-            item["id"] for item in ask(url, "GET", "/v1/models", None, headers).json["data"]
+            item["id"]
+            for item in send_request(url, "GET", "/v1/models", None, headers).json["data"]
         ]
         server.largest = 100
         assert_error(post(url, user("x" * 100)), "too large", status=413)
@@ -480,7 +486,7 @@ class TestAnswers:
 
 
 class TestStreams:
-    def chunks(self, reply: Reply) -> list[Any]:
+    def chunks(self, reply: Response) -> list[Any]:
         *lines, last = [
             line.removeprefix("data: ") for line in reply.body.decode().split("\n\n") if line
         ]

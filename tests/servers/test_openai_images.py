@@ -11,7 +11,17 @@ import pytest
 
 from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_images import OpenAIImages, color
-from tests.servers.plain_client import Field, Reply, ask, b64, dot, halves, opened, png, send_form
+from tests.servers.plain_client import (
+    Field,
+    Response,
+    b64,
+    halves,
+    open_base64_image,
+    pixel,
+    png,
+    send_form,
+    send_request,
+)
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -29,23 +39,23 @@ def url(server: OpenAIImages, serve: Serve) -> str:
     return serve(server).url
 
 
-def generate(url: str, model: str = "gpt-image-1.5", **body: Any) -> Reply:
-    return ask(
+def generate(url: str, model: str = "gpt-image-1.5", **body: Any) -> Response:
+    return send_request(
         url, "POST", "/v1/images/generations", {"model": model, "prompt": "a red fox", **body}, KEY
     )
 
 
-def edit(url: str, *fields: Field, model: str = "gpt-image-1.5") -> Reply:
+def edit(url: str, *fields: Field, model: str = "gpt-image-1.5") -> Response:
     return send_form(url, "/v1/images/edits", [("model", model), ("prompt", "a hat"), *fields], KEY)
 
 
-def edit_json(url: str, **body: Any) -> Reply:
-    return ask(
+def edit_json(url: str, **body: Any) -> Response:
+    return send_request(
         url, "POST", "/v1/images/edits", {"model": "gpt-image-1.5", "prompt": "a hat", **body}, KEY
     )
 
 
-def error_of(reply: Reply) -> tuple[int, str | None, str | None]:
+def error_of(reply: Response) -> tuple[int, str | None, str | None]:
     return reply.status, reply.json["error"]["code"], reply.json["error"]["param"]
 
 
@@ -61,7 +71,7 @@ class TestGenerations:
             "quality",
             "usage",
         ]
-        images = [opened(item["b64_json"]) for item in reply.json["data"]]
+        images = [open_base64_image(item["b64_json"]) for item in reply.json["data"]]
         assert [image.size for image in images] == [(1536, 1024)] * 2
         settings = {
             "model": "gpt-image-1.5",
@@ -69,7 +79,7 @@ class TestGenerations:
             "quality": "low",
             "size": "1536x1024",
         }
-        assert [dot(image) for image in images] == [color(settings), color(settings, 1)]
+        assert [pixel(image) for image in images] == [color(settings), color(settings, 1)]
         assert reply.json["usage"]["total_tokens"] == 103
         assert reply.headers["x-request-id"].startswith("req_")
         assert server.jobs[0]["n"] == 2
@@ -81,7 +91,7 @@ class TestGenerations:
             "high",
             "opaque",
         ]
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(
+        assert pixel(open_base64_image(reply.json["data"][0]["b64_json"])) == color(
             {"model": "gpt-image-1.5", "prompt": "a red fox"}
         )
 
@@ -148,11 +158,11 @@ class TestGenerations:
             "prompt",
         )
         assert generate(url, "dall-e-3", prompt="x" * 1001).status == 200
-        assert ask(url, "POST", "/v1/images/generations", b"{", KEY).status == 400
+        assert send_request(url, "POST", "/v1/images/generations", b"{", KEY).status == 400
 
     def test_format_compression_and_transparency(self, url: str) -> None:
         reply = generate(url, output_format="webp", output_compression=50, background="transparent")
-        image = opened(reply.json["data"][0]["b64_json"])
+        image = open_base64_image(reply.json["data"][0]["b64_json"])
         assert (image.format, image.mode) == ("WEBP", "RGBA")
         assert (
             image.getchannel("A").getpixel((0, 0)) == 0
@@ -168,14 +178,14 @@ class TestGenerations:
         [item] = generate(url, "dall-e-2", size="256x256").json["data"]
         assert list(item) == ["url"]
         path = item["url"].removeprefix(url)
-        image = ask(url, "GET", path)
-        assert (image.status, image.kind) == (200, "image/png")
-        assert dot(opened(b64(image.body))) == color(
+        image = send_request(url, "GET", path)
+        assert (image.status, image.content_type) == (200, "image/png")
+        assert pixel(open_base64_image(b64(image.body))) == color(
             {"model": "dall-e-2", "prompt": "a red fox", "size": "256x256"}
         )
-        assert ask(url, "GET", path, headers=KEY).status == 403
+        assert send_request(url, "GET", path, headers=KEY).status == 403
         server.expire_urls()
-        assert ask(url, "GET", path).status == 404
+        assert send_request(url, "GET", path).status == 404
         assert len(server.downloads) == 3
         reply = generate(url, "dall-e-3", response_format="b64_json", quality="hd")
         assert list(reply.json) == ["created", "data"]
@@ -184,8 +194,10 @@ class TestGenerations:
     def test_the_default_model_depends_on_the_parameters(
         self, url: str, server: OpenAIImages
     ) -> None:
-        ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, KEY)
-        ask(url, "POST", "/v1/images/generations", {"prompt": "x", "background": "opaque"}, KEY)
+        send_request(url, "POST", "/v1/images/generations", {"prompt": "x"}, KEY)
+        send_request(
+            url, "POST", "/v1/images/generations", {"prompt": "x", "background": "opaque"}, KEY
+        )
         edit_json(url, images=[{"image_url": DATA + b64(png())}], model=None)
         assert [job["model"] for job in server.jobs] == [
             "dall-e-2",
@@ -194,7 +206,7 @@ class TestGenerations:
         ]
 
     def test_keys_models_and_routes_are_checked(self, url: str) -> None:
-        reply = ask(
+        reply = send_request(
             url,
             "POST",
             "/v1/images/generations",
@@ -202,11 +214,11 @@ class TestGenerations:
             {"Authorization": "Bearer wrong"},
         )
         assert error_of(reply) == (401, "invalid_api_key", None)
-        assert ask(url, "POST", "/v1/images/generations", {"prompt": "x"}).status == 401
+        assert send_request(url, "POST", "/v1/images/generations", {"prompt": "x"}).status == 401
         assert error_of(generate(url, "gpt-image-9")) == (404, "model_not_found", "model")
-        assert ask(url, "POST", "/v1/images/variations", {}, KEY).status == 404
+        assert send_request(url, "POST", "/v1/images/variations", {}, KEY).status == 404
         assert "gpt-image-2" in [
-            item["id"] for item in ask(url, "GET", "/v1/models", headers=KEY).json["data"]
+            item["id"] for item in send_request(url, "GET", "/v1/models", headers=KEY).json["data"]
         ]
 
     def test_refused_prompts_and_configured_failures(self, url: str, server: OpenAIImages) -> None:
@@ -240,7 +252,7 @@ class TestEdits:
         reply = edit(url, ("image", first, "image/png"), ("input_fidelity", "high"), ("n", "2"))
         job = server.jobs[0]
         assert job["images"] == [fingerprint(first)]
-        assert [dot(opened(item["b64_json"])) for item in reply.json["data"]] == [
+        assert [pixel(open_base64_image(item["b64_json"])) for item in reply.json["data"]] == [
             color(job),
             color(job, 1),
         ]
@@ -256,12 +268,12 @@ class TestEdits:
 
     def test_transparent_mask_areas_are_repainted(self, url: str, server: OpenAIImages) -> None:
         mask = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
-        image = opened(
+        image = open_base64_image(
             edit(url, ("image", png("red"), "image/png"), ("mask", mask, "image/png")).json["data"][
                 0
             ]["b64_json"]
         )
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
+        assert (pixel(image, 0), pixel(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
 
     @pytest.mark.parametrize(
         "mask",
@@ -344,8 +356,8 @@ class TestEdits:
             ("size", "256x256"),
             ("response_format", "b64_json"),
         ]
-        image = opened(edit(url, *fields, model="dall-e-2").json["data"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 255)) == ((255, 0, 0), color(server.jobs[1]))
+        image = open_base64_image(edit(url, *fields, model="dall-e-2").json["data"][0]["b64_json"])
+        assert (pixel(image, 0), pixel(image, 255)) == ((255, 0, 0), color(server.jobs[1]))
 
     def test_json_edits(self, url: str, server: OpenAIImages) -> None:
         server.files["file-1"] = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
@@ -353,8 +365,8 @@ class TestEdits:
         reply = edit_json(
             url, images=[{"image_url": red}], mask={"file_id": "file-1"}, moderation="low"
         )
-        image = opened(reply.json["data"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
+        image = open_base64_image(reply.json["data"][0]["b64_json"])
+        assert (pixel(image, 0), pixel(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
         assert error_of(edit_json(url, image=red)) == (400, "unknown_parameter", "image")
         assert error_of(edit_json(url, images=[{"image_url": red, "file_id": "file-1"}])) == (
             400,
@@ -372,7 +384,7 @@ class TestEdits:
 class TestStreams:
     def test_the_events_of_a_stream(self, url: str) -> None:
         reply = generate(url, stream=True, partial_images=2)
-        assert reply.kind == "text/event-stream"
+        assert reply.content_type == "text/event-stream"
         assert reply.body.startswith(
             b"event: image_generation.partial_image\n"
             b'data: {"type":"image_generation.partial_image","b64_json":"'
@@ -387,9 +399,9 @@ class TestStreams:
         assert list(last) == ["type", "b64_json", "created_at", *settings, "usage"]
         assert last["usage"]["output_tokens"] == 250
         expected = {"model": "gpt-image-1.5", "prompt": "a red fox"}
-        assert dot(opened(last["b64_json"])) == color(expected)
+        assert pixel(open_base64_image(last["b64_json"])) == color(expected)
         assert (
-            dot(opened(reply.events[1][1]["b64_json"]))
+            pixel(open_base64_image(reply.events[1][1]["b64_json"]))
             == color(expected, partial=1)
             != color(expected)
         )

@@ -11,7 +11,7 @@ import pytest
 from tests.servers.openai_account import Turn, calls, generates, refuses, says, searches, thinks
 from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
-from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.servers.plain_client import Response, b64, open_base64_image, pixel, png, send_request
 from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
@@ -41,9 +41,9 @@ def url(server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> str:
     return serve(server).url
 
 
-def post(url: str, *items: Any, **fields: Any) -> Reply:
+def post(url: str, *items: Any, **fields: Any) -> Response:
     input_items: Any = list(items) if items else "Hi"
-    return ask(
+    return send_request(
         url, "POST", "/v1/responses", {"model": PLAIN, "input": input_items} | fields, HEADERS
     )
 
@@ -73,7 +73,7 @@ def without(item: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def assert_error(
-    reply: Reply,
+    reply: Response,
     message: str,
     code: str | None = None,
     parameter: str | None = None,
@@ -274,7 +274,7 @@ class TestReasoning:
         assert (reasoning["type"], function_call["type"]) == ("reasoning", "function_call")
         output = result(function_call["call_id"])
 
-        def post_again(*items: Any) -> Reply:
+        def post_again(*items: Any) -> Response:
             return post(url, user("look"), *items, **STATELESS)
 
         assert post_again(reasoning, function_call, output).status == 200
@@ -358,17 +358,24 @@ class TestResponses:
     def test_stored_responses_are_retrieved_and_deleted(self, url: str) -> None:
         stored, unstored = post(url).json["id"], post(url, store=False).json["id"]
         assert (
-            ask(url, "GET", f"/v1/responses/{stored}", None, HEADERS).json["output"][0]["content"][
-                0
-            ]["text"]
+            send_request(url, "GET", f"/v1/responses/{stored}", None, HEADERS).json["output"][0][
+                "content"
+            ][0]["text"]
             == "Hi"
         )
         assert_error(
-            ask(url, "GET", f"/v1/responses/{unstored}", None, HEADERS), "not found", status=404
+            send_request(url, "GET", f"/v1/responses/{unstored}", None, HEADERS),
+            "not found",
+            status=404,
         )
-        assert ask(url, "DELETE", f"/v1/responses/{stored}", None, HEADERS).json["deleted"] is True
+        assert (
+            send_request(url, "DELETE", f"/v1/responses/{stored}", None, HEADERS).json["deleted"]
+            is True
+        )
         assert_error(
-            ask(url, "GET", f"/v1/responses/{stored}", None, HEADERS), "not found", status=404
+            send_request(url, "GET", f"/v1/responses/{stored}", None, HEADERS),
+            "not found",
+            status=404,
         )
 
     def test_incomplete_failed_and_refused_responses(
@@ -396,7 +403,7 @@ class TestResponses:
     def test_images_are_generated_and_edited(self, url: str) -> None:
         tool = {"type": "image_generation", "output_format": "webp", "size": "1024x1536"}
         generated = post(url, user("a fox"), tools=[tool]).json["output"][0]
-        image = opened(generated["result"])
+        image = open_base64_image(generated["result"])
         assert (image.format, image.size, generated["action"], generated["size"]) == (
             "WEBP",
             (64, 96),
@@ -406,7 +413,9 @@ class TestResponses:
         edited = post(url, user("a hat", IMAGE), tools=[tool | {"output_format": "png"}]).json[
             "output"
         ][0]
-        assert edited["action"] == "edit" and dot(opened(edited["result"])) != color("a hat")
+        assert edited["action"] == "edit" and pixel(open_base64_image(edited["result"])) != color(
+            "a hat"
+        )
         assert (
             post(url, user("a hat", IMAGE), tools=[tool], tool_choice="none").json["output"][0][
                 "type"

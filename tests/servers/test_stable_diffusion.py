@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.plain_client import Reply, ask, b64, dot, halves, opened, png, send_form
+from tests.servers.plain_client import (
+    Response,
+    b64,
+    halves,
+    open_base64_image,
+    pixel,
+    png,
+    send_form,
+    send_request,
+)
 from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
@@ -32,9 +41,9 @@ def url(server: StableDiffusion, serve: Serve) -> str:
     return serve(server).url
 
 
-def generate(url: str, **body: Any) -> Reply:
+def generate(url: str, **body: Any) -> Response:
     """Post to the generations route."""
-    return ask(
+    return send_request(
         url, "POST", "/v1/images/generations", {"prompt": "a red fox", "size": "64x64", **body}
     )
 
@@ -46,7 +55,7 @@ def tag(**values: Any) -> str:
 
 def submit(url: str, **body: Any) -> str:
     """Submit a native job; return its id."""
-    reply = ask(
+    reply = send_request(
         url, "POST", "/sdcpp/v1/img_gen", {"prompt": "a red fox", "width": 64, "height": 64, **body}
     )
     assert reply.status == 202
@@ -56,7 +65,7 @@ def submit(url: str, **body: Any) -> str:
 
 def job(url: str, name: str) -> Any:
     """Return the description of a native job."""
-    return ask(url, "GET", f"/sdcpp/v1/jobs/{name}").json
+    return send_request(url, "GET", f"/sdcpp/v1/jobs/{name}").json
 
 
 SQUARE = {"width": 64, "height": 64}
@@ -69,8 +78,8 @@ class TestGenerations:
         reply = generate(url)
         assert list(reply.json) == ["created", "data", "output_format"]
         assert list(reply.json["data"][0]) == ["b64_json"]
-        image = opened(reply.json["data"][0]["b64_json"])
-        assert dot(image) == color({"prompt": "a red fox", **SQUARE}) == color(server.jobs[0])
+        image = open_base64_image(reply.json["data"][0]["b64_json"])
+        assert pixel(image) == color({"prompt": "a red fox", **SQUARE}) == color(server.jobs[0])
         assert re.search(
             r"\nSteps: 20, .*Seed: 42, Size: 64x64, .*Sampler: euler_a discrete",
             image.info["parameters"],
@@ -88,7 +97,9 @@ class TestGenerations:
             stream=True,
             response_format="url",
         )
-        assert dot(opened(generate(url).json["data"][0]["b64_json"])) == color(server.jobs[0])
+        assert pixel(open_base64_image(generate(url).json["data"][0]["b64_json"])) == color(
+            server.jobs[0]
+        )
         assert (server.jobs[0]["seed"], server.jobs[0]["steps"]) == (42, 20)
 
     def test_the_tag_sets_fields_that_the_top_level_cannot(
@@ -195,7 +206,9 @@ class TestGenerations:
     def test_a_prompt_of_only_a_tag_is_accepted_and_an_empty_one_is_not(self, url: str) -> None:
         assert generate(url, prompt=tag()).status == 200
         assert generate(url, prompt="").json == {"error": "prompt required"}
-        assert ask(url, "POST", "/v1/images/generations", b"").json == {"error": "empty body"}
+        assert send_request(url, "POST", "/v1/images/generations", b"").json == {
+            "error": "empty body"
+        }
 
     @pytest.mark.parametrize(
         "body", [{"n": "2"}, {"n": None}, {"prompt": None}, {"size": 5}, {"output_format": None}]
@@ -209,7 +222,7 @@ class TestGenerations:
         "body", [b"{", b"[]", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', b"\xff"]
     )
     def test_invalid_json_is_a_server_error(self, url: str, body: bytes) -> None:
-        reply = ask(url, "POST", "/v1/images/generations", body)
+        reply = send_request(url, "POST", "/v1/images/generations", body)
         assert (reply.status, reply.json["error"]) == (500, "server_error")
 
     @pytest.mark.parametrize(
@@ -225,21 +238,26 @@ class TestGenerations:
         ],
     )
     def test_sizes(self, url: str, size: str, expected: tuple[int, int]) -> None:
-        assert opened(generate(url, size=size).json["data"][0]["b64_json"]).size == expected
+        assert (
+            open_base64_image(generate(url, size=size).json["data"][0]["b64_json"]).size == expected
+        )
 
     def test_a_batch_is_limited_and_counts_its_seeds_up(self, url: str) -> None:
         items = generate(url, n=99, prompt="x" + tag(seed=7)).json["data"]
         assert len(items) == 8
-        assert [dot(opened(item["b64_json"])) for item in items] == [
+        assert [pixel(open_base64_image(item["b64_json"])) for item in items] == [
             color({"prompt": "x", "seed": 7, **SQUARE}, index) for index in range(8)
         ]
         assert len({item["b64_json"] for item in items}) == 8
-        assert "Seed: 9," in opened(items[2]["b64_json"]).info["parameters"]
+        assert "Seed: 9," in open_base64_image(items[2]["b64_json"]).info["parameters"]
         assert len(generate(url, n=-1).json["data"]) == 1
 
     def test_output_formats(self, url: str) -> None:
         assert (
-            opened(generate(url, output_format="WEBP").json["data"][0]["b64_json"]).format == "WEBP"
+            open_base64_image(
+                generate(url, output_format="WEBP").json["data"][0]["b64_json"]
+            ).format
+            == "WEBP"
         )
         reply = generate(url, output_format="jpg")
         assert (reply.status, reply.json) == (
@@ -286,7 +304,7 @@ class TestEdits:
             [fingerprint(one), fingerprint(two)],
         )
         assert (settings["strength"], settings["width"], settings["height"]) == (0.75, 64, 48)
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(settings)
+        assert pixel(open_base64_image(reply.json["data"][0]["b64_json"])) == color(settings)
 
     def test_only_the_first_image_field_is_read_without_an_image_list(
         self, url: str, server: StableDiffusion
@@ -323,9 +341,11 @@ class TestEdits:
             ("image[]", png("red"), "image/png"),
             ("mask", halves(0, 255), "image/png"),
         ]
-        image = opened(send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"])
-        assert dot(image, 0) == (255, 0, 0)
-        assert dot(image, 63) == color(server.jobs[0])
+        image = open_base64_image(
+            send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"]
+        )
+        assert pixel(image, 0) == (255, 0, 0)
+        assert pixel(image, 63) == color(server.jobs[0])
 
     def test_the_alpha_channel_of_a_mask_is_dropped(
         self, url: str, server: StableDiffusion
@@ -336,8 +356,10 @@ class TestEdits:
             ("image[]", png("red"), "image/png"),
             ("mask", hole, "image/png"),
         ]
-        image = opened(send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"])
-        assert dot(image, 0) == dot(image, 63) == color(server.jobs[0])
+        image = open_base64_image(
+            send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"]
+        )
+        assert pixel(image, 0) == pixel(image, 63) == color(server.jobs[0])
 
     def test_another_aspect_ratio_crops_the_image_around_its_center(self, url: str) -> None:
         fields = [
@@ -345,15 +367,19 @@ class TestEdits:
             ("size", "32x48"),
             ("image[]", halves("red", "blue", mode="RGB"), "image/png"),
         ]
-        image = opened(
+        image = open_base64_image(
             send_form(
                 url, "/v1/images/edits", [*fields, ("mask", png(0, mode="L"), "image/png")]
             ).json["data"][0]["b64_json"]
         )
-        assert (image.size, dot(image, 0), dot(image, 31)) == ((32, 48), (255, 0, 0), (0, 0, 255))
+        assert (image.size, pixel(image, 0), pixel(image, 31)) == (
+            (32, 48),
+            (255, 0, 0),
+            (0, 0, 255),
+        )
 
     def test_invalid_edits_are_refused(self, url: str) -> None:
-        assert ask(url, "POST", "/v1/images/edits", {}).json == {
+        assert send_request(url, "POST", "/v1/images/edits", {}).json == {
             "error": "Content-Type must be multipart/form-data"
         }
         assert send_form(url, "/v1/images/edits", [("prompt", "")]).json == {
@@ -379,18 +405,18 @@ class TestEdits:
 
 
 class TestSdapi:
-    def txt2img(self, url: str, **body: Any) -> Reply:
+    def txt2img(self, url: str, **body: Any) -> Response:
         """Post a text-to-image request."""
-        return ask(
+        return send_request(
             url,
             "POST",
             "/sdapi/v1/txt2img",
             {"prompt": "a red fox", "width": 64, "height": 64, **body},
         )
 
-    def img2img(self, url: str, **body: Any) -> Reply:
+    def img2img(self, url: str, **body: Any) -> Response:
         """Post an image-to-image request."""
-        return ask(url, "POST", "/sdapi/v1/img2img", {"prompt": "a red fox", **body})
+        return send_request(url, "POST", "/sdapi/v1/img2img", {"prompt": "a red fox", **body})
 
     def test_settings_are_read_and_reported(self, url: str, server: StableDiffusion) -> None:
         sent = {
@@ -420,7 +446,7 @@ class TestSdapi:
             "seed": 7,
             "sampler": "dpm++2m",
         }
-        assert [dot(opened(item)) for item in reply.json["images"]] == [
+        assert [pixel(open_base64_image(item)) for item in reply.json["images"]] == [
             color({**expected, "scheduler": "karras", **SQUARE}, index) for index in range(2)
         ]
 
@@ -502,13 +528,13 @@ class TestSdapi:
             denoising_strength=1.5,
             mask=b64(halves(0, 255)),
         )
-        image = opened(reply.json["images"][0])
-        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
+        image = open_base64_image(reply.json["images"][0])
+        assert (pixel(image, 0), pixel(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
         assert (server.jobs[0]["strength"], server.jobs[0]["init"]) == (1.0, fingerprint(init))
         reply = self.img2img(
             url, init_images=[b64(init)], mask=b64(halves(0, 255)), inpainting_mask_invert=1
         )
-        assert dot(opened(reply.json["images"][0]), 63) == (255, 0, 0)
+        assert pixel(open_base64_image(reply.json["images"][0]), 63) == (255, 0, 0)
         assert server.jobs[1]["strength"] == 0.75
         assert json.loads(reply.json["info"])["denoising_strength"] == 0.75
 
@@ -532,7 +558,7 @@ class TestSdapi:
         assert self.txt2img(url, lora=loras).json == {
             "error": "invalid lora path: sub/one.safetensors"
         }
-        assert ask(url, "GET", "/sdapi/v1/loras").json == [
+        assert send_request(url, "GET", "/sdapi/v1/loras").json == [
             {"name": "one", "path": "sub/one.safetensors"}
         ]
         assert self.txt2img(url, lora=loras).status == 200
@@ -541,26 +567,32 @@ class TestSdapi:
         assert self.txt2img(url, prompt="x <lora:one:1>").status == 200
 
     def test_hires_enlarges_the_image(self, url: str) -> None:
-        assert opened(self.txt2img(url, enable_hr=True, hr_scale=1.5).json["images"][0]).size == (
+        assert open_base64_image(
+            self.txt2img(url, enable_hr=True, hr_scale=1.5).json["images"][0]
+        ).size == (
             96,
             96,
         )
 
     def test_samplers_models_and_options_are_listed(self, url: str) -> None:
-        assert ask(url, "GET", "/sdapi/v1/samplers").json[0] == {
+        assert send_request(url, "GET", "/sdapi/v1/samplers").json[0] == {
             "name": "default",
             "aliases": ["default"],
             "options": {},
         }
-        assert {"name": "karras", "label": "karras"} in ask(url, "GET", "/sdapi/v1/schedulers").json
-        assert ask(url, "GET", "/sdapi/v1/options").json == {
+        assert {"name": "karras", "label": "karras"} in send_request(
+            url, "GET", "/sdapi/v1/schedulers"
+        ).json
+        assert send_request(url, "GET", "/sdapi/v1/options").json == {
             "samples_format": "png",
             "sd_model_checkpoint": "tiny-image",
         }
-        assert ask(url, "GET", "/sdapi/v1/sd-models").json[0]["hash"] == "8888888888"
-        assert ask(url, "GET", "/sdapi/v1/upscalers").json[0]["name"] == "None"
-        assert ask(url, "GET", "/sdapi/v1/latent-upscale-modes").json[0] == {"name": "Latent"}
-        assert ask(url, "GET", "/v1/models").json == {
+        assert send_request(url, "GET", "/sdapi/v1/sd-models").json[0]["hash"] == "8888888888"
+        assert send_request(url, "GET", "/sdapi/v1/upscalers").json[0]["name"] == "None"
+        assert send_request(url, "GET", "/sdapi/v1/latent-upscale-modes").json[0] == {
+            "name": "Latent"
+        }
+        assert send_request(url, "GET", "/v1/models").json == {
             "data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]
         }
 
@@ -569,10 +601,10 @@ class TestSdapi:
         ["/sdapi/v1/progress", "/sdapi/v1/cmd-flags", "/sdapi/v1/memory", "/health", "/sdcpp/v1"],
     )
     def test_missing_routes_give_an_empty_404(self, url: str, path: str) -> None:
-        reply = ask(url, "GET", path)
-        assert (reply.status, reply.body, reply.kind) == (404, b"", None)
-        assert ask(url, "POST", "/sdapi/v1/interrupt").status == 404
-        assert ask(url, "POST", "/v1/images/variations").status == 404
+        reply = send_request(url, "GET", path)
+        assert (reply.status, reply.body, reply.content_type) == (404, b"", None)
+        assert send_request(url, "POST", "/sdapi/v1/interrupt").status == 404
+        assert send_request(url, "POST", "/v1/images/variations").status == 404
 
 
 class TestNative:
@@ -586,8 +618,8 @@ class TestNative:
         assert [item["queue_position"] for item in jobs] == [0, 1, 2]
         assert jobs[1]["started"] is None and jobs[0]["started"] is not None
         assert "result" not in jobs[0] and "result" not in jobs[1]
-        assert ask(url, "POST", f"/sdcpp/v1/jobs/{first}/cancel").status == 409
-        cancelled = ask(url, "POST", f"/sdcpp/v1/jobs/{second}/cancel")
+        assert send_request(url, "POST", f"/sdcpp/v1/jobs/{first}/cancel").status == 409
+        cancelled = send_request(url, "POST", f"/sdcpp/v1/jobs/{second}/cancel")
         assert (cancelled.status, cancelled.json["status"], cancelled.json["error"]["code"]) == (
             200,
             "cancelled",
@@ -600,8 +632,10 @@ class TestNative:
         assert (done["status"], done["queue_position"], done["error"]) == ("completed", 0, None)
         [image] = done["result"]["images"]
         assert done["result"]["output_format"] == "png" and image["index"] == 0
-        assert dot(opened(image["b64_json"])) == color({"prompt": "a red fox", "seed": 3, **SQUARE})
-        again = ask(url, "POST", f"/sdcpp/v1/jobs/{third}/cancel").json
+        assert pixel(open_base64_image(image["b64_json"])) == color(
+            {"prompt": "a red fox", "seed": 3, **SQUARE}
+        )
+        again = send_request(url, "POST", f"/sdcpp/v1/jobs/{third}/cancel").json
         assert again == job(url, third) == done
 
     def test_a_job_can_be_held_in_the_queue(self, url: str, server: StableDiffusion) -> None:
@@ -642,10 +676,10 @@ class TestNative:
             settings["guidance"],
         ) == ("rain", "heun", "karras", 2.0)
         images = job(url, name)["result"]["images"]
-        assert [opened(item["b64_json"]).format for item in images] == ["JPEG", "JPEG"]
+        assert [open_base64_image(item["b64_json"]).format for item in images] == ["JPEG", "JPEG"]
 
     def test_wrong_types_are_dropped(self, url: str, server: StableDiffusion) -> None:
-        reply = ask(
+        reply = send_request(
             url,
             "POST",
             "/sdcpp/v1/img_gen",
@@ -664,7 +698,7 @@ class TestNative:
             64,
             "euler_a",
         )
-        assert ask(url, "POST", "/sdcpp/v1/img_gen", {}).status == 202
+        assert send_request(url, "POST", "/sdcpp/v1/img_gen", {}).status == 202
 
     def test_input_images_are_read(self, url: str, server: StableDiffusion) -> None:
         init, other = png("red"), png("blue")
@@ -676,14 +710,14 @@ class TestNative:
         }
         name = submit(url, **images, height=48)
         assert server.ended(name)
-        image = opened(job(url, name)["result"]["images"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
+        image = open_base64_image(job(url, name)["result"]["images"][0]["b64_json"])
+        assert (pixel(image, 0), pixel(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
         assert (server.jobs[0]["strength"], server.jobs[0]["references"]) == (
             0.5,
             [fingerprint(other)],
         )
         submit(url, init_image=None)
-        bare = ask(
+        bare = send_request(
             url,
             "POST",
             "/sdcpp/v1/img_gen",
@@ -706,18 +740,20 @@ class TestNative:
         ],
     )
     def test_invalid_parameters_are_refused(self, url: str, body: dict[str, Any]) -> None:
-        reply = ask(url, "POST", "/sdcpp/v1/img_gen", body)
+        reply = send_request(url, "POST", "/sdcpp/v1/img_gen", body)
         assert (reply.status, reply.json) == (400, {"error": "invalid generation parameters"})
 
     def test_other_invalid_requests_are_refused(self, url: str) -> None:
-        reply = ask(url, "POST", "/sdcpp/v1/img_gen", b"{")
+        reply = send_request(url, "POST", "/sdcpp/v1/img_gen", b"{")
         assert (reply.status, reply.json["error"]) == (400, "invalid json")
-        assert ask(url, "POST", "/sdcpp/v1/img_gen", b"").json == {"error": "empty body"}
-        reply = ask(url, "POST", "/sdcpp/v1/img_gen", {"output_format": None})
+        assert send_request(url, "POST", "/sdcpp/v1/img_gen", b"").json == {"error": "empty body"}
+        reply = send_request(url, "POST", "/sdcpp/v1/img_gen", {"output_format": None})
         assert (reply.status, reply.json["error"]) == (500, "server_error")
-        assert ask(url, "POST", "/sdcpp/v1/img_gen", {"output_format": "gif"}).status == 400
         assert (
-            ask(
+            send_request(url, "POST", "/sdcpp/v1/img_gen", {"output_format": "gif"}).status == 400
+        )
+        assert (
+            send_request(
                 url, "POST", "/sdcpp/v1/img_gen", {"lora": [{"path": "sub/one.safetensors"}]}
             ).status
             == 202
@@ -727,7 +763,7 @@ class TestNative:
         server.hold()
         for _ in range(64):
             submit(url)
-        reply = ask(url, "POST", "/sdcpp/v1/img_gen", {"prompt": "x"})
+        reply = send_request(url, "POST", "/sdcpp/v1/img_gen", {"prompt": "x"})
         assert (reply.status, reply.json, reply.headers["retry-after"]) == (
             429,
             {"error": "job queue is full"},
@@ -742,13 +778,15 @@ class TestNative:
         name = submit(url)
         assert server.ended(name)
         server.age(601)
-        reply = ask(url, "GET", f"/sdcpp/v1/jobs/{name}")
+        reply = send_request(url, "GET", f"/sdcpp/v1/jobs/{name}")
         assert (reply.status, reply.json) == (410, {"error": "job expired"})
         server.age(600)
-        assert ask(url, "POST", f"/sdcpp/v1/jobs/{name}/cancel").json == {"error": "job not found"}
+        assert send_request(url, "POST", f"/sdcpp/v1/jobs/{name}/cancel").json == {
+            "error": "job not found"
+        }
         other = submit(url)
         server.lose_jobs()
-        assert ask(url, "GET", f"/sdcpp/v1/jobs/{other}").status == 404
+        assert send_request(url, "GET", f"/sdcpp/v1/jobs/{other}").status == 404
 
     def test_failed_and_lost_jobs_are_reported(self, url: str, server: StableDiffusion) -> None:
         server.failing = True
@@ -763,10 +801,10 @@ class TestNative:
         server.crash = True
         name = submit(url)
         assert server.ended(name)
-        assert ask(url, "GET", f"/sdcpp/v1/jobs/{name}").status == 404
+        assert send_request(url, "GET", f"/sdcpp/v1/jobs/{name}").status == 404
 
     def test_capabilities_are_listed(self, url: str) -> None:
-        capabilities = ask(url, "GET", "/sdcpp/v1/capabilities").json
+        capabilities = send_request(url, "GET", "/sdcpp/v1/capabilities").json
         assert capabilities["features_by_mode"]["img_gen"]["cancel_queued"] is True
         assert capabilities["features_by_mode"]["img_gen"]["cancel_generating"] is False
         assert (
@@ -795,7 +833,7 @@ class TestProcess:
     ) -> None:
         server.hold()
         with pytest.raises(TimeoutError):
-            ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, seconds=0.2)
+            send_request(url, "POST", "/v1/images/generations", {"prompt": "x"}, seconds=0.2)
         assert server.reached(1)
         server.release()
         assert len(server.jobs) == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo.studio import Classification, classify
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 BRIEFS = {
     "a poster for a jazz night, portrait, with the title BLUE ROOM": {
@@ -196,7 +196,7 @@ def test_count_is_clamped_to_sixteen_with_a_warning() -> None:
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=tries(200), deadline=None)
+@settings(max_examples=max_examples(200), deadline=None)
 def test_any_text_is_classified_and_survives_json_or_raises_invalid_request_error(
     text: str,
 ) -> None:

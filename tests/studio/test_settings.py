@@ -11,7 +11,7 @@ from majordomo.settings import Limits
 from majordomo.studio import TARGETS, NamedPrompt, Plan, classify
 from majordomo.studio.image_requests import requests_for
 from majordomo.studio.settings import resolve_settings
-from tests.support.hypothesis_effort import tries
+from tests.support.hypothesis_effort import max_examples
 
 VALUES = (
     st.none()
@@ -37,7 +37,7 @@ BRIEFS = [
 @given(MODEL_VALUES, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
 @example({"size": "1X\u0661"}, BRIEFS[0], "hosted")
 @example({"n": 10**400, "steps": 10**400, "cfg_scale": -(10**400)}, BRIEFS[0], "sdxl")
-@settings(max_examples=tries(300), deadline=None)
+@settings(max_examples=max_examples(300), deadline=None)
 def test_any_values_of_a_model_give_valid_settings(
     model: dict[str, Any], brief: str, family: str
 ) -> None:

@@ -25,7 +25,7 @@ from tests.servers.anthropic import Anthropic, sample_value
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.comfyui import ComfyUI
 from tests.servers.gemini_chat import GeminiChat
-from tests.servers.http_helpers import Answer, said, text
+from tests.servers.http_helpers import Response, json_response, text_response
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.ollama import Ollama as OllamaImages
 from tests.servers.ollama_account import Service
@@ -36,7 +36,7 @@ from tests.servers.openai_images import OpenAIImages
 from tests.servers.openai_responses import OpenAIResponses
 from tests.servers.openai_shapes import json_objects
 from tests.servers.stable_diffusion import StableDiffusion
-from tests.support.loopback import Handler, Loopback, Peer, Seen
+from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
 
 # The API key that all these servers accept.
 KEY = "k"
@@ -62,13 +62,13 @@ class LlamaCpp:
     def lose_jobs(self) -> None:
         """Do nothing: this server has no jobs."""
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: ReceivedRequest) -> Response:
         path = seen.path.partition("?")[0]
         if path == "/health":
-            return said({"status": "ok"})
+            return json_response({"status": "ok"})
         # Hosted services have the list below paths of their own.
         if path.endswith("/models"):
-            return said(
+            return json_response(
                 {
                     "object": "list",
                     "data": [
@@ -84,7 +84,7 @@ class LlamaCpp:
                 {"object": "embedding", "index": index, "embedding": [float(len(one)), 1.0]}
                 for index, one in enumerate(texts)
             ]
-            return said(
+            return json_response(
                 {
                     "object": "list",
                     "data": vectors,
@@ -93,14 +93,14 @@ class LlamaCpp:
                 }
             )
         if not path.endswith("/chat/completions"):
-            return said(
+            return json_response(
                 {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
                 404,
             )
         self.seen.append(seen.json)
         return self._chat(seen.json)
 
-    def _chat(self, body: dict[str, Any]) -> Answer:
+    def _chat(self, body: dict[str, Any]) -> Response:
         message, finish = self._message(body)
         common = {"id": f"chatcmpl-{len(self.seen)}", "created": 1, "model": self.model}
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -110,7 +110,7 @@ class LlamaCpp:
                 "finish_reason": finish,
                 "message": {"role": "assistant", **message},
             }
-            return said(
+            return json_response(
                 {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
             )
         words = re.findall(r"\s*\S+|\s+$", message["content"] or "")
@@ -129,7 +129,7 @@ class LlamaCpp:
         ]
         events.append({**common, "object": "chat.completion.chunk", "choices": [], "usage": usage})
         lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-        return text(lines, content_type="text/event-stream")
+        return text_response(lines, content_type="text/event-stream")
 
     def _message(self, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Call the tools that the text names, else fill the schema, else repeat the input."""

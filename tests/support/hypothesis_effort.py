@@ -10,7 +10,7 @@ MIN_EXAMPLES = 20
 thorough = False
 
 
-def tries(count: int) -> int:
+def max_examples(count: int) -> int:
     """Return how many examples to run of `count`.
 
     That is `count` in the slow run, else a quarter of it but at least `MIN_EXAMPLES` (or `count`,

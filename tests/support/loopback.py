@@ -18,7 +18,7 @@ from typing import Any
 
 
 @dataclass
-class Seen:
+class ReceivedRequest:
     """A request that the server received completely."""
 
     method: str
@@ -42,7 +42,7 @@ class Peer:
     closed_by_client: threading.Event = field(default_factory=threading.Event)
     _thread: int = field(default_factory=threading.get_ident)
 
-    def request(self) -> Seen | None:
+    def request(self) -> ReceivedRequest | None:
         """Return the next complete request; None after the client has disconnected."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._receive_more():
@@ -59,7 +59,7 @@ class Peer:
             if not self._receive_more():
                 return None
         body, self._buffer = self._buffer[:length], self._buffer[length:]
-        seen = Seen(method, path, headers, body)
+        seen = ReceivedRequest(method, path, headers, body)
         self.server.seen.append(seen)
         return seen
 
@@ -111,7 +111,7 @@ class Peer:
         headers: dict[str, str] | None = None,
     ) -> None:
         """Send a well-formed response with a Content-Length."""
-        self.send(whole(body, status, headers))
+        self.send(http_response(body, status, headers))
 
     def begin(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """Send the head of a chunked response."""
@@ -155,7 +155,7 @@ class Loopback:
     """A server. `seen` lists the complete requests in order, `connections` counts connections."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[ReceivedRequest] = []
         self.peers: list[Peer] = []
         self._handler = handler
         self._tls = tls
@@ -209,7 +209,7 @@ class Loopback:
             peer.close()
 
 
-def whole(
+def http_response(
     body: bytes | str | dict[str, Any] = b"",
     status: int = 200,
     headers: dict[str, str] | None = None,
@@ -234,7 +234,7 @@ def _encode_headers(headers: dict[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def always(*replies: bytes) -> Handler:
+def reply_with(*replies: bytes) -> Handler:
     """Return a handler that sends these replies in turn, and the last one from then on."""
 
     def handler(peer: Peer) -> None:
@@ -244,7 +244,7 @@ def always(*replies: bytes) -> Handler:
     return handler
 
 
-def chat(text: str, **fields: Any) -> dict[str, Any]:
+def chat_completion(text: str, **fields: Any) -> dict[str, Any]:
     """Return a complete chat completion."""
     return {
         "id": "c1",

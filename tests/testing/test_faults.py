@@ -27,7 +27,16 @@ from majordomo.testing import (
 )
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.stable_diffusion import StableDiffusion
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    reply_with,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -42,7 +51,7 @@ def provider(server: Loopback, faults: Faults, **settings: Any) -> md.OpenAIComp
 
 @pytest.fixture
 def server(serve: Serve) -> Loopback:
-    return serve(always(whole(chat("hi"))))
+    return serve(reply_with(http_response(chat_completion("hi"))))
 
 
 FAULTS: list[tuple[Fault, type[md.MajordomoError], dict[str, Any]]] = [

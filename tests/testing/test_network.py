@@ -19,7 +19,7 @@ import pytest
 import majordomo as md
 from majordomo.testing import NetworkForbiddenError, Recorder, Replay, no_network
 from majordomo.testing.network import Attempt, is_loopback
-from tests.support.loopback import Handler, Loopback, always, chat, whole
+from tests.support.loopback import Handler, Loopback, chat_completion, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -81,7 +81,7 @@ def test_sockets_of_every_library_are_refused() -> None:
 
 
 async def test_loopback_may_be_allowed(serve: Serve) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     with no_network(allow_loopback=True) as network:
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             async with md.OpenAICompatible(url + "/v1") as backend:
@@ -95,7 +95,7 @@ async def test_loopback_may_be_allowed(serve: Serve) -> None:
 
 
 async def test_replay_needs_no_network(serve: Serve, tmp_path: Path) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     async with md.OpenAICompatible(server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         await backend.model("m").generate("hi")
     with no_network() as network:

@@ -23,11 +23,11 @@ from tests.support.loopback import (
     Handler,
     Loopback,
     Peer,
-    always,
-    chat,
+    chat_completion,
     delta,
+    http_response,
     images_reply,
-    whole,
+    reply_with,
 )
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +64,7 @@ async def collect_events(model: Any, prompt: Any, **overrides: Any) -> list[Any]
 
 
 async def test_chat_is_replayed_without_its_server(serve: Serve, tmp_path: Path) -> None:
-    server = serve(always(whole(chat("Grüße 🦊\u2028!"))))
+    server = serve(reply_with(http_response(chat_completion("Grüße 🦊\u2028!"))))
     async with compatible(server.url, Recorder(tmp_path)) as backend:
         first = await backend.model("m").generate("hi", temperature=0.5)
     server.close()
@@ -149,7 +149,7 @@ async def test_images_and_uploads_are_stored_once(
     serve: Serve, tmp_path: Path, image: Callable[..., md.ImagePart]
 ) -> None:
     generated, uploaded = image(40, 30), image(64, 64, "red")
-    server = serve(always(whole(images_reply(generated.data, generated.data))))
+    server = serve(reply_with(http_response(images_reply(generated.data, generated.data))))
     options: dict[str, Any] = {"images": [uploaded], "n": 2}
     async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         first = await backend.image_model("gpt-image-1").generate("a hat", **options)
@@ -173,7 +173,7 @@ async def test_images_and_uploads_are_stored_once(
 
 async def test_images_of_a_chat_are_stored_as_files(serve: Serve, tmp_path: Path) -> None:
     question_image = plain_image()
-    server = serve(always(whole(chat("a blue one"))))
+    server = serve(reply_with(http_response(chat_completion("a blue one"))))
     async with compatible(server.url, Recorder(tmp_path)) as backend:
         await backend.model("m").generate([md.user("look", question_image)])
     assert [path.read_bytes() for path in (tmp_path / "images").iterdir()] == [question_image.data]
@@ -208,7 +208,7 @@ async def test_secrets_are_not_recorded(serve: Serve, tmp_path: Path) -> None:
             elif b"fail" in request.body:
                 peer.reply({"error": {"message": f"bad key {KEY}"}}, 401, echo)
             else:
-                peer.reply(chat(text), headers=echo)
+                peer.reply(chat_completion(text), headers=echo)
 
     server = serve(handler)
     recorder = Recorder(tmp_path, secrets="hunter-2-hunter", headers=["X-Kept"])
@@ -282,7 +282,7 @@ async def test_secrets_in_a_query_are_not_recorded(tmp_path: Path) -> None:
 async def test_image_with_a_secret_is_not_recorded(serve: Serve, tmp_path: Path) -> None:
     generated = plain_image().data
     generated += KEY.encode()
-    server = serve(always(whole(images_reply(generated))))
+    server = serve(reply_with(http_response(images_reply(generated))))
     async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         with pytest.raises(RecordingError) as caught:
             await backend.image_model("gpt-image-1").generate("a hat")
@@ -292,7 +292,9 @@ async def test_image_with_a_secret_is_not_recorded(serve: Serve, tmp_path: Path)
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_error_status_is_replayed(serve: Serve, tmp_path: Path, status: int) -> None:
-    server = serve(always(whole({"error": {"message": "so it is"}}, status, {"retry-after": "7"})))
+    server = serve(
+        reply_with(http_response({"error": {"message": "so it is"}}, status, {"retry-after": "7"}))
+    )
     errors = []
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
         async with compatible(server.url, transport, retries=ONCE) as backend:
@@ -305,7 +307,7 @@ async def test_error_status_is_replayed(serve: Serve, tmp_path: Path, status: in
 
 
 async def test_retries_are_replayed_in_order(serve: Serve, tmp_path: Path) -> None:
-    server = serve(always(whole(b"", 502), whole(chat("at last"))))
+    server = serve(reply_with(http_response(b"", 502), http_response(chat_completion("at last"))))
     patient = md.Retries(attempts=2, initial_delay=0)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
         async with compatible(server.url, transport, retries=patient) as backend:
@@ -380,13 +382,17 @@ async def test_cancelled_call_is_not_recorded(serve: Serve, tmp_path: Path) -> N
         group.cancel_scope.cancel()
     assert files(tmp_path) == []
     assert recorder.unused == []
-    async with compatible(serve(always(whole(chat("hi")))).url, recorder) as backend:
+    async with compatible(
+        serve(reply_with(http_response(chat_completion("hi")))).url, recorder
+    ) as backend:
         await backend.model("m").generate("hi")
     assert [path.name[-7:] for path in files(tmp_path)] == ["-1.json"]
 
 
 async def test_modes_once_replay_and_all(serve: Serve, tmp_path: Path) -> None:
-    server = serve(always(*(whole(chat(f"answer {number}")) for number in range(1, 9))))
+    server = serve(
+        reply_with(*(http_response(chat_completion(f"answer {number}")) for number in range(1, 9)))
+    )
 
     async def generate_texts(mode: Any, *prompts: str) -> list[str]:
         async with compatible(server.url, Recorder(tmp_path, mode=mode)) as backend:
@@ -411,7 +417,7 @@ async def test_modes_once_replay_and_all(serve: Serve, tmp_path: Path) -> None:
 async def test_equal_exchanges_give_equal_files(serve: Serve, tmp_path: Path) -> None:
     texts = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        server = serve(always(whole(chat("hi"))))
+        server = serve(reply_with(http_response(chat_completion("hi"))))
         async with compatible(server.url, Recorder(folder)) as backend:
             for prompt in ("b", "a"):
                 await backend.model("m").generate([md.user(prompt, plain_image())])
@@ -425,7 +431,9 @@ async def test_recorder_wraps_httpx_transports_and_faults(
 ) -> None:
     import httpx
 
-    httpx_transport = httpx.MockTransport(lambda request: httpx.Response(200, json=chat("foreign")))
+    httpx_transport = httpx.MockTransport(
+        lambda request: httpx.Response(200, json=chat_completion("foreign"))
+    )
     recorder = Recorder(tmp_path, Faults([Refused()], httpx_transport))
     async with compatible(
         "http://backend.test", recorder, retries=md.Retries(attempts=2, initial_delay=0)

@@ -25,7 +25,7 @@ from majordomo.testing.fake_transports import FakeReply
 from majordomo.testing.request_matching import normalize_request
 from majordomo.transport_types import Deadline, HTTPRequest
 from tests.servers.stable_diffusion import StableDiffusion
-from tests.support.loopback import Handler, Loopback, always, chat, whole
+from tests.support.loopback import Handler, Loopback, chat_completion, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -48,7 +48,13 @@ def normalized(
 
 @pytest.fixture
 async def folder(serve: Serve, tmp_path: Path) -> Path:
-    server = serve(always(whole(chat("hi")), whole(chat("hi")), whole({"data": [{"id": "m"}]})))
+    server = serve(
+        reply_with(
+            http_response(chat_completion("hi")),
+            http_response(chat_completion("hi")),
+            http_response({"data": [{"id": "m"}]}),
+        )
+    )
     async with md.OpenAICompatible(server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         await backend.model("m").generate("Tell me of the sea", temperature=0.5)
         await backend.model("m").generate(
@@ -87,7 +93,7 @@ async def test_difference_shows_changes_in_long_texts_and_is_bounded(
     folder: Path, serve: Serve
 ) -> None:
     long = " ".join(f"word{number}" for number in range(3000))
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     async with md.OpenAICompatible(server.url + "/v1", transport=Recorder(folder)) as backend:
         await backend.model("m").generate(long)
     with pytest.raises(RecordingMissingError) as caught:
@@ -146,7 +152,7 @@ async def test_error_for_an_empty_folder(tmp_path: Path) -> None:
 
 
 async def test_ignored_members_are_not_compared(serve: Serve, tmp_path: Path) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     async with md.OpenAICompatible(
         server.url + "/v1", transport=Recorder(tmp_path, ignore=["seed"])
     ) as backend:
@@ -410,7 +416,7 @@ def test_invalid_chunk_size_raises_configuration_error() -> None:
 
 async def test_unwritable_folder_raises_recording_error(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     async with md.OpenAICompatible(
         server.url + "/v1", transport=Recorder(tmp_path / "file")
     ) as backend:

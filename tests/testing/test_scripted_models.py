@@ -234,7 +234,7 @@ async def test_images_are_used_in_order_and_requests_are_recorded() -> None:
         [one, [one, two], imagegen.Result((two,), warnings=(md.CallWarning("X", "y"),))]
     )
     first = await model.generate("a cat", size="64x64", seed=5)
-    assert (first.images, first.details[0].seed, first.details[0].size_asked) == (
+    assert (first.images, first.details[0].seed, first.details[0].requested_size) == (
         (one,),
         5,
         (64, 64),

@@ -31,7 +31,7 @@ from majordomo.transport.response import TAIL_BYTES
 from majordomo.transport.socket_stream import READ_BYTES, SocketStream
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
-from tests.support.loopback import Handler, Loopback, Peer, always, whole
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -88,7 +88,7 @@ async def fetch(
 
 
 async def test_a_connection_is_kept_for_the_next_call(serve: Serve) -> None:
-    server = serve(always(whole("one"), whole("two")))
+    server = serve(reply_with(http_response("one"), http_response("two")))
     transport = http_transport(server)
     assert [await fetch(transport), await fetch(transport)] == [(200, b"one"), (200, b"two")]
     assert server.connections == 1
@@ -120,7 +120,7 @@ async def test_head_and_small_body_are_sent_in_one_packet(serve: Serve) -> None:
 
 
 async def test_an_empty_post_has_a_content_length(serve: Serve) -> None:
-    server = serve(always(whole("ok")))
+    server = serve(reply_with(http_response("ok")))
     transport = http_transport(server)
     await fetch(transport, HTTPRequest("POST", "/unload"))
     assert server.seen[0].headers["content-length"] == "0"
@@ -130,7 +130,7 @@ async def test_an_empty_post_has_a_content_length(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "unsolicited",
     [
-        whole("poison"),
+        http_response("poison"),
         b"HTTP/1.1 200 OK\r\n\r\n",
         b"x",
         b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -148,9 +148,9 @@ async def test_an_unsolicited_response_is_never_used(
             return
         if peer.number == 0:
             if same_packet:
-                peer.send(whole("one") + unsolicited)
+                peer.send(http_response("one") + unsolicited)
             else:
-                peer.send(whole("one"))
+                peer.send(http_response("one"))
                 peer.send(unsolicited)
             sent.set()
             if peer.request() is not None:
@@ -174,7 +174,7 @@ FRAMINGS = pytest.mark.parametrize("chunked", [False, True], ids=["length", "chu
 
 def long_response(chunked: bool) -> bytes:
     if not chunked:
-        return whole(LONG_BODY)
+        return http_response(LONG_BODY)
     chunks = (LONG_BODY[at : at + 100_000] for at in range(0, len(LONG_BODY), 100_000))
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % b"".join(
         b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks
@@ -205,9 +205,9 @@ async def test_the_middle_of_a_long_body_bypasses_h11(
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     server = (
-        Loopback(always(long_response(chunked)), context)
+        Loopback(reply_with(long_response(chunked)), context)
         if secure
-        else serve(always(long_response(chunked)))
+        else serve(reply_with(long_response(chunked)))
     )
     transport = http_transport(server, tls=trust) if secure else http_transport(server)
     assert [await fetch(transport), await fetch(transport)] == [(200, LONG_BODY)] * 2
@@ -226,7 +226,7 @@ async def test_a_response_is_complete_when_the_h11_state_is_inaccessible(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, chunked: bool
 ) -> None:
     monkeypatch.setattr(Connection, "_h11_connection", lambda self: None)
-    transport = http_transport(serve(always(long_response(chunked))))
+    transport = http_transport(serve(reply_with(long_response(chunked))))
     assert await fetch(transport) == (200, LONG_BODY)
     await transport.aclose()
 
@@ -306,7 +306,7 @@ async def test_bytes_after_a_long_body_close_the_connection(serve: Serve, chunke
             if peer.number:
                 peer.reply("clean")
             else:
-                peer.send(long_response(chunked) + whole("poison"))
+                peer.send(long_response(chunked) + http_response("poison"))
 
     server = serve(handler)
     transport = http_transport(server)
@@ -731,7 +731,7 @@ async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause:
 
 
 async def test_a_streaming_body_is_sent_in_chunks_with_a_content_length(serve: Serve) -> None:
-    server = serve(always(whole("ok")))
+    server = serve(reply_with(http_response("ok")))
     transport = http_transport(server)
     await fetch(transport, HTTPRequest("POST", "/x", LargeBody(20), "application/json"))
     assert server.seen[0].body == b"x" * 20 * 65536
@@ -742,13 +742,13 @@ async def test_a_streaming_body_is_sent_in_chunks_with_a_content_length(serve: S
 async def test_gzip_is_decoded_and_other_codings_are_refused(serve: Serve) -> None:
     compressed = gzip.compress(b"hello " * 100)
     server = serve(
-        always(
-            whole(compressed, headers={"content-encoding": "gzip"}),
-            whole(zlib.compress(b"x"), headers={"content-encoding": "deflate"}),
-            whole(compressed, headers={"content-encoding": "gzip, gzip"}),
-            whole(b"no gzip at all", headers={"content-encoding": "gzip"}),
-            whole(compressed[:-9], headers={"content-encoding": "gzip"}),
-            whole("fine"),
+        reply_with(
+            http_response(compressed, headers={"content-encoding": "gzip"}),
+            http_response(zlib.compress(b"x"), headers={"content-encoding": "deflate"}),
+            http_response(compressed, headers={"content-encoding": "gzip, gzip"}),
+            http_response(b"no gzip at all", headers={"content-encoding": "gzip"}),
+            http_response(compressed[:-9], headers={"content-encoding": "gzip"}),
+            http_response("fine"),
         )
     )
     transport = http_transport(server)
@@ -765,7 +765,7 @@ async def test_gzip_is_decoded_and_other_codings_are_refused(serve: Serve) -> No
 async def test_a_decompression_bomb_is_returned_in_small_chunks(serve: Serve) -> None:
     decompression_bomb = gzip.compress(b"\0" * (64 << 20))
     transport = http_transport(
-        serve(always(whole(decompression_bomb, headers={"content-encoding": "gzip"})))
+        serve(reply_with(http_response(decompression_bomb, headers={"content-encoding": "gzip"})))
     )
     reply = await transport.open(get(), Deadline(QUICK))
     assert {len(await reply.read()) for _ in range(50)} == {65536}
@@ -775,7 +775,10 @@ async def test_a_decompression_bomb_is_returned_in_small_chunks(serve: Serve) ->
 
 async def test_redirects_are_not_followed_and_cookies_are_not_kept(serve: Serve) -> None:
     server = serve(
-        always(whole(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}), whole("ok"))
+        reply_with(
+            http_response(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}),
+            http_response("ok"),
+        )
     )
     transport = http_transport(server)
     assert (await fetch(transport))[0] == 307
@@ -790,13 +793,13 @@ async def test_proxies_of_the_environment_are_ignored(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    transport = http_transport(serve(always(whole("direct"))))
+    transport = http_transport(serve(reply_with(http_response("direct"))))
     assert (await fetch(transport))[1] == b"direct"
     await transport.aclose()
 
 
 async def test_a_configured_proxy_is_used(serve: Serve) -> None:
-    proxy = serve(always(whole("by proxy")))
+    proxy = serve(reply_with(http_response("by proxy")))
     transport = http_transport("http://backend.test:81/base", proxy=proxy.url)
     assert (await fetch(transport, get("/x")))[1] == b"by proxy"
     assert proxy.seen[0].path == "http://backend.test:81/base/x"
@@ -818,7 +821,7 @@ def tls_server(authority: trustme.CA, handler: Handler) -> Loopback:
 async def test_certificates_are_verified(
     authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    server = tls_server(authority, always(whole("secure")))
+    server = tls_server(authority, reply_with(http_response("secure")))
     ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     transport = http_transport(server, tls=str(ca_file))
@@ -840,7 +843,7 @@ async def test_an_unsolicited_tls_record_is_never_used_as_a_response(authority: 
             return
         peer.reply(f"{peer.number}")
         if peer.number == 0:
-            peer.send(whole("poison"))
+            peer.send(http_response("poison"))
             sent.set()
             peer.wait_for_close()
 
@@ -857,7 +860,7 @@ async def test_an_unsolicited_tls_record_is_never_used_as_a_response(authority: 
 
 
 async def test_tls_is_tunneled_through_a_proxy(authority: trustme.CA, serve: Serve) -> None:
-    server = tls_server(authority, always(whole("through")))
+    server = tls_server(authority, reply_with(http_response("through")))
     connect_requests: list[bytes] = []
 
     def handler(peer: Peer) -> None:
@@ -892,7 +895,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 async def test_a_closed_transport_refuses_requests(serve: Serve) -> None:
-    transport = http_transport(serve(always(whole("ok"))))
+    transport = http_transport(serve(reply_with(http_response("ok"))))
     await fetch(transport)
     await transport.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
@@ -903,7 +906,7 @@ async def test_the_log_shows_the_request_but_no_secret(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    transport = http_transport(serve(always(whole("ok"))))
+    transport = http_transport(serve(reply_with(http_response("ok"))))
     await fetch(transport, get("/v1/models?token=abc"))
     assert any(
         "GET http://127.0.0.1" in line and "/v1/models -> 200" in line for line in caplog.messages
@@ -914,7 +917,7 @@ async def test_the_log_shows_the_request_but_no_secret(
 
 @pytest.mark.slow
 async def test_a_thousand_concurrent_requests_succeed(serve: Serve) -> None:
-    transport = http_transport(serve(always(whole("ok"))))
+    transport = http_transport(serve(reply_with(http_response("ok"))))
     bodies: list[bytes] = []
     async with anyio.create_task_group() as group:
 

@@ -13,7 +13,16 @@ import httpx
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    reply_with,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -50,7 +59,7 @@ async def test_a_call_over_an_httpx_transport_sends_the_usual_request(
 
     def respond(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json=chat("hi"))
+        return httpx.Response(200, json=chat_completion("hi"))
 
     async with make_provider(respond) as backend:
         reply = await backend.model("m").generate([md.user("look", image())])
@@ -130,7 +139,7 @@ async def test_first_byte_and_idle_limits_are_enforced() -> None:
 async def test_an_existing_client_is_used_and_left_open(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            peer.reply(chat("hi"), headers={"set-cookie": "a=b"})
+            peer.reply(chat_completion("hi"), headers={"set-cookie": "a=b"})
 
     server = serve(handler)
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -165,7 +174,12 @@ async def test_an_in_process_application_can_be_the_backend() -> None:
                 "headers": [(b"content-type", b"application/json")],
             }
         )
-        await send({"type": "http.response.body", "body": json.dumps(chat(scope["path"])).encode()})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": json.dumps(chat_completion(scope["path"])).encode(),
+            }
+        )
 
     backend = md.OpenAICompatible("http://app.test/v1", transport=httpx.ASGITransport(application))
     assert (await backend.model("m").generate("hi")).text == "/v1/chat/completions"
@@ -179,7 +193,7 @@ async def test_a_fake_transport_takes_six_lines() -> None:
         status, headers, chunks = (
             200,
             {"content-type": "application/json"},
-            [json.dumps(chat("fake")).encode(), b""],
+            [json.dumps(chat_completion("fake")).encode(), b""],
         )
 
         async def read(self) -> bytes:
@@ -199,7 +213,7 @@ async def test_a_fake_transport_takes_six_lines() -> None:
 async def test_a_wrapper_receives_the_base_path_and_a_redactor_and_wraps_its_inner_transport(
     serve: Serve,
 ) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     received: list[Any] = []
 
     class Wrapper:
@@ -223,7 +237,7 @@ async def test_a_wrapper_receives_the_base_path_and_a_redactor_and_wraps_its_inn
 
 
 async def test_complete_responses_of_a_real_server_are_read(serve: Serve) -> None:
-    server = serve(always(whole(chat("hi"))))
+    server = serve(reply_with(http_response(chat_completion("hi"))))
     async with (
         httpx.AsyncHTTPTransport() as transport,
         md.OpenAICompatible(server.url + "/v1", transport=transport) as backend,
@@ -241,7 +255,7 @@ async def test_max_concurrency_applies_over_an_httpx_transport() -> None:
         max_running = max(max_running, len(running))
         await anyio.sleep(0.01)
         running.pop()
-        return httpx.Response(200, json=chat("hi"))
+        return httpx.Response(200, json=chat_completion("hi"))
 
     async with (
         make_provider(slow, max_concurrency=2) as backend,

@@ -18,7 +18,7 @@ from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.tls import context_for
 from majordomo.transport_types import Deadline, HTTPRequest
-from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.loopback import Handler, Loopback, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
 
@@ -52,7 +52,7 @@ def count_sockets() -> int:
 def test_two_event_loops_without_a_close_leave_no_socket_and_no_warning(
     serve: Serve, backend: str
 ) -> None:
-    server = serve(always(whole("ok")))
+    server = serve(reply_with(http_response("ok")))
     transport = make_http_transport(server)
     for _ in range(2):
         assert anyio.run(fetch, transport, backend=backend) == b"ok"
@@ -66,7 +66,7 @@ def test_two_event_loops_without_a_close_leave_no_socket_and_no_warning(
 def test_closed_transports_leave_no_file_descriptor(
     serve: Serve, backend: str, transports: int
 ) -> None:
-    server = serve(always(whole("ok")))
+    server = serve(reply_with(http_response("ok")))
 
     async def main() -> None:
         for _ in range(transports):
@@ -92,7 +92,7 @@ def test_a_connection_whose_h11_state_is_inaccessible_is_not_reused(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keep-alive depends on a private attribute of httpcore; if it is renamed, this test fails."""
-    server = serve(always(whole("ok")))
+    server = serve(reply_with(http_response("ok")))
 
     async def fetch_twice() -> None:
         transport = make_http_transport(server)

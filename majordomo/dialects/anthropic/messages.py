@@ -30,11 +30,11 @@ from majordomo.dialects.conversation import (
     tool_results,
     tools_of,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.json_schema import closed_schema, object_schema
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
@@ -98,7 +98,7 @@ class AnthropicMessagesCodec:
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         messages = normalize_tool_ids(request.messages, _normalize_tool_id)
         body: dict[str, Any] = {
             "model": model,
@@ -258,7 +258,7 @@ class AnthropicMessagesCodec:
         )
 
     def _encode_messages(
-        self, messages: list[Message], placeholders: Splices, warnings: list[CallWarning]
+        self, messages: list[Message], placeholders: Base64Placeholders, warnings: list[CallWarning]
     ) -> list[dict[str, Any]]:
         """Return alternating user and assistant messages.
 
@@ -325,7 +325,7 @@ class AnthropicMessagesCodec:
         return turns
 
     def _encode_assistant_part(
-        self, part: Part, placeholders: Splices, deferred: list[dict[str, Any]]
+        self, part: Part, placeholders: Base64Placeholders, deferred: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         match part:
             case ToolCallPart():
@@ -367,7 +367,7 @@ class AnthropicMessagesCodec:
         """
         document = decode_object(body, limits.max_json_depth)
         if document.get("type") == "error" or "error" in document:
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         if not isinstance(document.get("content"), list):
             raise BadResponseError('the response has no list "content"')
         accumulator = AnthropicAccumulator(request, limits, self.provider)
@@ -579,7 +579,7 @@ def _system_parts(messages: list[Message]) -> list[TextPart]:
     return parts
 
 
-def _encode_part(part: Part, placeholders: Splices) -> list[dict[str, Any]]:
+def _encode_part(part: Part, placeholders: Base64Placeholders) -> list[dict[str, Any]]:
     match part:
         case TextPart():
             # "empty text blocks are 400"

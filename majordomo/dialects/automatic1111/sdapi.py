@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
@@ -28,7 +28,7 @@ from majordomo.dialects.request_body import json_request
 from majordomo.dialects.samplers import A1111, SDCPP, SamplerCatalog
 from majordomo.dialects.stable_diffusion_cpp.prompt_tag import clamp_steps, with_neutralized_text
 from majordomo.errors import BadResponseError, CallWarning, NoImageError, UnsupportedError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.buffered_body import BufferedBody
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.imagegen import ImageDetails, Request, Result
@@ -127,7 +127,7 @@ class SDAPICodec:
             request: The adapted request.
             task: Id under which `encode_progress` reports this call; "" leaves it to the server.
         """
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         body: dict[str, Any] = {"prompt": request.prompt}
         if self.names_model:
             body["model"] = model
@@ -204,7 +204,7 @@ class SDAPICodec:
         """
         document = decode_object(reply.body(), limits.max_json_depth)
         if "error" in document and not document.get("images"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         encoded_images = document.get("images")
         if not isinstance(encoded_images, list) or not all(
             isinstance(text, str) for text in encoded_images
@@ -237,7 +237,7 @@ class SDAPICodec:
             raw=raw,
         )
 
-    def is_other(self, model: str, reported: str) -> bool:
+    def used_other_model(self, model: str, reported: str) -> bool:
         """Return whether the server used another checkpoint than the requested one.
 
         A1111 silently keeps its checkpoint when it does not know the requested one.

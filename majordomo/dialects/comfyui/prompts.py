@@ -42,7 +42,7 @@ from majordomo.errors import (
     UnsupportedError,
     plain_text,
 )
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.framing.multipart import FormField, MultipartBody
 from majordomo.imagegen import Request, Result
@@ -238,7 +238,7 @@ class ComfyUICodec:
                 generate a graph again that it has seen, and an older server then returns no image.
         """
         body = {"prompt": self.graph(model, request, uploads, id), "client_id": id, "prompt_id": id}
-        return json_request("/prompt", body, {}, Splices())
+        return json_request("/prompt", body, {}, Base64Placeholders())
 
     def graph(self, model: str, request: Request, uploads: UploadedInputs, id: str) -> Graph:
         """Return the workflow's graph with the values of the request.
@@ -315,14 +315,14 @@ class ComfyUICodec:
 
     def encode_delete(self, job: str) -> HTTPRequest:
         """Return the request that removes a waiting job from the queue."""
-        return json_request("/queue", {"delete": [job]}, {}, Splices())
+        return json_request("/queue", {"delete": [job]}, {}, Base64Placeholders())
 
     def encode_interrupt(self, job: str) -> HTTPRequest:
         """Return the request that interrupts a job.
 
         A server before autumn 2025 ignores the job id and interrupts whatever runs.
         """
-        return json_request("/interrupt", {"prompt_id": job}, {}, Splices())
+        return json_request("/interrupt", {"prompt_id": job}, {}, Base64Placeholders())
 
     def encode_view(self, image: StoredFile) -> HTTPRequest:
         """Return the request that downloads an image."""

@@ -31,14 +31,14 @@ from majordomo.dialects.conversation import (
     text_of,
     tool_results,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.gemini.images import MAX_SEED, without_image_bytes
 from majordomo.dialects.gemini.partial_arguments import PartialArguments
 from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
 from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
@@ -94,7 +94,7 @@ class GeminiChatCodec:
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         messages = normalize_tool_ids(request.messages)
         body: dict[str, Any] = {
             "contents": self._encode_contents(messages, placeholders, warnings, model)
@@ -173,7 +173,7 @@ class GeminiChatCodec:
     def _encode_contents(
         self,
         messages: list[Message],
-        placeholders: Splices,
+        placeholders: Base64Placeholders,
         warnings: list[CallWarning],
         model: str,
     ) -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ class GeminiChatCodec:
     def _encode_assistant_parts(
         self,
         parts: tuple[Part, ...],
-        placeholders: Splices,
+        placeholders: Base64Placeholders,
         deferred: list[dict[str, Any]],
         model: str,
     ) -> list[dict[str, Any]]:
@@ -273,7 +273,7 @@ class GeminiChatCodec:
         """
         document = decode_object(body, limits.max_json_depth)
         if "error" in document and not document.get("candidates"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         accumulator = GeminiAccumulator(request, limits, self.provider, self.model)
         events: list[ChatEvent] = []
         accumulator.add_chunk(document, events)
@@ -439,7 +439,7 @@ class GeminiStreamDecoder(ChatStreamDecoder):
 
 
 def _encode_tool_result(
-    result: ToolResultPart, placeholders: Splices, generation: int
+    result: ToolResultPart, placeholders: Base64Placeholders, generation: int
 ) -> list[dict[str, Any]]:
     """Return the parts for a tool result.
 
@@ -467,7 +467,7 @@ def _encode_tool_result(
     return [{"functionResponse": encoded}, *files]
 
 
-def _encode_part(part: Part, placeholders: Splices) -> list[dict[str, Any]]:
+def _encode_part(part: Part, placeholders: Base64Placeholders) -> list[dict[str, Any]]:
     if isinstance(part, TextPart):
         return [{"text": part.text}] if part.text else []
     if isinstance(part, (ImagePart, FilePart)):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from majordomo.dialects.chat_accumulator import as_objects
 from majordomo.dialects.embeddings import decode_document, decode_vectors
 from majordomo.dialects.request_body import json_request
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.llm.embeddings import Embeddings
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
@@ -35,7 +35,7 @@ class GeminiEmbeddingsCodec:
         common = {"model": f"models/{model}", **settings, **extra}
         body = {"requests": [{**common, "content": {"parts": [{"text": text}]}} for text in texts]}
         return json_request(
-            f"/models/{quote(model, safe='')}:batchEmbedContents", body, {}, Splices()
+            f"/models/{quote(model, safe='')}:batchEmbedContents", body, {}, Base64Placeholders()
         )
 
     def decode_reply(self, body: bytes, count: int, limits: Limits) -> Embeddings:

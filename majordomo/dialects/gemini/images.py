@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from majordomo.dialects.chat_accumulator import as_objects, as_token_count
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
 from majordomo.dialects.image_fields import ImageInputFormat, drop_fields, parse_base64_image
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
@@ -30,7 +30,7 @@ from majordomo.errors import (
     plain_text,
 )
 from majordomo.framing.base64 import Base64Body
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.buffered_body import BufferedBody
 from majordomo.framing.json import decode_object
 from majordomo.imagegen import ImageDetails, Request, Result, Usage
@@ -153,7 +153,7 @@ class GeminiImagesCodec:
         Raises:
             InvalidRequestError: The images make the body larger than 20 MiB (field `images`).
         """
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         parts: list[dict[str, Any]] = [{"text": request.prompt}]
         parts += [
             {"inlineData": {"mimeType": image.mime, "data": placeholders.base64(image)}}
@@ -201,7 +201,7 @@ class GeminiImagesCodec:
         """
         document = decode_object(reply.body(), limits.max_json_depth)
         if "error" in document and not document.get("candidates"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         images: list[ImagePart] = []
         details: list[ImageDetails] = []
         for part in _parts(document):

@@ -11,7 +11,7 @@ from typing import Any
 from majordomo.dialects.chat_accumulator import as_objects, as_text
 from majordomo.dialects.request_body import json_request
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
@@ -87,11 +87,11 @@ def encode_search(
     """
     check_text(query, "query", limits.max_prompt_characters)
     _refuse_empty(query, "query")
-    check_number("max_results", max_results, 1, MAX_RESULTS, whole=True)
+    check_number("max_results", max_results, 1, MAX_RESULTS, integer=True)
     body: dict[str, Any] = {"query": query}
     if max_results is not None:
         body["max_results"] = max_results
-    return json_request(f"{_prefix(hosted)}/web_search", body, {}, Splices())
+    return json_request(f"{_prefix(hosted)}/web_search", body, {}, Base64Placeholders())
 
 
 def encode_fetch(url: str, limits: Limits, *, hosted: bool) -> HTTPRequest:
@@ -102,7 +102,7 @@ def encode_fetch(url: str, limits: Limits, *, hosted: bool) -> HTTPRequest:
     """
     check_text(url, "url", limits.max_prompt_characters)
     _refuse_empty(url, "url")
-    return json_request(f"{_prefix(hosted)}/web_fetch", {"url": url}, {}, Splices())
+    return json_request(f"{_prefix(hosted)}/web_fetch", {"url": url}, {}, Base64Placeholders())
 
 
 def decode_status(body: bytes, limits: Limits) -> CloudStatus:

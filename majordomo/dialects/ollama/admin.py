@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from majordomo.dialects.chat_accumulator import as_text, as_token_count
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.ollama.chat import usage_of
 from majordomo.dialects.request_body import json_request
 from majordomo.errors import BadResponseError, InvalidRequestError, StreamBrokenError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_json
 from majordomo.llm.reply import Usage
 from majordomo.llm.tools import output_schema
@@ -73,7 +73,7 @@ def model_request(
         "model": check_name(model, "model"),
         **{key: value for key, value in fields.items() if value is not None},
     }
-    post = json_request(path, body, {}, Splices(), stream=stream)
+    post = json_request(path, body, {}, Base64Placeholders(), stream=stream)
     return HTTPRequest(method, path, post.body, post.content_type, post.accept, stream)
 
 
@@ -175,7 +175,7 @@ def encode_generate(model: str, prompt: str, fields: GenerateFields, limits: Lim
         raise InvalidRequestError(
             "raw cannot be combined with template, system or context", field="raw"
         )
-    placeholders = Splices()
+    placeholders = Base64Placeholders()
     body: dict[str, Any] = {"model": check_name(model, "model"), "prompt": prompt, "stream": True}
     body |= {key: value for key, value in values.items() if value is not None}
     for image in images:
@@ -188,7 +188,7 @@ def encode_generate(model: str, prompt: str, fields: GenerateFields, limits: Lim
 def encode_unload(model: str) -> HTTPRequest:
     """Return the request that unloads a model: an empty prompt, "with keep_alive 0 unloads"."""
     body = {"model": check_name(model, "model"), "prompt": "", "keep_alive": 0, "stream": False}
-    return json_request("/api/generate", body, {}, Splices())
+    return json_request("/api/generate", body, {}, Base64Placeholders())
 
 
 def _checked_fields(fields: Mapping[str, Any], kind: type, function: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def decode_frame(line: bytes, limits: Limits) -> dict[str, Any]:
     if not isinstance(frame, dict):
         raise BadResponseError("a line of the response is not a JSON object")
     if frame.get("error"):
-        raise build_error(200, error_value(frame), {})
+        raise build_error(200, read_error_value(frame), {})
     return frame
 
 

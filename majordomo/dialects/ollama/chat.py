@@ -27,10 +27,10 @@ from majordomo.dialects.conversation import (
     text_of,
     tool_results,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import JSONLinesDecoder
 from majordomo.llm import (
@@ -77,7 +77,7 @@ class OllamaChatCodec:
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         # The server's default for `stream` is true, so always send it.
         body: dict[str, Any] = {"model": model, "stream": stream}
         body["messages"] = self._encode_messages(normalize_tool_ids(request.messages), placeholders)
@@ -136,7 +136,7 @@ class OllamaChatCodec:
         return http_request, warnings
 
     def _encode_messages(
-        self, messages: list[Message], placeholders: Splices
+        self, messages: list[Message], placeholders: Base64Placeholders
     ) -> list[dict[str, Any]]:
         """Return Ollama's messages. Images of the assistant are sent in the next user message."""
         encoded: list[dict[str, Any]] = []
@@ -198,7 +198,7 @@ class OllamaChatCodec:
         """
         document = decode_object(body, limits.max_json_depth)
         if document.get("error"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         if not isinstance(document.get("message"), dict):
             raise BadResponseError('the response has no object "message"')
         accumulator = OllamaAccumulator(request, limits, self.provider)
@@ -285,7 +285,9 @@ class OllamaStreamDecoder(ChatStreamDecoder):
             self.end(events)
 
 
-def _encode_message(role: str, text: str, parts: Any, placeholders: Splices) -> dict[str, Any]:
+def _encode_message(
+    role: str, text: str, parts: Any, placeholders: Base64Placeholders
+) -> dict[str, Any]:
     """Return a message. Its `content` is text; images go into `images` as bare base64."""
     message: dict[str, Any] = {"role": role, "content": text}
     images = [_require_image(part) for part in attachments(parts)]

@@ -13,7 +13,7 @@ from majordomo.dialects.chat_accumulator import as_text
 from majordomo.dialects.embeddings import decode_document, decode_vectors
 from majordomo.dialects.ollama.chat import usage_of
 from majordomo.dialects.request_body import json_request
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.llm.embeddings import Embeddings
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
@@ -30,7 +30,7 @@ class OllamaEmbeddingsCodec:
         body: dict[str, Any] = {"model": model, "input": list(texts)}
         if dimensions is not None:
             body["dimensions"] = dimensions
-        return json_request("/api/embed", body, extra, Splices())
+        return json_request("/api/embed", body, extra, Base64Placeholders())
 
     def decode_reply(self, body: bytes, count: int, limits: Limits) -> Embeddings:
         """Decode the vectors for `count` texts, in the order of the texts.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from majordomo.backend_status import Capability, ModelInfo
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
@@ -35,7 +35,7 @@ from majordomo.errors import (
     UnsupportedError,
     plain_text,
 )
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.lines import JSONLinesDecoder
 from majordomo.imagegen import ImageDetails, ImageEvent, Request, Result, Step, Usage
@@ -237,7 +237,7 @@ class OllamaImagesCodec:
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
         """Return the streamed HTTP request for an adapted request."""
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         body: dict[str, Any] = {"model": model, "prompt": request.prompt}
         if (size := request.pixels) is not None:
             body["width"], body["height"] = size
@@ -349,7 +349,7 @@ class OllamaImageStreamDecoder:
         if not isinstance(frame, dict) or self.complete:
             return None
         if frame.get("error"):
-            raise build_error(200, error_value(frame), {})
+            raise build_error(200, read_error_value(frame), {})
         if frame.get("done") is True:
             self._last_frame = frame
             return None
@@ -392,7 +392,7 @@ def decode_version(body: bytes, limits: Limits) -> Version | None:
 
 def encode_show(model: str) -> HTTPRequest:
     """Return the request for the description of one model."""
-    return json_request("/api/show", {"model": model}, {}, Splices())
+    return json_request("/api/show", {"model": model}, {}, Base64Placeholders())
 
 
 def decode_show(body: bytes, limits: Limits) -> frozenset[str]:

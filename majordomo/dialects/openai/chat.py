@@ -21,7 +21,7 @@ from majordomo.dialects.conversation import (
     text_of,
     tool_results,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.json_schema import object_schema, wrap_root_object
 from majordomo.dialects.openai.chat_reply import (
     OpenAIChatAccumulator,
@@ -35,7 +35,7 @@ from majordomo.dialects.openai.chat_reply import (
 from majordomo.dialects.request_body import UNSUPPORTED, deep_merge
 from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.base64 import Base64Body
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.llm import (
     ChatEvent,
@@ -108,7 +108,7 @@ class OpenAIChatCodec:
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         """Encode a request, with a warning for each field that has no effect here."""
         warnings: list[CallWarning] = []
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         messages = normalize_tool_ids(
             request.messages,
             _nine_character_id if self.short_ids else id_shortener(MAX_ID_CHARACTERS),
@@ -145,11 +145,11 @@ class OpenAIChatCodec:
             body["stream"] = True
             if self.stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        encoded = encode_json(deep_merge(body, request.extra), placeholders.fallback)
+        encoded = encode_json(deep_merge(body, request.extra), placeholders.encode_placeholder)
         http_request = HTTPRequest(
             "POST",
             self.path,
-            Base64Body(placeholders.cut(encoded)) if placeholders else encoded,
+            Base64Body(placeholders.split(encoded)) if placeholders else encoded,
             "application/json",
             accept="text/event-stream, application/json" if stream else "application/json",
             stream=stream,
@@ -222,7 +222,7 @@ class OpenAIChatCodec:
         return {}
 
     def _encode_messages(
-        self, messages: list[Message], placeholders: Splices
+        self, messages: list[Message], placeholders: Base64Placeholders
     ) -> list[dict[str, Any]]:
         """Encode the messages.
 
@@ -267,7 +267,7 @@ class OpenAIChatCodec:
         return encoded
 
     def _encode_assistant_message(
-        self, message: Message, placeholders: Splices, moved: list[dict[str, Any]]
+        self, message: Message, placeholders: Base64Placeholders, moved: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """Encode a message of the assistant; its images and files are appended to `moved`."""
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
@@ -329,7 +329,7 @@ class OpenAIChatCodec:
         """
         document = decode_object(body, limits.max_json_depth)
         if document.get("error") and not document.get("choices"):
-            raise build_error(error_status(document), error_value(document), {})
+            raise build_error(error_status(document), read_error_value(document), {})
         accumulator = OpenAIChatAccumulator(
             request,
             limits,
@@ -367,7 +367,7 @@ class OpenAIChatCodec:
 
 
 def _encode_tool_result(
-    result: ToolResultPart, placeholders: Splices, moved: list[dict[str, Any]]
+    result: ToolResultPart, placeholders: Base64Placeholders, moved: list[dict[str, Any]]
 ) -> str:
     """Encode a tool result as text; its images and files are appended to `moved`."""
     text = text_of(result.parts)
@@ -381,7 +381,7 @@ def _encode_tool_result(
     return text
 
 
-def _encode_part(part: Part, placeholders: Splices) -> dict[str, Any] | None:
+def _encode_part(part: Part, placeholders: Base64Placeholders) -> dict[str, Any] | None:
     """Encode a part of a user or system message, or return None for one that is not sent."""
     refuse_misplaced(part)
     match part:
@@ -393,7 +393,9 @@ def _encode_part(part: Part, placeholders: Splices) -> dict[str, Any] | None:
             return None
 
 
-def _encode_attachment(part: ImagePart | FilePart, placeholders: Splices) -> dict[str, Any]:
+def _encode_attachment(
+    part: ImagePart | FilePart, placeholders: Base64Placeholders
+) -> dict[str, Any]:
     if isinstance(part, ImagePart):
         return {"type": "image_url", "image_url": {"url": placeholders.data_url(part)}}
     return {

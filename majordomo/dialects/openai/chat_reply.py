@@ -17,11 +17,11 @@ from majordomo.dialects.chat_accumulator import (
     as_text,
     as_token_count,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.errors import CallWarning, MajordomoError, plain_text
 from majordomo.framing.lines import EventDecoder
-from majordomo.json_budget import LIGHT
+from majordomo.json_budget import MAX_UNCHECKED_BYTES
 from majordomo.llm import ChatEvent, Loading, Part, Request, TextPart, ThinkingPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.settings import Limits
@@ -342,7 +342,7 @@ class OpenAIChatStreamDecoder(ChatStreamDecoder):
         checks as possible and leaves all other frames to the general one.
         """
         # The general path checks the memory that a large frame would take.
-        if len(data) > LIGHT:
+        if len(data) > MAX_UNCHECKED_BYTES:
             self._handle_other_frame(data, events)
             return
         try:
@@ -405,7 +405,7 @@ class OpenAIChatStreamDecoder(ChatStreamDecoder):
         """Return the error in a document, with the status that it names."""
         if not document.get("error"):
             return None
-        return build_error(error_status(document), error_value(document), {})
+        return build_error(error_status(document), read_error_value(document), {})
 
 
 def wants_images(request: Request) -> bool:

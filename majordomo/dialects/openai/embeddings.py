@@ -12,7 +12,7 @@ from typing import Any
 from majordomo.dialects.chat_accumulator import as_objects, as_text, as_token_count
 from majordomo.dialects.embeddings import decode_document, decode_vectors
 from majordomo.dialects.request_body import json_request
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.llm.embeddings import Embeddings
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
@@ -33,7 +33,7 @@ class OpenAIEmbeddingsCodec:
         body: dict[str, Any] = {"model": model, "input": list(texts)}
         if dimensions is not None:
             body["dimensions"] = dimensions
-        return json_request(self.path, body, extra, Splices())
+        return json_request(self.path, body, extra, Base64Placeholders())
 
     def decode_reply(self, body: bytes, count: int, limits: Limits) -> Embeddings:
         """Decode the vectors for `count` texts, in the order of the texts.

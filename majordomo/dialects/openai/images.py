@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from majordomo.dialects.chat_accumulator import as_text, as_token_count
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
@@ -43,7 +43,7 @@ from majordomo.errors import (
     StreamBrokenError,
     UnsupportedError,
 )
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.image_reply import ImageReplyDecoder
 from majordomo.framing.json import decode_json, encode_json
 from majordomo.framing.lines import EventDecoder
@@ -155,10 +155,10 @@ class OpenAIImagesCodec:
         body.update({name: value for name, value in settings if value is not None})
         if not request.images:
             return json_request(
-                f"{self.path}/generations", body, request.extra, Splices(), stream=stream
+                f"{self.path}/generations", body, request.extra, Base64Placeholders(), stream=stream
             )
         if self.edits == "json":
-            placeholders = Splices()
+            placeholders = Base64Placeholders()
             body["images"] = [
                 {"image_url": placeholders.data_url(image)} for image in request.images
             ]
@@ -226,7 +226,7 @@ class OpenAIImagesCodec:
         the response arrived.
         """
         if "error" in document and not document.get("data"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         data = document.get("data")
         if not isinstance(data, list):
             raise BadResponseError('the response has no list "data"')
@@ -323,7 +323,7 @@ class OpenAIImageStreamDecoder:
         if not isinstance(event, dict):
             return None
         if event.get("error"):
-            raise build_error(200, error_value(event), {})
+            raise build_error(200, read_error_value(event), {})
         event_type = str(event.get("type", ""))
         if event_type.endswith(".partial_image"):
             image = parse_preview(event.get("b64_json"), self._limits)

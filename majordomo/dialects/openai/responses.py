@@ -30,12 +30,12 @@ from majordomo.dialects.conversation import (
     text_of,
     tool_results,
 )
-from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.dialects.json_schema import closed_schema, is_strict, object_schema, wrap_root_object
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.errors import BadResponseError, CallWarning
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
@@ -87,7 +87,7 @@ class OpenAIResponsesCodec:
         self, model: str, request: Request, *, stream: bool = False
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         """Encode a request, with a warning for each field that has no effect here."""
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         items = self._encode_items(
             normalize_tool_ids(request.messages, id_shortener(MAX_ID_CHARACTERS)), placeholders
         )
@@ -167,7 +167,9 @@ class OpenAIResponsesCodec:
         }
         return json_request(self.path, body, extra, placeholders, stream=stream), warnings
 
-    def _encode_items(self, messages: list[Message], placeholders: Splices) -> list[dict[str, Any]]:
+    def _encode_items(
+        self, messages: list[Message], placeholders: Base64Placeholders
+    ) -> list[dict[str, Any]]:
         """Encode the messages; images of the assistant move into the next user message."""
         items: list[dict[str, Any]] = []
         moved: list[dict[str, Any]] = []
@@ -206,7 +208,7 @@ class OpenAIResponsesCodec:
         return items
 
     def _encode_assistant_items(
-        self, parts: tuple[Part, ...], placeholders: Splices, moved: list[dict[str, Any]]
+        self, parts: tuple[Part, ...], placeholders: Base64Placeholders, moved: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Encode the parts of an assistant message as items, in order.
 
@@ -264,7 +266,7 @@ class OpenAIResponsesCodec:
         """
         document = decode_object(body, limits.max_json_depth)
         if document.get("error"):
-            raise build_error(200, error_value(document), {})
+            raise build_error(200, read_error_value(document), {})
         if not isinstance(document.get("output"), list):
             raise BadResponseError('the response has no list "output"')
         # A request with `background` in `extra` is answered with one of these.
@@ -453,16 +455,18 @@ class ResponsesStreamDecoder(ChatStreamDecoder):
             case "response.output_item.done" if isinstance(item, dict):
                 accumulator.finish_item(index, item, events)
             case "error":  # the document is the error, without a wrapper
-                raise self.stream_error(build_error(200, error_value(document), {}))
+                raise self.stream_error(build_error(200, read_error_value(document), {}))
             case "response.failed":
-                raise self.stream_error(build_error(200, error_value(document.get("response")), {}))
+                raise self.stream_error(
+                    build_error(200, read_error_value(document.get("response")), {})
+                )
             case "response.completed" | "response.incomplete":
                 if isinstance(response := document.get("response"), dict):
                     accumulator.finish_response(response)
                 self.end(events)
 
 
-def _encode_part(part: Part, placeholders: Splices) -> dict[str, Any]:
+def _encode_part(part: Part, placeholders: Base64Placeholders) -> dict[str, Any]:
     """Encode a text, image or file part as input content."""
     if isinstance(part, ImagePart):
         return {"type": "input_image", "detail": "auto", "image_url": placeholders.data_url(part)}

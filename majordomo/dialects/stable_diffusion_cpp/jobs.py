@@ -31,7 +31,7 @@ from majordomo.errors import (
     JobCancelledError,
     NoImageError,
 )
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.image_reply import ImageReplyDecoder
 from majordomo.framing.json import decode_object
 from majordomo.imagegen import Request, Result
@@ -87,7 +87,7 @@ class SdcppJobsCodec:
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
         """Return the HTTP request that submits a job."""
-        placeholders = Splices()
+        placeholders = Base64Placeholders()
         body: dict[str, Any] = {"prompt": request.prompt}
         # "sent without width/height the output is the server default, not the image's size"
         if (size := first_size(request)) is not None:

@@ -34,7 +34,7 @@ from majordomo.dialects.ollama.admin import (
 )
 from majordomo.dialects.request_body import json_request
 from majordomo.errors import BadResponseError, MajordomoError, NotFoundError
-from majordomo.framing.base64_placeholders import Splices
+from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.models.client import BackendClient
 from majordomo.providers.ollama.blobs import body_and_digest
@@ -166,7 +166,7 @@ class OllamaAdmin:
             "source": check_name(source, "source"),
             "destination": check_name(destination, "destination"),
         }
-        await self._send(json_request("/api/copy", body, {}, Splices()))
+        await self._send(json_request("/api/copy", body, {}, Base64Placeholders()))
 
     async def delete(self, model: str) -> None:
         """Delete a model."""

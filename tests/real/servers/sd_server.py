@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from stable_diffusion_cpp import StableDiffusion
 from stable_diffusion_cpp.stable_diffusion import SAMPLE_METHOD_MAP, SCHEDULER_MAP
 
-from tests.servers.hashed_images import encoded
-from tests.servers.http_helpers import Answer, text
+from tests.servers.hashed_images import encode_image
+from tests.servers.http_helpers import Response, text_response
 from tests.servers.stable_diffusion import StableDiffusion as Routes
-from tests.support.loopback import Loopback, Seen
+from tests.support.loopback import Loopback, ReceivedRequest
 
 
 class RealStableDiffusion(Routes):
@@ -39,9 +39,11 @@ class RealStableDiffusion(Routes):
         super().__init__(**settings)
         self._engine = engine
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: ReceivedRequest) -> Response:
         return (
-            text("Stable Diffusion Server is running") if seen.path == "/" else super().answer(seen)
+            text_response("Stable Diffusion Server is running")
+            if seen.path == "/"
+            else super().answer(seen)
         )
 
     def _render(self, generation: Any, index: int) -> bytes:
@@ -69,7 +71,7 @@ class RealStableDiffusion(Routes):
         )[0].convert("RGB")
         # The binding adds its own arguments as metadata.
         image.info.clear()
-        return encoded(
+        return encode_image(
             image,
             generation.output_format,
             self._parameters(generation, generation.seed + index),
