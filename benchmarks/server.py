@@ -26,7 +26,7 @@ BATCH = 64 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def whole(body, kind=b"application/json", status=b"200 OK"):
+def http_response(body, kind=b"application/json", status=b"200 OK"):
     return (
         b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
         + body
@@ -170,14 +170,14 @@ class Replies:
 
     def __init__(self):
         events, lines = completion_events(DELTAS), ollama_lines(DELTAS)
-        self.chat = whole(completion())
-        self.tool_calls = [whole(tool_calling(number)) for number in range(1, TURNS)]
+        self.chat = http_response(completion())
+        self.tool_calls = [http_response(tool_calling(number)) for number in range(1, TURNS)]
         anthropic_reply = anthropic_message(
             [{"type": "text", "text": ANSWER}], stop_reason="end_turn"
         )
-        self.anthropic = whole(encoded(anthropic_reply))
-        self.ollama = whole(ollama_reply())
-        self.models = whole(
+        self.anthropic = http_response(encoded(anthropic_reply))
+        self.ollama = http_response(ollama_reply())
+        self.models = http_response(
             encoded(
                 {
                     "object": "list",
@@ -185,10 +185,10 @@ class Replies:
                 }
             )
         )
-        self.image = whole(image_reply(IMAGE_BYTES))
-        self.small_image = whole(image_reply(1024))
-        self.not_found = whole(b'{"error":{"message":"not here"}}', status=b"404 Not Found")
-        self.length_required = whole(b"", status=b"411 Length Required")
+        self.image = http_response(image_reply(IMAGE_BYTES))
+        self.small_image = http_response(image_reply(1024))
+        self.not_found = http_response(b'{"error":{"message":"not here"}}', status=b"404 Not Found")
+        self.length_required = http_response(b"", status=b"411 Length Required")
         self.sse_head = stream_head(b"text/event-stream")
         self.sse = list(batched(map(chunk, events), BATCH))
         self.sse_coalesced = [chunk(part) for part in batched(events, BATCH // 4)]
@@ -205,10 +205,10 @@ class Replies:
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, replies, held):
+    def __init__(self, replies, unfinished):
         self._replies = replies
         # Connections with an unfinished stream of the model `held`.
-        self._waiting = held
+        self._waiting = unfinished
         self._received_head = b""
         # The path of the request whose body is still arriving.
         self._path = None
@@ -324,9 +324,9 @@ class Connection(asyncio.Protocol):
 async def serve():
     replies = Replies()
     loop = asyncio.get_running_loop()
-    held = []
+    unfinished = []
     server = await loop.create_server(
-        lambda: Connection(replies, held), "127.0.0.1", 0, backlog=4096
+        lambda: Connection(replies, unfinished), "127.0.0.1", 0, backlog=4096
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()

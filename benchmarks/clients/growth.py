@@ -22,10 +22,10 @@ def _resident():
 
 async def _cpu(work, repeat=1):
     gc.collect()
-    began = time.process_time()
+    started = time.process_time()
     for _ in range(repeat):
         await work()
-    return (time.process_time() - began) / repeat
+    return (time.process_time() - started) / repeat
 
 
 async def conversation(md, url, sizes=(10, 50, 100, 200)):
@@ -80,13 +80,13 @@ async def providers(md, url, sizes=(10, 100, 500)):
     await warm.model("m").generate("hi")
     rows = []
     for size in sizes:
-        made = []
+        providers = []
 
-        async def make(size=size, made=made):
-            made += [md.OpenAICompatible(url + "/v1") for _ in range(size)]
+        async def make(size=size, providers=providers):
+            providers += [md.OpenAICompatible(url + "/v1") for _ in range(size)]
 
-        async def ask(made=made):
-            assert (await made[-1].model("m").generate("hi")).text == ANSWER
+        async def ask(providers=providers):
+            assert (await providers[-1].model("m").generate("hi")).text == ANSWER
 
         construct = await _cpu(make) / size * 1e6
         # Providers are too small for the memory figures of the operating system.
@@ -96,7 +96,7 @@ async def providers(md, url, sizes=(10, 100, 500)):
         tracemalloc.stop()
         await ask()
         rows.append([size, construct, idle, await _cpu(ask, 100) * 1e6])
-        for provider in made:
+        for provider in providers:
             await provider.aclose()
     await warm.aclose()
     columns = ["us to create one", "KiB of an idle one", "us per call of the last one"]
@@ -161,10 +161,14 @@ async def _crowds(ask, sizes):
         async def all_of_them(size=size):
             await asyncio.gather(*map(ask, range(size)))
 
-        began = time.perf_counter()
-        spent = await _cpu(all_of_them, max(1, 100 // size))
+        started = time.perf_counter()
+        cpu_seconds = await _cpu(all_of_them, max(1, 100 // size))
         rows.append(
-            [size, spent / size * 1e6, (time.perf_counter() - began) * 1e3 / max(1, 100 // size)]
+            [
+                size,
+                cpu_seconds / size * 1e6,
+                (time.perf_counter() - started) * 1e3 / max(1, 100 // size),
+            ]
         )
     return rows
 
@@ -204,12 +208,12 @@ async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
             # The level of the first run, which warms up: later runs reuse freed memory.
             level = level or _resident()
             memory = (_resident() - level) / size / 1024
-            began = time.process_time()
+            started = time.process_time()
             await _release(url)
             released.set()
             await asyncio.gather(*tasks)
             rows.append(
-                [size, memory, (time.process_time() - began) / size / (HELD_DELTAS - 1) * 1e6]
+                [size, memory, (time.process_time() - started) / size / (HELD_DELTAS - 1) * 1e6]
             )
     columns = ["KiB per stream", "us per delta"]
     return {

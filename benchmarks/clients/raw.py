@@ -113,10 +113,10 @@ class Client:
         }
         messages = [{"role": "user", "content": "hi"}]
         while True:
-            asked = self._json.dumps(
+            body = self._json.dumps(
                 {"model": "tools", "messages": messages, "tools": [tool]}
             ).encode()
-            message = self._json.loads(await self._pool.request(b"/v1/chat/completions", [asked]))[
+            message = self._json.loads(await self._pool.request(b"/v1/chat/completions", [body]))[
                 "choices"
             ][0]["message"]
             if not message.get("tool_calls"):
@@ -141,8 +141,8 @@ class Client:
 
         async def say(text):
             messages.append({"role": "user", "content": text})
-            asked = self._json.dumps({"model": "m", "messages": messages}).encode()
-            reply = await self._pool.request(b"/v1/chat/completions", [asked])
+            body = self._json.dumps({"model": "m", "messages": messages}).encode()
+            reply = await self._pool.request(b"/v1/chat/completions", [body])
             messages.append(self._json.loads(reply)["choices"][0]["message"])
             return messages[-1]["content"]
 

@@ -157,12 +157,12 @@ async def chain(client, rounds=6, calls=50):
                 await attempts.make(ask(), ANSWER)
             if number:
                 spent[ask].append(measurement.stop())
-    whole = Measurement()
-    whole.cpu_seconds = sum(one.cpu_seconds for one in spent[chained])
-    whole.wall_seconds = sum(one.wall_seconds for one in spent[chained])
-    whole.peak_bytes = max(one.peak_bytes for one in spent[chained])
+    total = Measurement()
+    total.cpu_seconds = sum(one.cpu_seconds for one in spent[chained])
+    total.wall_seconds = sum(one.wall_seconds for one in spent[chained])
+    total.peak_bytes = max(one.peak_bytes for one in spent[chained])
     baseline = sum(one.cpu_seconds for one in spent[plain])
-    whole.show(rounds * calls, attempts.failures, attempts.first, baseline_cpu_seconds=baseline)
+    total.show(rounds * calls, attempts.failures, attempts.first, baseline_cpu_seconds=baseline)
 
 
 def shout(text: str) -> str:
@@ -186,9 +186,9 @@ async def conversation(client, messages=200, images=20, size=64 * 1024, calls=10
     """Continue a long conversation. Each call sends all of it; memory is that of the first call."""
     history = []
     for number in range(0, messages, 2):
-        shown = [made_up_png(size)] if number % (messages // images) == 0 else []
+        images_of_turn = [made_up_png(size)] if number % (messages // images) == 0 else []
         history += [
-            ("user", f"This is question {number} of a long evening. " * 4, *shown),
+            ("user", f"This is question {number} of a long evening. " * 4, *images_of_turn),
             ("assistant", f"And this is its answer. {number} " * 8),
         ]
     say = client.conversation(history)
@@ -245,10 +245,10 @@ async def gate(client, users=1000, slots=4):
 
 async def derive(client, images=50, different=10, side=384):
     """Derive three files of each image, all images at once if the peer supports that."""
-    made = [true_png(side, seed) for seed in range(different)] * (images // different)
-    await client.derive(made[:1])
+    sources = [true_png(side, seed) for seed in range(different)] * (images // different)
+    await client.derive(sources[:1])
     measurement, figures = await _measured(
-        lambda attempts: attempts.make(client.derive(made), [3] * images), images
+        lambda attempts: attempts.make(client.derive(sources), [3] * images), images
     )
     measurement.show(**figures)
 

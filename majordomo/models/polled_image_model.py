@@ -179,8 +179,10 @@ class _ProgressPoller:
     def _emit_progress(self, progress: JobProgress) -> None:
         if not progress.busy:
             return
-        ours = progress.task == self._task if progress.task is not None else self._server_was_idle
-        if not ours:
+        is_own_task = (
+            progress.task == self._task if progress.task is not None else self._server_was_idle
+        )
+        if not is_own_task:
             self._emit(Queued(None))
             return
         if progress.step and progress.steps:

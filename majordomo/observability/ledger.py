@@ -216,8 +216,8 @@ class Ledger(Observer):
 
     def on_success(self, call: Call, outcome: CallResult) -> None:
         """Add the usage and the cost of the call."""
-        spent = cost(outcome, self._prices, call=call)
-        money = {"unpriced": 1} if spent is None else {"money": spent.amount}
+        spending = cost(outcome, self._prices, call=call)
+        money = {"unpriced": 1} if spending is None else {"money": spending.amount}
         self._add(call, {"waited": outcome.seconds, **_usage(outcome, call.operation), **money})
 
     def on_error(self, call: Call, error: MajordomoError) -> None:

@@ -17,7 +17,7 @@ Theory of operation
 5. When no member is left, ChainExhaustedError is raised with the errors in member order.
 
 Invariants:
-* Every permit is used for one attempt and is settled by it.
+* Every permit is used for one attempt and is closed by it.
 * `failures` maps the index of a member to its error; a member has at most one.
 * The attempts of one call never overlap, and a member's stream is closed before the next is called.
 

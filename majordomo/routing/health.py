@@ -130,7 +130,7 @@ class ChainHealth:
     def admit(self, target: str, operation: str) -> MemberPermit | None:
         """Return a permit to call the target now.
 
-        The permit must be settled with its `succeeded` or `failed`. None means that the target is
+        The permit must be closed with its `succeeded` or `failed`. None means that the target is
         cooling down or that another call probes it.
         """
 
@@ -243,7 +243,7 @@ class ChainHealth:
 class MemberPermit:
     """The permit for one call of a target.
 
-    It is settled by `succeeded` or `failed`; only the first of them counts.
+    It is closed by `succeeded` or `failed`; only the first of them counts.
     """
 
     health: ChainHealth
@@ -251,7 +251,7 @@ class MemberPermit:
     operation: str
     epoch: int
     """The epoch of the circuit breaker in which the call was admitted."""
-    _settled: bool = field(default=False, repr=False)
+    _recorded: bool = field(default=False, repr=False)
 
     def on_first_event(self) -> None:
         """Record that the first part of the answer arrived."""
@@ -262,17 +262,17 @@ class MemberPermit:
         )
 
     def succeeded(self) -> None:
-        """Settle the permit: the target answered."""
-        self._settle("answered")
+        """Record a success and close the permit."""
+        self._record_outcome("answered")
 
     def failed(self, error: BaseException) -> None:
-        """Settle the permit after an error or a cancellation; a cancellation is no failure."""
-        self._settle(outcome_of(error), error)
+        """Record an error and close the permit; a cancellation is not counted as an error."""
+        self._record_outcome(outcome_of(error), error)
 
-    def _settle(self, outcome: BreakerOutcome, error: BaseException | None = None) -> None:
-        if self._settled:
+    def _record_outcome(self, outcome: BreakerOutcome, error: BaseException | None = None) -> None:
+        if self._recorded:
             return
-        self._settled = True
+        self._recorded = True
         wait = error.retry_after or 0.0 if isinstance(error, MajordomoError) else 0.0
 
         def change(record: _TargetRecord, now: float) -> None:

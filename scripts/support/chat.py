@@ -39,7 +39,7 @@ class Backend:
     images: str = "–"
     usage: str = "input, output, cached, reasoning"
     cancel: str = "closes the connection"
-    told: str = "–"
+    models_report: str = "–"
 
 
 def _of(make: Callable[[], Any], name: str) -> dict[str, Any]:
@@ -47,26 +47,28 @@ def _of(make: Callable[[], Any], name: str) -> dict[str, Any]:
 
 
 def _preset(name: str) -> Backend:
-    pictures = "yes, with `modalities` in `extra`" if name == "openrouter" else COMPATIBLE["images"]
-    made = _of(lambda: md.OpenAICompatible(preset=name, api_key="k"), "m")
+    images = "yes, with `modalities` in `extra`" if name == "openrouter" else COMPATIBLE["images"]
+    factories = _of(lambda: md.OpenAICompatible(preset=name, api_key="k"), "m")
     pages = ("compatible", "llama-cpp") if name == "llamacpp" else ("compatible",)
-    return Backend(name, pages, **made, images=pictures, told=COMPATIBLE["told"])
+    return Backend(
+        name, pages, **factories, images=images, models_report=COMPATIBLE["models_report"]
+    )
 
 
-COMPATIBLE = {"images": "if the server sends any", "told": "what the server declares"}
+COMPATIBLE = {"images": "if the server sends any", "models_report": "what the server declares"}
 BACKENDS = [
     Backend(
         "`OpenAI` Responses",
         ("openai",),
         **_of(lambda: md.OpenAI("k", api="responses"), "gpt-5"),
         images="yes, with the hosted tool in `extra`",
-        told="chat, images, embeddings, by name",
+        models_report="chat, images, embeddings, by name",
     ),
     Backend(
         '`OpenAI(api="chat")`',
         ("openai",),
         **_of(lambda: md.OpenAI("k", api="chat"), "gpt-5"),
-        told="chat, images, embeddings, by name",
+        models_report="chat, images, embeddings, by name",
     ),
     Backend(
         "`OpenAICompatible`",
@@ -80,46 +82,46 @@ BACKENDS = [
         ("llama-swap",),
         **_of(lambda: md.LlamaSwap(), "m"),
         images="if the server sends any",
-        told="what its operator declares; loaded or not",
+        models_report="what its operator declares; loaded or not",
     ),
     Backend(
         "`Ollama`",
         ("ollama",),
         **_of(lambda: md.Ollama(), "m"),
         usage="input, output",
-        told="all; loaded or not",
+        models_report="all; loaded or not",
     ),
     Backend(
         "`Anthropic` up to 4.5",
         ("anthropic",),
         **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"),
-        told="chat, vision, tools",
+        models_report="chat, vision, tools",
     ),
     Backend(
         "`Anthropic` from 4.7",
         ("anthropic",),
         **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"),
-        told="chat, vision, tools",
+        models_report="chat, vision, tools",
     ),
     Backend(
         '`Anthropic(version="2026-10-21")`',
         ("anthropic",),
         **_of(lambda: md.Anthropic("k", version="2026-10-21"), "claude-opus-4-8"),
-        told="chat, vision, tools",
+        models_report="chat, vision, tools",
     ),
     Backend(
         "`Gemini` 2.5",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-2.5-flash"),
         images="yes",
-        told="chat, vision, thinking, images, embeddings",
+        models_report="chat, vision, thinking, images, embeddings",
     ),
     Backend(
         "`Gemini` 3",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-3-pro"),
         images="yes",
-        told="chat, vision, thinking, images, embeddings",
+        models_report="chat, vision, thinking, images, embeddings",
     ),
     Backend(
         "`Offline`",
@@ -127,7 +129,7 @@ BACKENDS = [
         **_of(lambda: md.Offline(), "rules"),
         usage="–",
         cancel="stops",
-        told="all",
+        models_report="all",
     ),
 ]
 
@@ -258,18 +260,18 @@ def system_cell(model: Any) -> str:
 
 def thinking_cell(model: Any) -> str:
     """Return which parts of its thinking a model gets back, without tools and in a tool loop."""
-    owner = model._codec.provider if hasattr(model, "_codec") else model.provider
+    provider = model._codec.provider if hasattr(model, "_codec") else model.provider
     opaque = {
         "signature": "SIGNED",
         "encrypted_content": "SIGNED",
         "reasoning_details": [{"type": "x", "text": "PRIVATE", "signature": "SIGNED"}],
     }
-    thought, call = ThinkingPart("PRIVATE", owner, opaque), ToolCallPart("c", "look", "{}")
+    thought, call = ThinkingPart("PRIVATE", provider, opaque), ToolCallPart("c", "look", "{}")
     found = []
-    for said in ([thought, "ok"], [thought, call]):
-        results = [md.tool_result(call, "seen")] if call in said else []
+    for parts in ([thought, "ok"], [thought, call]):
+        results = [md.tool_result(call, "seen")] if call in parts else []
         body, _ = body_of(
-            model, [md.user("hi"), llm.assistant(*said), *results, md.user("go on")], {}
+            model, [md.user("hi"), llm.assistant(*parts), *results, md.user("go on")], {}
         )
         kinds = [
             word for word, mark in (("text", "PRIVATE"), ("signature", "SIGNED")) if mark in body
@@ -287,10 +289,14 @@ def column(backend: Backend) -> dict[str, str]:
         FilePart(b"%PDF-1.4 sent", "application/pdf", "a.pdf"),
         FilePart(b"sent", "text/plain", "a.txt"),
     )
-    looked = [md.user("hi"), llm.assistant(call), md.tool_result(call, "RESULT", IMAGE)]
+    messages_with_result = [
+        md.user("hi"),
+        llm.assistant(call),
+        md.tool_result(call, "RESULT", IMAGE),
+    ]
     cells = {
         "images of the user": part_cell(model, [md.user("HERE", IMAGE)], "HERE", image),
-        "images in tool results": part_cell(model, looked, "RESULT", image),
+        "images in tool results": part_cell(model, messages_with_result, "RESULT", image),
         "images of the assistant": part_cell(
             model,
             [md.user("hi"), llm.assistant("SAID", IMAGE), md.user("go on")],
@@ -308,7 +314,7 @@ def column(backend: Backend) -> dict[str, str]:
         cells["embeddings"] = "yes"
     except md.UnsupportedError:
         cells["embeddings"] = "no"
-    words = (backend.images, backend.usage, backend.cancel, backend.told)
+    words = (backend.images, backend.usage, backend.cancel, backend.models_report)
     return cells | dict(
         zip(
             ("images in answers", "`usage` reports", "cancelling", "`models()` reports"),
@@ -320,14 +326,14 @@ def column(backend: Backend) -> dict[str, str]:
 
 def grouped(columns: Sequence[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
     """Merge the columns of backends with equal cells."""
-    made: list[tuple[list[str], dict[str, str]]] = []
+    merged: list[tuple[list[str], dict[str, str]]] = []
     for name, cells in columns:
-        same = next((names for names, known in made if known == cells), None)
+        same = next((names for names, known in merged if known == cells), None)
         if same is None:
-            made.append(([name], cells))
+            merged.append(([name], cells))
         else:
             same.append(name)
-    return [(", ".join(names), cells) for names, cells in made]
+    return [(", ".join(names), cells) for names, cells in merged]
 
 
 @cache
@@ -343,16 +349,16 @@ def full_table() -> str:
             for backend, cells in columns()
         ]
     )
-    made = table(
+    support = table(
         ["", *(name for name, _ in found)],
         [[row, *(cells[row] for _, cells in found)] for row in found[0][1]],
     )
-    shown = "\n".join(
+    proofs = "\n".join(
         f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in TESTS.items()
     )
     return (
-        f"{legend(CELL_VALUES)}\n\n{LEGEND}\n\n{made}\n\n"
-        f"These tests prove the rows that are written as text:\n\n{shown}"
+        f"{legend(CELL_VALUES)}\n\n{LEGEND}\n\n{support}\n\n"
+        f"These tests prove the rows that are written as text:\n\n{proofs}"
     )
 
 

@@ -45,14 +45,14 @@ async def run_ready_tasks() -> None:
 async def start_jobs(
     group: anyio.abc.TaskGroup,
     queue: UserQueue,
-    work: ControlledJobs,
+    jobs: ControlledJobs,
     *names: str,
     emit: Callable[[str, int], object] | None = None,
 ) -> None:
     """Start jobs named "user/number"."""
     for name in names:
         on_position = None if emit is None else lambda position, name=name: emit(name, position)
-        group.start_soon(queue.run, name.partition("/")[0], work.job(name), on_position)
+        group.start_soon(queue.run, name.partition("/")[0], jobs.job(name), on_position)
         await run_ready_tasks()
 
 
@@ -63,30 +63,30 @@ async def test_max_concurrency_jobs_run_at_once_and_return_their_results() -> No
         return 7
 
     assert await queue.run("ann", seven) == 7
-    work = ControlledJobs()
+    jobs = ControlledJobs()
     async with anyio.create_task_group() as group:
-        await start_jobs(group, queue, work, "ann/1", "bob/1", "cid/1")
-        assert work.started == ["ann/1", "bob/1"]
+        await start_jobs(group, queue, jobs, "ann/1", "bob/1", "cid/1")
+        assert jobs.started == ["ann/1", "bob/1"]
         assert (queue.running, queue.waiting) == (2, 1)
-        await work.end("bob/1")
-        assert work.started[-1] == "cid/1"
+        await jobs.end("bob/1")
+        assert jobs.started[-1] == "cid/1"
         group.cancel_scope.cancel()
     assert (queue.running, queue.waiting) == (0, 0)
 
 
 async def test_slots_are_assigned_round_robin_over_users() -> None:
-    queue, work = UserQueue(per_user=10), ControlledJobs()
+    queue, jobs = UserQueue(per_user=10), ControlledJobs()
     names = ["ann/1", "ann/2", "ann/3", "ann/4", "bob/1", "bob/2", "cid/1"]
     async with anyio.create_task_group() as group:
-        await start_jobs(group, queue, work, *names)
-        while len(work.started) < len(names):
-            await work.end(work.started[-1])
+        await start_jobs(group, queue, jobs, *names)
+        while len(jobs.started) < len(names):
+            await jobs.end(jobs.started[-1])
         group.cancel_scope.cancel()
-    assert work.started == ["ann/1", "ann/2", "bob/1", "cid/1", "ann/3", "bob/2", "ann/4"]
+    assert jobs.started == ["ann/1", "ann/2", "bob/1", "cid/1", "ann/3", "bob/2", "ann/4"]
 
 
 async def test_positions_are_reported_when_they_change() -> None:
-    queue, work = UserQueue(per_user=3), ControlledJobs()
+    queue, jobs = UserQueue(per_user=3), ControlledJobs()
     reported: list[tuple[str, int]] = []
 
     async def report(name: str, position: int) -> None:
@@ -94,33 +94,33 @@ async def test_positions_are_reported_when_they_change() -> None:
         reported.append((name, position))
 
     async with anyio.create_task_group() as group:
-        await start_jobs(group, queue, work, "ann/1", "ann/2", "ann/3", emit=report)
+        await start_jobs(group, queue, jobs, "ann/1", "ann/2", "ann/3", emit=report)
         assert reported == [("ann/2", 1), ("ann/3", 2)]
-        await start_jobs(group, queue, work, "bob/1", emit=report)
+        await start_jobs(group, queue, jobs, "bob/1", emit=report)
         assert sorted(reported[2:]) == [("ann/3", 3), ("bob/1", 2)]
         assert (queue.positions("ann"), queue.positions("bob"), queue.positions("eve")) == (
             (1, 3),
             (2,),
             (),
         )
-        await work.end("ann/1")
+        await jobs.end("ann/1")
         assert sorted(reported[4:]) == [("ann/3", 2), ("bob/1", 1)]
         group.cancel_scope.cancel()
 
 
 async def test_too_many_jobs_of_a_user_or_in_the_queue_raise_overloaded_error() -> None:
-    queue, work = UserQueue(per_user=2, max_queue=2), ControlledJobs()
+    queue, jobs = UserQueue(per_user=2, max_queue=2), ControlledJobs()
     async with anyio.create_task_group() as group:
-        await start_jobs(group, queue, work, "ann/1", "ann/2")
+        await start_jobs(group, queue, jobs, "ann/1", "ann/2")
         with pytest.raises(md.OverloadedError) as caught:
-            await queue.run("ann", work.job("ann/3"))
+            await queue.run("ann", jobs.job("ann/3"))
         assert (caught.value.code, caught.value.details) == ("TOO_MANY_JOBS", {"jobs": 2})
-        await start_jobs(group, queue, work, "bob/1")
+        await start_jobs(group, queue, jobs, "bob/1")
         with pytest.raises(md.OverloadedError) as caught:
-            await queue.run("cid", work.job("cid/1"))
+            await queue.run("cid", jobs.job("cid/1"))
         assert caught.value.code == "QUEUE_FULL"
-        await work.end("ann/1")
-        await start_jobs(group, queue, work, "cid/1")
+        await jobs.end("ann/1")
+        await start_jobs(group, queue, jobs, "cid/1")
         group.cancel_scope.cancel()
     assert queue._jobs == {}
     assert not queue._waiting_by_user
@@ -147,12 +147,12 @@ async def test_a_job_during_the_cooldown_raises_rate_limit_error() -> None:
 
 
 async def test_cancel_ends_waiting_and_running_jobs_of_a_user() -> None:
-    queue, work = UserQueue(per_user=3), ControlledJobs()
+    queue, jobs = UserQueue(per_user=3), ControlledJobs()
     ended: list[str] = []
 
     async def record_cancellation(name: str) -> None:
         try:
-            await queue.run(name.partition("/")[0], work.job(name))
+            await queue.run(name.partition("/")[0], jobs.job(name))
         except md.JobCancelledError as error:
             ended.append(f"{name} {error.code}")
 
@@ -165,18 +165,18 @@ async def test_cancel_ends_waiting_and_running_jobs_of_a_user() -> None:
         assert queue.cancel("dan") == 0
         await run_ready_tasks()
         assert sorted(ended) == ["ann/1 CANCELED_BY_USER", "ann/2 CANCELED_BY_USER"]
-        assert work.started == ["ann/1", "bob/1"]
-        await work.end("bob/1")
+        assert jobs.started == ["ann/1", "bob/1"]
+        await jobs.end("bob/1")
     assert (queue.running, queue.waiting) == (0, 0)
 
 
 async def test_a_canceled_task_releases_its_slot_or_position() -> None:
-    queue, work = UserQueue(), ControlledJobs()
+    queue, jobs = UserQueue(), ControlledJobs()
     scopes = {name: anyio.CancelScope() for name in ("ann/1", "bob/1", "cid/1")}
 
     async def run_in_scope(name: str) -> None:
         with scopes[name]:
-            await queue.run(name.partition("/")[0], work.job(name))
+            await queue.run(name.partition("/")[0], jobs.job(name))
 
     async with anyio.create_task_group() as group:
         for name in scopes:
@@ -184,11 +184,11 @@ async def test_a_canceled_task_releases_its_slot_or_position() -> None:
             await run_ready_tasks()
         scopes["bob/1"].cancel()
         await run_ready_tasks()
-        assert (work.started, queue.waiting) == (["ann/1"], 1)
+        assert (jobs.started, queue.waiting) == (["ann/1"], 1)
         scopes["ann/1"].cancel()
         await run_ready_tasks()
-        assert (work.started, queue.waiting) == (["ann/1", "cid/1"], 0)
-        await work.end("cid/1")
+        assert (jobs.started, queue.waiting) == (["ann/1", "cid/1"], 0)
+        await jobs.end("cid/1")
     assert queue.running == 0
 
 
@@ -205,16 +205,16 @@ async def test_an_exception_of_a_job_is_raised_unchanged_and_the_next_job_runs()
     def raise_error(position: int) -> None:
         raise error
 
-    work = ControlledJobs()
+    jobs = ControlledJobs()
     async with anyio.create_task_group() as group:
-        await start_jobs(group, queue, work, "ann/1")
+        await start_jobs(group, queue, jobs, "ann/1")
         with pytest.raises(LookupError):
-            await queue.run("bob", work.job("bob/1"), raise_error)
+            await queue.run("bob", jobs.job("bob/1"), raise_error)
         assert queue.waiting == 0
-        await start_jobs(group, queue, work, "cid/1")
-        await work.end("ann/1")
-        await work.end("cid/1")
-    assert work.started == ["ann/1", "cid/1"]
+        await start_jobs(group, queue, jobs, "cid/1")
+        await jobs.end("ann/1")
+        await jobs.end("cid/1")
+    assert jobs.started == ["ann/1", "cid/1"]
 
 
 @pytest.mark.slow

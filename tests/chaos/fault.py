@@ -91,7 +91,7 @@ class Received:
 
 def _respond_with_reply(backend: Backend) -> Callable[[Peer, ReceivedRequest], object]:
     def respond(peer: Peer, seen: ReceivedRequest) -> None:
-        peer.reply({"running": []} if seen.method == "GET" else backend.dialect.whole)
+        peer.reply({"running": []} if seen.method == "GET" else backend.dialect.complete_response)
 
     return respond
 
@@ -194,7 +194,7 @@ class Fault:
     """A text that must be nowhere in the error."""
     received: str | None = None
     """The exact text that a stream delivered before the error."""
-    kept: bool | None = None
+    reuses_connection: bool | None = None
     """Whether the next call must (True) or must not (False) use the same connection."""
     requests: int | None = None
     """How many requests are counted before the next call."""
@@ -204,7 +204,7 @@ class Fault:
     """Limit for the time that the call takes, in seconds."""
     only: Callable[[Runner], bool] = lambda runner: True
     """The runners for which the fault makes sense."""
-    foreign: type[Exception] | tuple[type[Exception], ...] | None = None
+    httpx_error: type[Exception] | tuple[type[Exception], ...] | None = None
     """What is expected over httpx clients where that differs from `expect`."""
     listen: Callable[[Handler], Loopback] = Loopback
     """Creates the server."""
@@ -380,7 +380,7 @@ def _faulty(fault: Fault) -> Handler:
 
 
 def _count_requests(fault: Fault, server: Loopback) -> int:
-    return sum(fault.call.counted(seen) for seen in server.seen)
+    return sum(fault.call.counted(seen) for seen in server.requests)
 
 
 @contextlib.contextmanager
@@ -538,8 +538,8 @@ def judge(outcome: Outcome) -> None:
     """Check the outcome against what the fault expects."""
     fault, error = outcome.fault, outcome.error
     expect = fault.expect
-    if fault.foreign is not None and not outcome.runner.own:
-        expect = fault.foreign
+    if fault.httpx_error is not None and not outcome.runner.own:
+        expect = fault.httpx_error
     if isinstance(expect, (type, tuple)):
         kinds = expect if isinstance(expect, tuple) else (expect,)
         assert error is not None, f"no error; the call returned {outcome.value!r}"
@@ -569,8 +569,8 @@ def judge(outcome: Outcome) -> None:
         if outcome.next_error is not None:
             raise AssertionError("the next call failed") from outcome.next_error
         fault.call.check(outcome.next_value)
-    if fault.kept is not None:
-        assert (outcome.connections_after == outcome.connections) is fault.kept, (
+    if fault.reuses_connection is not None:
+        assert (outcome.connections_after == outcome.connections) is fault.reuses_connection, (
             "the connection was kept, or closed, against expectation"
         )
 

@@ -21,7 +21,7 @@ UNREADABLE = (md.BadResponseError, md.BackendError)
 
 
 def invalid_bodies(backend: Backend) -> dict[str, bytes]:
-    text = json.dumps(backend.dialect.whole)
+    text = json.dumps(backend.dialect.complete_response)
     deep = json.loads(text)
     deep["extra"] = functools.reduce(lambda inner, _: [inner], range(200), [])
     return {
@@ -62,8 +62,8 @@ def invalid_bodies(backend: Backend) -> dict[str, bytes]:
 
 def ambiguous_bodies(backend: Backend) -> dict[str, bytes]:
     """Bodies that a strict parser may refuse."""
-    text = json.dumps(backend.dialect.whole)
-    first = next(iter(backend.dialect.whole))
+    text = json.dumps(backend.dialect.complete_response)
+    first = next(iter(backend.dialect.complete_response))
     return {
         "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
         "a duplicate key": f"{{{json.dumps(first)}: 7, {text[1:]}".encode(),
@@ -75,16 +75,18 @@ def ambiguous_bodies(backend: Backend) -> dict[str, bytes]:
 
 
 def valid_bodies(backend: Backend) -> dict[str, bytes]:
-    text = json.dumps(backend.dialect.whole)
+    text = json.dumps(backend.dialect.complete_response)
     return {
         "whitespace around it": b" \r\n\t" + text.encode() + b"\n\n",
         "unescaped non-ASCII letters": json.dumps(
-            backend.dialect.whole, ensure_ascii=False
+            backend.dialect.complete_response, ensure_ascii=False
         ).encode(),
         "many unknown fields": (
             text[:-1] + "".join(f', "x{number}": [{number}]' for number in range(1000)) + "}"
         ).encode(),
-        "indented over many lines": json.dumps(backend.dialect.whole, indent=8).encode(),
+        "indented over many lines": json.dumps(
+            backend.dialect.complete_response, indent=8
+        ).encode(),
         "a megabyte of spaces": text.encode() + b" " * (1 << 20),
     }
 
@@ -147,7 +149,7 @@ def _faults_of(name: str) -> list[Fault]:
             stays(http_response(body)),
             fine_or(md.BadResponseError),
             call,
-            kept=True,
+            reuses_connection=True,
         )
         for description, body in ambiguous_bodies(backend).items()
     ]
@@ -158,14 +160,14 @@ def _faults_of(name: str) -> list[Fault]:
             stays(http_response(body)),
             is_fine,
             call,
-            kept=True,
+            reuses_connection=True,
         )
         for description, body in valid_bodies(backend).items()
     ]
     others: tuple[Any, ...] = (7, None, [None], "x", {"a": [1]}, [], True, -1.5)
-    for number, field in enumerate(backend.dialect.whole):
+    for number, field in enumerate(backend.dialect.complete_response):
         value = others[(number + len(name)) % len(others)]
-        body = http_response({**backend.dialect.whole, field: value})
+        body = http_response({**backend.dialect.complete_response, field: value})
         faults.append(
             Fault(
                 "fields of another type",
@@ -180,7 +182,7 @@ def _faults_of(name: str) -> list[Fault]:
 
 def _content_type_faults(call: Call, dialect: str) -> list[Fault]:
     """A valid body with another content type: only the body counts."""
-    body = json.dumps(chat_backend(dialect).dialect.whole).encode()
+    body = json.dumps(chat_backend(dialect).dialect.complete_response).encode()
     return [
         Fault(
             "unusual bodies",

@@ -21,7 +21,7 @@ from tests.chaos.server_behaviors import chunked, half_close, is_fine, sends
 from tests.support.loopback import Handler, Loopback, Peer, http_response
 
 COMPATIBLE = "openaicompatible"
-BODY = json.dumps(chat_backend(COMPATIBLE).dialect.whole).encode()
+BODY = json.dumps(chat_backend(COMPATIBLE).dialect.complete_response).encode()
 WHOLE = http_response(BODY)
 HEAD = WHOLE[: -len(BODY)]
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -56,7 +56,7 @@ BREAKS = [
         sends(sent, then=end_connection),
         LOST,
         retryable=True,
-        kept=False,
+        reuses_connection=False,
         requests=1,
     )
     for stage, sent in STAGES.items()
@@ -71,7 +71,7 @@ BREAKS += [
         f"{end} after {name}",
         sends(sent, then=ENDS[end]),
         is_fine,
-        kept=False,
+        reuses_connection=False,
     )
     for name, sent in (
         ("a complete response", WHOLE),
@@ -113,7 +113,7 @@ GREETINGS = [
         LOST,
         greets=True,
         retryable=True,
-        kept=False,
+        reuses_connection=False,
         only=_not_httpx_with_trio,
     )
     for name, serve in {
@@ -285,7 +285,7 @@ UNREACHABLE = [
         "IPv6 refuses, IPv4 does not",
         lambda peer: peer.send(WHOLE),
         is_fine,
-        kept=True,
+        reuses_connection=True,
         **_with_resolver(lambda name, port: [_v6(port), _v4("127.0.0.1", port)]),
     ),
     Fault(
@@ -293,7 +293,7 @@ UNREACHABLE = [
         "the first of two addresses refuses",
         lambda peer: peer.send(WHOLE),
         is_fine,
-        kept=True,
+        reuses_connection=True,
         **_with_resolver(lambda name, port: [_v4("127.0.0.2", port), _v4("127.0.0.1", port)]),
     ),
 ]
@@ -468,7 +468,7 @@ TLS = [
             listen=_tls_server(),
             trust=_client_tls,
             retryable=True,
-            kept=False,
+            reuses_connection=False,
         )
         for stage, sent in STAGES.items()
     ),
@@ -479,7 +479,7 @@ TLS = [
         LOST,
         listen=_tls_server(),
         trust=_client_tls,
-        kept=False,
+        reuses_connection=False,
     ),
     Fault(
         "TLS",
@@ -488,7 +488,7 @@ TLS = [
         is_fine,
         listen=_tls_server(),
         trust=_client_tls,
-        kept=True,
+        reuses_connection=True,
     ),
     Fault(
         "TLS",
@@ -497,7 +497,7 @@ TLS = [
         is_fine,
         listen=_tls_server(),
         trust=_client_tls,
-        kept=True,
+        reuses_connection=True,
     ),
 ]
 

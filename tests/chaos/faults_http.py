@@ -27,7 +27,7 @@ from tests.chaos.server_behaviors import (
 )
 from tests.support.loopback import Peer, http_response
 
-BODY = json.dumps(chat_backend("openaicompatible").dialect.whole).encode()
+BODY = json.dumps(chat_backend("openaicompatible").dialect.complete_response).encode()
 OTHER = BODY.replace(b'"Gr\\u00fc', b'"for another user')
 assert OTHER != BODY
 LENGTH = b"content-length: %d\r\n" % len(BODY)
@@ -55,7 +55,7 @@ def _broken(family: str, faults: dict[str, Serve | bytes]) -> list[Fault]:
             sends(serve) if isinstance(serve, bytes) else serve,
             (md.BadResponseError, md.ConnectionFailedError),
             retryable=True,
-            kept=False,
+            reuses_connection=False,
         )
         for name, serve in faults.items()
     ]
@@ -133,7 +133,7 @@ INFORMATIONAL += [
         "101",
         stays(b"HTTP/1.1 101 X\r\nupgrade: x\r\n\r\n"),
         (md.BadResponseError, md.ConnectionFailedError),
-        kept=False,
+        reuses_connection=False,
     ),
     Fault(
         "informational responses",
@@ -141,7 +141,7 @@ INFORMATIONAL += [
         drips(repeated=b"HTTP/1.1 102 Processing\r\n\r\n"),
         md.DeadlineExceededError,
         timeout=SHORT_TIMEOUT,
-        kept=False,
+        reuses_connection=False,
     ),
     Fault(
         "informational responses",
@@ -151,7 +151,7 @@ INFORMATIONAL += [
         # Clients of httpx parse everything received before they check the time.
         only=_own,
         timeout=SHORT_TIMEOUT,
-        kept=False,
+        reuses_connection=False,
     ),
     Fault(
         "informational responses",
@@ -159,14 +159,14 @@ INFORMATIONAL += [
         hangs(b"HTTP/1.1 100 Continue\r\n\r\n"),
         md.DeadlineExceededError,
         timeout=SHORT_TIMEOUT,
-        kept=False,
+        reuses_connection=False,
     ),
     Fault(
         "informational responses",
         "followed by the end of the connection",
         sends(b"HTTP/1.1 100 Continue\r\n\r\n"),
         (md.BadResponseError, md.ConnectionFailedError),
-        kept=False,
+        reuses_connection=False,
     ),
 ]
 
@@ -229,7 +229,7 @@ LENGTHS += [
         name,
         stays(response(_lengths(length))),
         md.BadResponseError,
-        kept=False,
+        reuses_connection=False,
         only=_own,
     )
     for name, length in (
@@ -443,7 +443,7 @@ BODILESS = [
         stays(response(first=b"HTTP/1.1 %d X\r\n" % status, body=body)),
         md.BadResponseError,
         code=code,
-        kept=None if not body else False,
+        reuses_connection=None if not body else False,
         # In the pool of an httpx client the rest of this response may become the next response.
         only=_own if body else lambda runner: True,
     )
@@ -460,7 +460,7 @@ UNSOLICITED = [
         name,
         stays(response() + rest),
         is_fine,
-        kept=False,
+        reuses_connection=False,
         only=_own,
     )
     for name, rest in {
@@ -484,7 +484,7 @@ UNSOLICITED = [
             + response(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
         ),
         is_fine,
-        kept=False,
+        reuses_connection=False,
         only=_own,
     ),
     Fault(
@@ -495,7 +495,7 @@ UNSOLICITED = [
             + response(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
         ),
         md.InvalidRequestError,
-        kept=False,
+        reuses_connection=False,
         only=_own,
     ),
     Fault(
@@ -505,7 +505,7 @@ UNSOLICITED = [
             _encoded(GZIPPED) + response(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
         ),
         is_fine,
-        kept=False,
+        reuses_connection=False,
         only=_own,
     ),
 ]

@@ -363,7 +363,9 @@ def _error_faults() -> list[Fault]:
                     retryable=kind not in NOT_RETRYABLE and code != "QUOTA_EXHAUSTED",
                     message="some words" if KEY.encode() in data and not no_route else None,
                     hidden=KEY if "image" not in call.name else None,
-                    kept=True if call.name.startswith(("openai", "anthropic")) else None,
+                    reuses_connection=True
+                    if call.name.startswith(("openai", "anthropic"))
+                    else None,
                     requests=1,
                 )
             )

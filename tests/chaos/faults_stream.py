@@ -86,7 +86,7 @@ def _cut(name: str) -> list[Fault]:
             data = started(backend, *([backend.dialect.stream[:offset]] if offset else []))
             # A complete HTTP message leaves a connection that may be reused; closing it would race
             # with the next call.
-            kept = None if end == "ended" else False
+            reuses_connection = None if end == "ended" else False
             faults.append(
                 Fault(
                     "streams that are cut",
@@ -94,7 +94,7 @@ def _cut(name: str) -> list[Fault]:
                     sends(data, then=ENDS[end]),
                     _received_prefix,
                     call,
-                    kept=kept,
+                    reuses_connection=reuses_connection,
                 )
             )
     return faults
@@ -209,7 +209,7 @@ def _end_markers(name: str) -> list[Fault]:
             ),
             is_fine,
             call,
-            kept=False,
+            reuses_connection=False,
         ),
         Fault(
             "end markers",
@@ -217,7 +217,7 @@ def _end_markers(name: str) -> list[Fault]:
             sends(started(backend, data), then=lambda peer: peer.wait_for_close(5)),
             is_fine,
             call,
-            kept=False,
+            reuses_connection=False,
             within=3,
         ),
         Fault(
@@ -226,7 +226,7 @@ def _end_markers(name: str) -> list[Fault]:
             floods(started(backend, data), repeated=chunked(b": x\n\n" * 10_000)),
             is_fine,
             call,
-            kept=False,
+            reuses_connection=False,
             mib=64,
         ),
     ]
@@ -279,7 +279,7 @@ def _encodings(name: str) -> list[Fault]:
             sends(b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n\r\n" % backend.kind.encode() + data),
             is_fine,
             call,
-            kept=False,
+            reuses_connection=False,
         )
     )
     faults.append(
@@ -321,7 +321,7 @@ def _endless(name: str) -> list[Fault]:
 
     stopped_late: dict[str, Any] = {
         "timeout": SHORT_TIMEOUT,
-        "kept": False,
+        "reuses_connection": False,
         "expect": md.DeadlineExceededError,
         "call": call,
     }
@@ -356,7 +356,7 @@ def _endless(name: str) -> list[Fault]:
             floods(started(backend, first), repeated=chunked(b"x" * (1 << 18))),
             md.BadResponseError,
             call,
-            kept=False,
+            reuses_connection=False,
             mib=160 if name in ("gemini", "openai") else 64,
             heavy=True,
         ),
@@ -366,7 +366,7 @@ def _endless(name: str) -> list[Fault]:
             floods(started(backend), repeated=text),
             (md.BadResponseError, md.StreamBrokenError),
             call,
-            kept=False,
+            reuses_connection=False,
             mib=160,
             heavy=True,
         ),
@@ -407,7 +407,7 @@ def _other_dialect(name: str) -> list[Fault]:
         Fault(
             "responses of another kind",
             f"{name}, JSON for a streamed call",
-            stays(http_response(backend.dialect.whole)),
+            stays(http_response(backend.dialect.complete_response)),
             is_fine,
             streamed_call,
         ),

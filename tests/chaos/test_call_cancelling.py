@@ -137,7 +137,7 @@ def test_cancelled_call_ends_promptly_and_sends_nothing_more(
         if stage != "in the wait before a retry":
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 10)
             closed.append(time.monotonic() - at)
-        assert len(server.seen) == before + 1, "a request was sent after a cancellation"
+        assert len(server.requests) == before + 1, "a request was sent after a cancellation"
 
     async def run_calls() -> None:
         async with md.OpenAI(
@@ -152,4 +152,4 @@ def test_cancelled_call_ends_promptly_and_sends_nothing_more(
     anyio.run(run_calls, backend=loop)
     assert min(raised) <= MAX_RAISE_SECONDS, raised
     assert min(closed, default=0) <= MAX_CLOSE_SECONDS, closed
-    assert len(server.seen) == ATTEMPTS + 1, "a request was sent after a cancellation"
+    assert len(server.requests) == ATTEMPTS + 1, "a request was sent after a cancellation"

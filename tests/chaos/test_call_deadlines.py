@@ -151,7 +151,7 @@ async def test_requested_wait_is_honored_or_the_call_fails_at_once(
         expected = (
             (wait, [], 1) if wait is not None and wait > MAX_WAIT_SECONDS else ("fine", waited, 2)
         )
-        actual = (outcome, clock.waits, len(server.seen))
+        actual = (outcome, clock.waits, len(server.requests))
         if not (
             actual == expected
             or (
@@ -180,7 +180,7 @@ async def test_x_should_retry_only_affects_retryable_errors(
         async with with_clock(md.OpenAICompatible(server.url + "/v1"), clock) as provider:
             with pytest.raises(md.MajordomoError):
                 await provider.model("m").generate("hi")
-        attempts[status] = len(server.seen)
+        attempts[status] = len(server.requests)
     retries = should_retry.strip().lower() != "false"
     assert attempts == {400: 1, 401: 1, 404: 1, 500: 3 if retries else 1, 503: 3 if retries else 1}
 
@@ -190,7 +190,7 @@ async def test_wait_beyond_the_deadline_is_not_started(serve: Serve, clock: Fake
     async with with_clock(md.OpenAICompatible(server.url + "/v1", timeout=100), clock) as provider:
         with pytest.raises(md.OverloadedError) as caught:
             await provider.model("m").generate("hi")
-    assert (clock.waits, len(server.seen), caught.value.retry_after) == ([60], 2, 60)
+    assert (clock.waits, len(server.requests), caught.value.retry_after) == ([60], 2, 60)
 
 
 ALL_BACKENDS = [*CHAT_BACKENDS, *IMAGE_BACKENDS]
@@ -223,7 +223,7 @@ async def test_retries_of_many_calls_stay_within_the_budget(
                 for _ in range(40):
                     group.start_soon(ask)
         assert provider._client.budget.remaining < 1
-    assert len(server.seen) <= 120 + 40 + 40, "some backends send a request before an image"
+    assert len(server.requests) <= 120 + 40 + 40, "some backends send a request before an image"
 
 
 # Chains
@@ -252,19 +252,19 @@ async def test_chain_skips_a_failing_member_and_probes_it_with_one_call(serve: S
         chain = Chain([one.model("a"), other.model("b")], health=health)
         for _ in range(12):
             assert (await chain.generate("hi")).text == "the other"
-        assert len(first.seen) == 5
+        assert len(first.requests) == 5
 
         clock.now += 29.9
         await chain.generate("hi")
-        assert len(first.seen) == 5
+        assert len(first.requests) == 5
         clock.now += 0.2
         async with anyio.create_task_group() as group:
             for _ in range(20):
                 group.start_soon(chain.generate, "hi")
-        assert len(first.seen) == 6, "one call probes"
+        assert len(first.requests) == 6, "one call probes"
         clock.now += 59.9
         await chain.generate("hi")
-        assert len(first.seen) == 6, "the second pause is twice as long"
+        assert len(first.requests) == 6, "the second pause is twice as long"
         clock.now += 0.2
         healthy[0] = True
         assert (await chain.generate("hi")).text == "recovered"
@@ -283,4 +283,4 @@ async def test_errors_caused_by_the_request_do_not_open_the_breaker(
         for _ in range(8):
             with pytest.raises(md.MajordomoError):
                 await chain.generate("hi")
-    assert len(server.seen) == 8
+    assert len(server.requests) == 8

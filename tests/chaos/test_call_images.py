@@ -157,7 +157,7 @@ async def test_another_number_of_images_adds_a_warning(shape: str, serve: Serve)
                 if accepted is not None:
                     wrong.append(f"{name}: {error}")
                 continue
-        calls = len(server.seen)
+        calls = len(server.requests)
         if (
             accepted is None
             or len(result.images) != accepted * calls
@@ -257,9 +257,10 @@ async def test_invalid_image_in_a_request_is_refused_before_sending(
                 try:
                     await model.generate("a", **fields, **backend.fields)
                 except md.InvalidRequestError as error:
-                    if error.field != field or server.seen:
+                    if error.field != field or server.requests:
                         wrong.append(
-                            f"{name}: names {error.field}, not {field}; {len(server.seen)} requests"
+                            f"{name}: names {error.field}, not {field};"
+                            f" {len(server.requests)} requests"
                         )
                 except Exception as error:
                     wrong.append(f"{name}: {error!r}")

@@ -128,7 +128,7 @@ def test_closing_during_a_call_ends_it_with_a_typed_error(
         async with anyio.create_task_group() as group:
             group.start_soon(call)
             with anyio.fail_after(5):
-                while not server.seen:
+                while not server.requests:
                     await anyio.sleep(0.002)
             await provider.aclose()
         with pytest.raises(md.ConfigurationError):
@@ -137,7 +137,7 @@ def test_closing_during_a_call_ends_it_with_a_typed_error(
     anyio.run(run_calls, backend=loop)
     assert isinstance(ended[0], md.MajordomoError)
     assert server.peers[0].closed_by_client.wait(2)
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_cancelling_at_every_point_is_quick_and_sends_nothing_more(
     anyio.run(run_calls, backend=loop)
     for peer in server.peers:
         assert peer.closed_by_client.wait(2)
-    assert len(server.seen) <= rounds[0], "a request was sent after a cancellation"
+    assert len(server.requests) <= rounds[0], "a request was sent after a cancellation"
 
 
 def test_one_provider_serves_event_loops_and_threads_at_once(serve: Serve) -> None:

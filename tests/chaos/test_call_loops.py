@@ -184,7 +184,7 @@ def test_stream_is_closed_when_its_task_is_cancelled_with_the_loop(
     async def open_and_end() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(reading)
-            while not server.seen:
+            while not server.requests:
                 await anyio.lowlevel.checkpoint()
             raise LookupError
 
@@ -205,10 +205,10 @@ def test_loop_is_stopped_during_a_call(server: Loopback) -> None:
         if wait:
             loop.run_until_complete(task)
         else:
-            seen = len(server.seen)
+            seen = len(server.requests)
             thread = threading.Thread(target=loop.run_forever)
             thread.start()
-            while len(server.seen) == seen:
+            while len(server.requests) == seen:
                 pass
             loop.call_soon_threadsafe(loop.stop)
             thread.join(5)

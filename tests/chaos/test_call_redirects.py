@@ -76,7 +76,7 @@ async def check_not_followed(
     for answer in redirects(elsewhere.url, server.url, every):
         redirecting.answer = answer
         for call in calls:
-            before = len(server.seen)
+            before = len(server.requests)
             with pytest.raises(md.BadResponseError) as caught:
                 await call()
             assert (caught.value.code, caught.value.retryable, caught.value.provider) == (
@@ -84,11 +84,11 @@ async def check_not_followed(
                 False,
                 provider.name,
             )
-            paths = [seen.path for seen in server.seen[before:] if seen.method == "POST"]
+            paths = [seen.path for seen in server.requests[before:] if seen.method == "POST"]
             assert len(set(paths)) == len(paths), "a request was repeated"
     assert elsewhere.connections == 0
-    assert not any("elsewhere" in seen.path for seen in server.seen)
-    assert not any("cookie" in seen.headers for seen in server.seen)
+    assert not any("elsewhere" in seen.path for seen in server.requests)
+    assert not any("cookie" in seen.headers for seen in server.requests)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

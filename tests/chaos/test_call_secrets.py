@@ -70,9 +70,9 @@ def marks(key: str) -> list[str]:
 MARKS = [*marks(KEY), *marks(OTHER)]
 
 
-def assert_hidden(shown: str, where: str) -> None:
+def assert_hidden(text: str, where: str) -> None:
     for mark in MARKS:
-        assert mark not in shown, f"{where}: …{shown[max(0, shown.index(mark) - 80) :][:200]}"
+        assert mark not in text, f"{where}: …{text[max(0, text.index(mark) - 80) :][:200]}"
 
 
 def tracebacks(error: BaseException | None) -> str:
@@ -103,7 +103,7 @@ def _repr(value: object) -> str:
 
 def check_error(error: BaseException, where: str) -> None:
     assert isinstance(error, md.MajordomoError), where
-    for name, look in {
+    for name, inspect_value in {
         "repr": repr,
         "str": str,
         "to_dict": lambda error: json.dumps(error.to_dict()) + str(error.to_dict()),
@@ -116,7 +116,7 @@ def check_error(error: BaseException, where: str) -> None:
         "partial": lambda error: repr(getattr(error, "partial", "")),
         "notes": lambda error: repr(getattr(error, "__notes__", "")),
     }.items():
-        assert_hidden(look(error), f"{where}: {name}")
+        assert_hidden(inspect_value(error), f"{where}: {name}")
 
 
 def bodies(text: str) -> list[bytes]:
@@ -306,7 +306,7 @@ async def check_hidden(
         attributes = f"{getattr(value, '__dict__', '')} {getattr(error, '__dict__', '')}"
         assert_hidden(f"{value!r} {attributes}", name)
     assert len(seen.events) > len(responses)
-    assert server.seen[0].headers["x-other"] == OTHER
+    assert server.requests[0].headers["x-other"] == OTHER
 
 
 @pytest.mark.parametrize(
@@ -446,15 +446,15 @@ def test_copies_and_pickles_have_no_key(make: Any) -> None:
             continue
     for value in objects:
         assert_hidden(f"{value!r} {value} {vars(value)}", "repr")
-        for look in (pickle.dumps, copy.deepcopy, copy.copy):
+        for inspect_value in (pickle.dumps, copy.deepcopy, copy.copy):
             try:
-                provider = look(value)
+                provider = inspect_value(value)
             except Exception as error:
-                assert_hidden(f"{error!r} {vars(error)}", look.__name__)
+                assert_hidden(f"{error!r} {vars(error)}", inspect_value.__name__)
             else:
                 assert_hidden(
                     f"{provider!r} {vars(provider) if hasattr(provider, '__dict__') else ''}",
-                    look.__name__,
+                    inspect_value.__name__,
                 )
 
 
@@ -505,7 +505,7 @@ def test_redactor_removes_every_encoding_and_cut_keys(shape: str) -> None:
 
 def test_secret_cannot_be_pickled_or_copied() -> None:
     secret = Secret(KEY)
-    for look in (pickle.dumps, copy.deepcopy, copy.copy):
+    for inspect_value in (pickle.dumps, copy.deepcopy, copy.copy):
         with pytest.raises(TypeError):
-            look(secret)
+            inspect_value(secret)
     assert_hidden(f"{secret!r} {secret} {secret:}", "secret")

@@ -174,7 +174,7 @@ def test_draw_options_reach_the_backend(
         "sample_method": "euler_a",
         "seed": 7,
     }
-    assert expected.items() <= server.seen[0].json.items()
+    assert expected.items() <= server.requests[0].json.items()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cat-2.png", "a-cat.png"]
     assert "warning" not in done.stdout
 
@@ -196,9 +196,9 @@ def test_model_from_a_variable_is_used_and_reported(
     assert (done.returncode, done.stderr) == (0, "")
     assert "openaicompatible/m (from MAJORDOMO_CHAT_MODEL)" in done.stdout
     assert "a [bold]blue[/bold] square" in done.stdout
-    assert server.seen[0].path == "/v1/chat/completions"
+    assert server.requests[0].path == "/v1/chat/completions"
     assert (
-        server.seen[0].json["messages"][0]["content"][1]["image_url"]["url"]
+        server.requests[0].json["messages"][0]["content"][1]["image_url"]["url"]
         == image().to_data_url()
     )
 
@@ -321,7 +321,7 @@ def test_ctrl_c_cancels_the_request_and_exits_130(serve: Serve, tmp_path: Path) 
         preexec_fn=restore_sigint,
     ) as process:
         deadline = time.monotonic() + 20
-        while not server.seen and time.monotonic() < deadline:
+        while not server.requests and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=10)

@@ -65,7 +65,7 @@ def test_edit_options_reach_the_backend(majordomo: Any, serve: Serve, image: Ima
         "out.png",
     )
     assert done.status == 0, done
-    sent = server.seen[0].body
+    sent = server.requests[0].body
     assert image(64, 64).data in sent
     for message in (
         b'"strength":0.4',

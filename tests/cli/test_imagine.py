@@ -343,7 +343,7 @@ def test_ctrl_c_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> No
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         deadline = time.monotonic() + 20
-        while not server.seen and time.monotonic() < deadline:
+        while not server.requests and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=10)

@@ -61,7 +61,10 @@ def read(
 
 @each_dialect
 def test_a_complete_response_is_decoded(dialect: Dialect) -> None:
-    check(dialect, dialect.codec.decode_reply(json.dumps(dialect.whole).encode(), REQUEST, LIMITS))
+    check(
+        dialect,
+        dialect.codec.decode_reply(json.dumps(dialect.complete_response).encode(), REQUEST, LIMITS),
+    )
 
 
 @each_dialect
@@ -72,7 +75,9 @@ def test_a_stream_gives_the_same_reply(dialect: Dialect) -> None:
     assert kinds.index(ToolCallStarted) < kinds.index(ToolCall)
     assert isinstance(events[-1], Done)
     check(dialect, events[-1].reply)
-    complete = dialect.codec.decode_reply(json.dumps(dialect.whole).encode(), REQUEST, LIMITS)
+    complete = dialect.codec.decode_reply(
+        json.dumps(dialect.complete_response).encode(), REQUEST, LIMITS
+    )
     assert events[-1].reply.message == complete.message
 
 
@@ -132,7 +137,9 @@ def sent_body(http_request: HTTPRequest) -> Any:
 
 @each_dialect
 def test_thinking_is_sent_back_only_to_its_own_provider(dialect: Dialect) -> None:
-    reply = dialect.codec.decode_reply(json.dumps(dialect.whole).encode(), REQUEST, LIMITS)
+    reply = dialect.codec.decode_reply(
+        json.dumps(dialect.complete_response).encode(), REQUEST, LIMITS
+    )
     history = (md.user("hi"), reply.message, md.tool_result(reply.tool_calls[0], "drawn"))
     thinking = next(part for part in reply.message.parts if isinstance(part, ThinkingPart))
     assert {key: thinking.opaque.get(key) for key in dialect.keeps} == dialect.keeps
@@ -300,7 +307,7 @@ def test_gemini_encodes_results_as_objects_and_images_where_the_model_accepts_th
 
 
 def test_gemini_signatures_of_another_model_are_not_sent() -> None:
-    response = next(d for d in DIALECTS if d.name == "gemini").whole
+    response = next(d for d in DIALECTS if d.name == "gemini").complete_response
     reply = GeminiChatCodec("gemini-3-pro").decode_reply(
         json.dumps(response).encode(), REQUEST, LIMITS
     )

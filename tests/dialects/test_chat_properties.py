@@ -316,7 +316,7 @@ def _response_with_calls(
     dialect: Dialect, calls: list[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any]:
     """Return the complete response of the dialect with these calls instead of its own."""
-    response = json.loads(json.dumps(dialect.whole))
+    response = json.loads(json.dumps(dialect.complete_response))
     if dialect.name == "anthropic":
         response["content"][2:] = [
             {"type": "tool_use", "id": f"c{n}", "name": name, "input": arguments}
@@ -561,7 +561,9 @@ def test_any_byte_change_gives_a_reply_or_a_typed_error_in_bounded_memory(
 ) -> None:
     stream = bytearray(
         data.draw(
-            st.sampled_from([dialect.stream, dialect.failing, json.dumps(dialect.whole).encode()])
+            st.sampled_from(
+                [dialect.stream, dialect.failing, json.dumps(dialect.complete_response).encode()]
+            )
         )
     )
     for _ in range(data.draw(st.integers(1, 4))):

@@ -66,7 +66,7 @@ def test_unset_fields_are_not_sent() -> None:
 
 
 def test_every_set_field_is_sent() -> None:
-    got = body(
+    encoded = body(
         md.user("hi"),
         temperature=0.0,
         top_p=0.5,
@@ -77,8 +77,8 @@ def test_every_set_field_is_sent() -> None:
         reasoning="off",
         extra={"x": {"y": 1}},
     )
-    del got["messages"], got["model"]
-    assert got == {
+    del encoded["messages"], encoded["model"]
+    assert encoded == {
         "temperature": 0.0,
         "top_p": 0.5,
         "top_k": 3,
@@ -112,7 +112,7 @@ def test_a_conversation_with_tools_and_images_has_the_order_that_the_api_require
 ) -> None:
     blue, red = image(), image(color="red")
     calls = [md.ToolCallPart("a", "draw", '{"x":1}'), md.ToolCallPart("b", "look", "")]
-    got = body(
+    encoded = body(
         [
             md.system("be brief"),
             md.user("draw", blue),
@@ -123,7 +123,7 @@ def test_a_conversation_with_tools_and_images_has_the_order_that_the_api_require
             md.user("thanks"),
         ]
     )["messages"]
-    assert [message["role"] for message in got] == [
+    assert [message["role"] for message in encoded] == [
         "system",
         "user",
         "assistant",
@@ -133,21 +133,21 @@ def test_a_conversation_with_tools_and_images_has_the_order_that_the_api_require
         "assistant",
         "user",
     ]
-    assert got[1]["content"] == [
+    assert encoded[1]["content"] == [
         {"type": "text", "text": "draw"},
         {"type": "image_url", "image_url": {"url": blue.to_data_url()}},
     ]
-    assert got[2]["content"] == "sure"
-    assert got[2]["tool_calls"][1] == {
+    assert encoded[2]["content"] == "sure"
+    assert encoded[2]["tool_calls"][1] == {
         "id": "b",
         "type": "function",
         "function": {"name": "look", "arguments": "{}"},
     }
-    assert got[3]["content"] == "done (see attachment 1 of tool draw)"
-    assert got[4] == {"role": "tool", "tool_call_id": "b", "content": "error: nothing"}
-    assert got[5]["content"][1]["image_url"]["url"] == red.to_data_url()
-    assert got[7]["content"][-1] == {"type": "text", "text": "thanks"}
-    assert got[7]["content"][1]["image_url"]["url"] == red.to_data_url()
+    assert encoded[3]["content"] == "done (see attachment 1 of tool draw)"
+    assert encoded[4] == {"role": "tool", "tool_call_id": "b", "content": "error: nothing"}
+    assert encoded[5]["content"][1]["image_url"]["url"] == red.to_data_url()
+    assert encoded[7]["content"][-1] == {"type": "text", "text": "thanks"}
+    assert encoded[7]["content"][1]["image_url"]["url"] == red.to_data_url()
 
 
 def test_a_file_is_a_data_url() -> None:
@@ -164,10 +164,10 @@ def test_a_file_is_a_data_url() -> None:
 
 
 def test_thinking_of_another_provider_is_not_sent() -> None:
-    got = body(
+    encoded = body(
         [md.user("a"), llm.assistant(md.ThinkingPart("secret", "elsewhere"), "b"), md.user("c")]
     )
-    assert "secret" not in json.dumps(got)
+    assert "secret" not in json.dumps(encoded)
 
 
 def test_tools_and_tool_choice_are_encoded() -> None:
@@ -179,12 +179,12 @@ def test_tools_and_tool_choice_are_encoded() -> None:
         """
         return city + str(days)
 
-    got = body(md.user("hi"), tools=[weather], tool_choice="weather")
-    function = got["tools"][0]["function"]
+    encoded = body(md.user("hi"), tools=[weather], tool_choice="weather")
+    function = encoded["tools"][0]["function"]
     assert (function["name"], function["description"]) == ("weather", "Tell the weather.")
     assert function["parameters"]["properties"]["city"]["description"] == "where"
     assert function["parameters"]["required"] == ["city"]
-    assert got["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert encoded["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
     assert body(md.user("hi"), tools=[weather], tool_choice="required")["tool_choice"] == "required"
 
 

@@ -112,7 +112,10 @@ SEEDS: dict[str, list[bytes]] = {
         f"stream_{dialect.name}": [SLICED + dialect.stream, SLICED + dialect.failing]
         for dialect in DIALECTS
     },
-    **{f"whole_{dialect.name}": [json.dumps(dialect.whole).encode()] for dialect in DIALECTS},
+    **{
+        f"whole_{dialect.name}": [json.dumps(dialect.complete_response).encode()]
+        for dialect in DIALECTS
+    },
     "messages": [llm.dump_messages(CONVERSATION).encode()],
     "image_answers": [
         *(json.dumps(reply).encode() for reply in IMAGE_REPLIES),

@@ -225,7 +225,7 @@ def _comparable(
     return join_deltas(events), type(error), error and error.code
 
 
-def _whole(dialect: Dialect) -> Target:
+def _complete_reply(dialect: Dialect) -> Target:
     def target(data: bytes) -> None:
         with as_backend_response():
             _check_reply(dialect.codec.decode_reply(data, CHAT, LIMITS))
@@ -497,7 +497,7 @@ TARGETS: dict[str, Target] = {
     "multipart": multipart,
     "chunks": chunks,
     **{f"stream_{dialect.name}": _stream(dialect) for dialect in DIALECTS},
-    **{f"whole_{dialect.name}": _whole(dialect) for dialect in DIALECTS},
+    **{f"whole_{dialect.name}": _complete_reply(dialect) for dialect in DIALECTS},
     "messages": messages,
     "image_answers": image_answers,
     "guard": guard,

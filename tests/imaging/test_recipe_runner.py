@@ -224,17 +224,17 @@ async def test_the_number_of_worker_threads_is_bounded() -> None:
 
 
 async def test_cancellation_does_not_wait_and_queued_work_is_not_run() -> None:
-    go, began, done = threading.Event(), [], []
+    go, started, done = threading.Event(), [], []
 
     def block() -> None:
-        began.append(1)
+        started.append(1)
         go.wait(10)
 
     try:
         async with anyio.create_task_group() as group:
             for _ in range(threads.MAX_WORKERS):
                 group.start_soon(in_thread, block)
-            while len(began) < threads.MAX_WORKERS:
+            while len(started) < threads.MAX_WORKERS:
                 await anyio.sleep(0.001)
             async with anyio.create_task_group() as inner:
                 inner.start_soon(in_thread, done.append, 1)
@@ -253,10 +253,10 @@ async def test_a_cancelled_recipe_stops_before_the_next_step(
 ) -> None:
     from majordomo.imaging import recipe_runner
 
-    began, go, ended, later = threading.Event(), threading.Event(), threading.Event(), []
+    started, go, ended, later = threading.Event(), threading.Event(), threading.Event(), []
 
     def slow(pipeline: object, step: object) -> None:
-        began.set()
+        started.set()
         go.wait(10)
 
     real = recipe_runner.run
@@ -274,7 +274,7 @@ async def test_a_cancelled_recipe_stops_before_the_next_step(
     )
     async with anyio.create_task_group() as group:
         group.start_soon(apply_async, part(gradient()), Recipe(imaging.Orient(), imaging.Flatten()))
-        while not began.is_set():
+        while not started.is_set():
             await anyio.sleep(0.001)
         group.cancel_scope.cancel()
     go.set()

@@ -34,7 +34,7 @@ PROVIDERS: dict[str, tuple[Callable[[str], Any], str]] = {
 # Ollama's models are queried for vision before an image is sent.
 VISION = {"capabilities": ["completion", "vision"]}
 READS_WEBP = {"openai", "openai chat", "anthropic", "gemini"}
-ANSWERS = {dialect.name: dialect.whole for dialect in DIALECTS}
+ANSWERS = {dialect.name: dialect.complete_response for dialect in DIALECTS}
 
 
 def encoded(
@@ -66,7 +66,7 @@ def answering(name: str) -> Handler:
 
 def chat_bodies(server: Loopback) -> list[bytes]:
     """Return the bodies of the chat requests."""
-    return [seen.body for seen in server.seen if seen.body and seen.path != "/api/show"]
+    return [seen.body for seen in server.requests if seen.body and seen.path != "/api/show"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
@@ -171,12 +171,12 @@ async def test_an_image_too_large_for_a_backend_is_reduced(serve: Serve) -> None
     assert len(large.data) > 3_932_160
     async with md.Anthropic("k", base_url=server.url) as provider:
         reply = await provider.model("m").generate(md.user("look", large))
-    (image,) = sent(server.seen[0].body)
+    (image,) = sent(server.requests[0].body)
     assert len(image.to_base64()) <= 5_242_880
     assert image.width == 1300, "a photograph of this size fits as a JPEG without losing a pixel"
     assert "IMAGE_CONVERTED" in [warning.code for warning in reply.warnings]
     assert (
-        json.loads(server.seen[0].body)["messages"][0]["content"][1]["source"]["media_type"]
+        json.loads(server.requests[0].body)["messages"][0]["content"][1]["source"]["media_type"]
         == "image/jpeg"
     )
 

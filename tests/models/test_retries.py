@@ -48,7 +48,7 @@ async def test_a_transient_failure_is_retried(serve: Serve, status: int) -> None
     )
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         assert (await provider.model("m").generate("hi")).text == "fine"
-    assert len(server.seen) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 422, 451, 501])
@@ -60,7 +60,7 @@ async def test_a_permanent_failure_is_not_retried(serve: Serve, status: int) -> 
         with pytest.raises(md.MajordomoError):
             async with provider.model("m").stream("hi") as stream:
                 await anext(aiter(stream))
-    assert len(server.seen) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_invalid_replies_and_exhausted_quotas_are_not_retried(
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         with pytest.raises(md.MajordomoError):
             await provider.model("m").generate("hi")
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 async def test_attempts_include_the_first_request(serve: Serve) -> None:
@@ -88,7 +88,7 @@ async def test_attempts_include_the_first_request(serve: Serve) -> None:
     ) as provider:
         with pytest.raises(md.BackendError):
             await provider.model("m").generate("hi")
-    assert len(server.seen) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_an_image_job_is_retried_only_when_it_was_refused(
             await provider.image_model("m").generate("a")
         except md.MajordomoError as error:
             assert error.status == status
-    assert len(server.seen) == requests
+    assert len(server.requests) == requests
 
 
 async def test_an_image_job_is_not_retried_after_a_broken_connection(serve: Serve) -> None:
@@ -118,7 +118,7 @@ async def test_an_image_job_is_not_retried_after_a_broken_connection(serve: Serv
         with pytest.raises(md.ConnectionFailedError) as caught:
             await provider.image_model("m").generate("a")
     assert caught.value.details["sent"] is True
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 async def test_a_stale_connection_does_not_count_as_an_attempt(serve: Serve) -> None:
@@ -137,7 +137,7 @@ async def test_a_stale_connection_does_not_count_as_an_attempt(serve: Serve) -> 
             "from 1",
             "from 2",
         ]
-    assert len(server.seen) == 5
+    assert len(server.requests) == 5
 
 
 async def test_retry_after_is_honored_or_the_call_fails_at_once(serve: Serve) -> None:
@@ -236,7 +236,7 @@ async def test_a_loading_server_is_retried_without_counting_attempts(
 async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            if len(peer.server.seen) < 3:
+            if len(peer.server.requests) < 3:
                 peer.send(LOADING)
             else:
                 peer.begin()
@@ -271,6 +271,6 @@ async def test_nothing_is_sent_after_a_cancellation(serve: Serve) -> None:
         with anyio.move_on_after(0.05) as scope:
             await provider.model("m").generate("hi")
         assert scope.cancelled_caught
-        seen = len(server.seen)
+        seen = len(server.requests)
         await anyio.sleep(0.4)
-        assert len(server.seen) == seen
+        assert len(server.requests) == seen

@@ -84,7 +84,7 @@ def results(server: Loopback) -> list[str]:
     """Return the contents of the tool messages in the last request."""
     return [
         message["content"]
-        for message in server.seen[-1].json["messages"]
+        for message in server.requests[-1].json["messages"]
         if message["role"] == "tool"
     ]
 
@@ -104,7 +104,7 @@ async def test_the_loop_runs_called_tools_and_returns_all_messages(ask: Any) -> 
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (6, 4)
     history.extend(reply.new_messages)
     assert (await model.generate(history)).text == "the end"
-    assert server.seen[0].json["tools"][0]["function"]["description"] == "Add two numbers."
+    assert server.requests[0].json["tools"][0]["function"]["description"] == "Add two numbers."
 
 
 def test_the_loop_works_synchronously(ask: Any) -> None:
@@ -113,7 +113,7 @@ def test_the_loop_works_synchronously(ask: Any) -> None:
     with md.stream_tools_sync(model, "again", tools=[add]) as stream:
         assert [type(event) for event in stream] == [TextDelta, Done]
     assert stream.reply.text == "the end"
-    assert len(server.seen) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_a_history_with_invalid_tool_arguments_can_be_sent(
         ]
         reply = await provider.model(backend.model).generate(history, tools=[add])
     assert reply.text
-    assert '{\\"a\\": 1' in server.seen[-1].body.decode()
+    assert '{\\"a\\": 1' in server.requests[-1].body.decode()
 
 
 async def test_tool_exceptions_are_reported_to_the_model(ask: Any) -> None:
@@ -178,7 +178,7 @@ async def test_tool_exceptions_are_reported_to_the_model(ask: Any) -> None:
 async def test_turns_are_limited_and_the_last_one_disables_tools(ask: Any) -> None:
     model, server = ask(*[[("add", '{"a": 1}')]] * 20)
     reply = await md.run_tools(model, "go on", tools=[add], max_turns=3, tool_choice="required")
-    assert [seen.json.get("tool_choice") for seen in server.seen] == ["required", None, "none"]
+    assert [seen.json.get("tool_choice") for seen in server.requests] == ["required", None, "none"]
     assert [warning.code for warning in reply.warnings] == ["MAX_TURNS"]
     assert reply.tool_calls
 
@@ -272,7 +272,7 @@ async def test_a_tool_without_a_function_ends_the_loop(ask: Any) -> None:
     reply = await md.run_tools(model, "go", tools=[md.Tool("elsewhere"), add])
     assert [call.name for call in reply.tool_calls] == ["elsewhere"]
     assert reply.finish_reason == "tool_calls"
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 class Color(enum.Enum):
@@ -310,7 +310,7 @@ async def test_arguments_are_converted_to_the_annotated_types(ask: Any) -> None:
     assert received == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
     assert json.loads(results(server)[0]) == {"width": 3, "label": "none"}
     assert "times: Input should be greater than or equal to 1" in results(server)[1]
-    schema = server.seen[0].json["tools"][0]["function"]["parameters"]
+    schema = server.requests[0].json["tools"][0]["function"]["parameters"]
     assert sorted(schema["properties"]) == ["box", "color", "times"]
     assert schema["properties"]["times"]["description"] == "How often"
     assert schema["required"] == ["box", "color"]
@@ -322,7 +322,7 @@ async def test_invalid_tools_are_refused_before_sending(ask: Any, tools: list[An
     with pytest.raises(md.InvalidRequestError) as caught:
         await md.run_tools(model, "go", tools=tools)
     assert caught.value.details["field"] == "tools"
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
@@ -353,7 +353,7 @@ async def test_output_retries_show_the_model_its_mistake(ask: Any) -> None:
     model, server = ask('{"width": "wide"}', '{"width": 4}')
     reply = await model.generate("box?", output=Box, output_retries=1)
     assert reply.output == Box(width=4)
-    sent = [message["content"] for message in server.seen[1].json["messages"]]
+    sent = [message["content"] for message in server.requests[1].json["messages"]]
     assert sent[1] == '{"width": "wide"}'
     assert "width: Input should be a valid integer" in sent[2]
 
@@ -364,14 +364,14 @@ async def test_output_retries_limit_the_number_of_requests(ask: Any, output_retr
     with pytest.raises(md.BadResponseError) as caught:
         await model.generate("box?", output=Box, output_retries=output_retries)
     assert caught.value.code == "BAD_OUTPUT"
-    assert len(server.seen) == 1 + output_retries
+    assert len(server.requests) == 1 + output_retries
 
 
 async def test_every_output_retry_sees_all_failed_answers(ask: Any) -> None:
     model, server = ask('{"width": "wide"}', '{"width": "high"}', '{"width": 4}')
     reply = await model.generate("box?", output=Box, output_retries=2)
     assert reply.output == Box(width=4)
-    sent = [message["content"] for message in server.seen[2].json["messages"]]
+    sent = [message["content"] for message in server.requests[2].json["messages"]]
     assert sent[1::2] == ['{"width": "wide"}', '{"width": "high"}']
 
 
@@ -381,7 +381,7 @@ async def test_output_retries_out_of_range_are_refused(ask: Any, output_retries:
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.generate("box?", output=Box, output_retries=output_retries)
     assert caught.value.details["field"] == "output_retries"
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_a_stream_shows_the_partial_output_object(

@@ -214,7 +214,7 @@ async def test_a_request_that_is_rejected_locally_calls_on_error_once(serve: Ser
         async with anthropic.model("m").stream("hi", seed=3):
             pass
     assert second.event_names == ["on_start", "on_error"]
-    assert server.seen == []
+    assert server.requests == []
 
 
 @everywhere
@@ -539,7 +539,7 @@ async def test_an_observer_does_not_change_what_is_sent(serve: Serve) -> None:
         async with md.OpenAI(KEY, base_url=server.url, observers=observers) as provider:
             await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
         bodies.append(
-            [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.seen]
+            [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.requests]
         )
     assert bodies[0] == bodies[1]
 

@@ -104,7 +104,7 @@ async def test_both_api_versions_are_accepted(
     assert [warning.field for warning in reply.warnings] == (
         [] if version == OLD else ["temperature"]
     )
-    assert running_server.seen[0].headers["anthropic-version"] == version
+    assert running_server.requests[0].headers["anthropic-version"] == version
     assert server.seen[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
 
 

@@ -55,7 +55,7 @@ def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
 
 
 def image_requests(server: Loopback) -> list[Any]:
-    return [seen for seen in server.seen if seen.path.endswith("2img")]
+    return [seen for seen in server.requests if seen.path.endswith("2img")]
 
 
 async def test_every_setting_reaches_the_server(

@@ -53,11 +53,11 @@ def answering(*answers: Answer) -> Handler:
 
 
 def posts(server: Loopback) -> int:
-    return sum(seen.method == "POST" for seen in server.seen)
+    return sum(seen.method == "POST" for seen in server.requests)
 
 
 def fine(backend: Backend) -> bytes:
-    return http_response(backend.dialect.whole)
+    return http_response(backend.dialect.complete_response)
 
 
 def begin_stream(backend: Backend, peer: Peer, data: bytes = b"") -> None:
@@ -559,7 +559,7 @@ async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
                     assert secret not in text, (number, secret)
     for secret in (KEY, encoded, escaped, "other-secret"):
         assert secret not in caplog.text
-    assert server.seen[0].headers["x-extra"] == "other-secret"
+    assert server.requests[0].headers["x-extra"] == "other-secret"
     # The HTTP library logs the heads of replies at DEBUG.
     server = serve(
         answering(
@@ -577,7 +577,7 @@ async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
 @each
 async def test_an_unsolicited_reply_is_never_used(backend: Backend, serve: Serve) -> None:
     """Two replies in one chunk: the second could be for another user's call."""
-    unsolicited = json.dumps(backend.dialect.whole).replace(
+    unsolicited = json.dumps(backend.dialect.complete_response).replace(
         json.dumps("Grüße 🦊"), '"for another user"'
     )
     assert "another user" in unsolicited

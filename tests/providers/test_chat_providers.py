@@ -35,9 +35,9 @@ async def test_a_complete_reply(backend: Backend, serve: Callable[[Handler], Loo
     reply = await backend.connect(server.url).model(backend.model).generate("hi")
     check(backend.dialect, reply)
     assert reply.provider == backend.name.partition(" ")[0]
-    assert server.seen[-1].path == backend.path
-    assert server.seen[-1].headers[backend.header[0]] == backend.header[1]
-    assert KEY not in server.seen[-1].path
+    assert server.requests[-1].path == backend.path
+    assert server.requests[-1].headers[backend.header[0]] == backend.header[1]
+    assert KEY not in server.requests[-1].path
 
 
 @each
@@ -47,7 +47,7 @@ async def test_a_streamed_reply(backend: Backend, serve: Callable[[Handler], Loo
         events = [event async for event in stream]
     assert isinstance(events[-1], Done)
     check(backend.dialect, stream.reply)
-    assert server.seen[-1].path == backend.streamed
+    assert server.requests[-1].path == backend.streamed
     decoder = backend.dialect.codec.stream_decoder(llm.Request((md.user("hi"),)), md.Limits())
     expected = join_deltas([*decoder.feed(backend.dialect.stream), *decoder.finish()])
     assert join_deltas(events)[:-1] == expected[:-1]
@@ -242,7 +242,7 @@ async def test_every_call_is_observed_once(
             "tool_calls",
             None,
         )
-        assert outcome.model == backend.dialect.whole.get("model", "gemini-x")
+        assert outcome.model == backend.dialect.complete_response.get("model", "gemini-x")
 
 
 @each

@@ -241,7 +241,7 @@ async def test_strict_refuses_a_field_without_a_slot(serve: Serve) -> None:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("current").generate("a fox", quality="high", seed=1)
     assert caught.value.field == "quality"
-    assert not [seen for seen in server.seen if seen.method == "POST"]
+    assert not [seen for seen in server.requests if seen.method == "POST"]
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -446,7 +446,7 @@ async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> No
         with pytest.raises(md.InvalidRequestError) as caught:
             await provider.image_model("current").generate("a", images=[md.ImagePart(png())])
     assert caught.value.code == "TOO_LARGE"
-    assert "/prompt" not in [seen.path for seen in server.seen]
+    assert "/prompt" not in [seen.path for seen in server.requests]
 
 
 @pytest.mark.parametrize(
@@ -599,9 +599,9 @@ async def test_steps_and_previews_are_events(serve: Serve, old: bool) -> None:
         assert dot(progress_events[-1].result.image) == color(FOX)
         assert progress_events[-1].result.warnings == ()
         await wait_until(server.listening, 0)
-    paths = [seen.path.partition("?")[0] for seen in handler.seen]
+    paths = [seen.path.partition("?")[0] for seen in handler.requests]
     assert paths.index("/ws") < paths.index("/prompt")
-    (handshake,) = [seen for seen in handler.seen if seen.path.startswith("/ws")]
+    (handshake,) = [seen for seen in handler.requests if seen.path.startswith("/ws")]
     assert handshake.path == f"/ws?clientId={server.submitted[0]['client_id']}"
     assert handshake.headers["authorization"] == "Bearer user-key"
     assert "origin" not in handshake.headers
@@ -611,7 +611,7 @@ async def test_without_a_listener_no_websocket_is_opened(serve: Serve) -> None:
     handler = serve(ComfyUI())
     async with md.ComfyUI(handler.url) as provider:
         await provider.image_model("current").generate("a fox", size="64x64", seed=7)
-    assert not [seen for seen in handler.seen if seen.path.startswith("/ws")]
+    assert not [seen for seen in handler.requests if seen.path.startswith("/ws")]
 
 
 def test_a_sync_stream_yields_steps(serve: Serve) -> None:

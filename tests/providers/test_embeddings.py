@@ -53,8 +53,13 @@ async def test_the_openai_format(serve: Serve) -> None:
         "e-1",
         "openaicompatible",
     )
-    assert server.seen[0].path == "/v1/embeddings"
-    assert server.seen[0].json == {"model": "e", "input": ["a", "ü"], "dimensions": 2, "user": "u"}
+    assert server.requests[0].path == "/v1/embeddings"
+    assert server.requests[0].json == {
+        "model": "e",
+        "input": ["a", "ü"],
+        "dimensions": 2,
+        "user": "u",
+    }
 
 
 async def test_vectors_are_in_the_order_of_the_texts(serve: Serve) -> None:
@@ -127,7 +132,7 @@ async def test_invalid_texts_are_refused_before_sending(serve: Serve, texts: Any
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.embed(texts)
     assert caught.value.details["field"] == "texts"
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_a_provider_without_embeddings_raises_unsupported_error() -> None:
@@ -150,4 +155,4 @@ async def test_the_user_id_reaches_the_ledger_and_is_not_sent(serve: Serve) -> N
             await provider.embedding_model("e").embed("a", user_id="a" * 300)
     assert caught.value.field == "user_id"
     assert ledger.by_user()["ann"].input_tokens == 7
-    assert b"ann" not in server.seen[0].body
+    assert b"ann" not in server.requests[0].body

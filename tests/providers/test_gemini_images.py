@@ -160,7 +160,7 @@ async def test_image_to_image(
     assert dot(result.image) == color(
         {"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names}
     )
-    parts = loopback.seen[0].json["contents"][0]["parts"]
+    parts = loopback.requests[0].json["contents"][0]["parts"]
     assert [next(iter(part)) for part in parts] == [
         "text",
         "inlineData",
@@ -194,7 +194,7 @@ async def test_seeds(
     provider: md.Gemini, loopback: Loopback, seed: int, n: int, sent: bool
 ) -> None:
     result = await provider.image_model(FLASH).generate("a", seed=seed, n=n)
-    assert [seen.json["generationConfig"].get("seed") for seen in loopback.seen] == [
+    assert [seen.json["generationConfig"].get("seed") for seen in loopback.requests] == [
         seed if sent else None
     ] * n
     assert [warning.field for warning in result.warnings] == ([] if sent else ["seed"])
@@ -286,7 +286,7 @@ async def test_retry_info_is_honored(loopback: Loopback, server: Gemini) -> None
         started_at = anyio.current_time()
         await provider.image_model(FLASH).generate("a")
     assert anyio.current_time() - started_at >= 0.2
-    assert len(loopback.seen) == 2
+    assert len(loopback.requests) == 2
 
 
 async def test_an_unknown_model_raises_not_found_error(
@@ -294,7 +294,7 @@ async def test_an_unknown_model_raises_not_found_error(
 ) -> None:
     with pytest.raises(md.NotFoundError):
         await provider.image_model("a/b c?d#e").generate("a")
-    assert loopback.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
+    assert loopback.requests[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
 
 
 SECRET = "AIza+not/a-real=key"
@@ -309,9 +309,10 @@ async def test_a_wrong_key_raises_authentication_error_and_is_redacted(loopback:
             await provider.models()
     assert caught.value.status == 400
     assert not health.ok
-    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in loopback.seen)
+    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in loopback.requests)
     assert all(
-        "authorization" not in seen.headers and SECRET not in seen.path for seen in loopback.seen
+        "authorization" not in seen.headers and SECRET not in seen.path
+        for seen in loopback.requests
     )
     error = caught.value
     text = (
@@ -343,7 +344,7 @@ def test_a_missing_key_raises_configuration_error(
         with md.Gemini(base_url=server.url + "/v1beta") as provider:
             provider.health_sync()
             assert value not in repr(provider)
-    assert [seen.headers["x-goog-api-key"] for seen in server.seen] == expected
+    assert [seen.headers["x-goog-api-key"] for seen in server.requests] == expected
 
 
 async def test_imagen_models_raise_unsupported_error(
@@ -351,14 +352,14 @@ async def test_imagen_models_raise_unsupported_error(
 ) -> None:
     with pytest.raises(md.UnsupportedError, match="Google has shut Imagen down"):
         await provider.image_model("imagen-4.0-generate-001").generate("a")
-    assert loopback.seen == []
+    assert loopback.requests == []
 
 
 async def test_a_mask_is_refused(provider: md.Gemini, loopback: Loopback, image: Image) -> None:
     with pytest.raises(md.UnsupportedError) as caught:
         await provider.image_model(FLASH).generate("a", images=[image()], mask=image())
     assert caught.value.field == "mask"
-    assert loopback.seen == []
+    assert loopback.requests == []
 
 
 async def test_strict_refuses_an_unsupported_field(loopback: Loopback) -> None:
@@ -366,7 +367,7 @@ async def test_strict_refuses_an_unsupported_field(loopback: Loopback) -> None:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model(FLASH).generate("a", steps=20)
     assert caught.value.field == "steps"
-    assert loopback.seen == []
+    assert loopback.requests == []
 
 
 async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, loopback: Loopback) -> None:
@@ -376,7 +377,7 @@ async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, loopback
     models = await provider.models()
     assert [model.id for model in models] == list(server.models)
     assert {model.id for model in models if "image" in model.capabilities} == set(IMAGE_MODELS)
-    assert len(loopback.seen) == 2
+    assert len(loopback.requests) == 2
     assert (await provider.health()).ok
 
 

@@ -38,7 +38,7 @@ def once_then(first: Callable[[Peer], None], fine: bytes) -> Handler:
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            if len(peer.server.seen) == 1:
+            if len(peer.server.requests) == 1:
                 first(peer)
             else:
                 peer.send(fine)
@@ -64,8 +64,8 @@ async def test_n_of_zero_is_not_sent(serve: Serve, image: Image) -> None:
     server = serve(reply_with(http_response(images_reply(image().data))))
     async with md.LlamaSwap(server.url) as provider:
         await provider.image_model("sdxl").generate("a", n=0, seed=2**63 - 1)
-    assert "n" not in server.seen[0].json
-    assert server.seen[0].json["seed"] == 2**63 - 1
+    assert "n" not in server.requests[0].json
+    assert server.requests[0].json["seed"] == 2**63 - 1
 
 
 async def test_an_oversized_image_is_refused_before_sending(serve: Serve) -> None:
@@ -77,7 +77,7 @@ async def test_an_oversized_image_is_refused_before_sending(serve: Serve) -> Non
             await provider.model("m").generate(md.user("look", part))
     with pytest.raises(md.InvalidRequestError, match="50000x50000"):
         part.to_pil()
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_a_gif_is_refused_as_an_input_image(serve: Serve, image: Image) -> None:
@@ -86,7 +86,7 @@ async def test_a_gif_is_refused_as_an_input_image(serve: Serve, image: Image) ->
         with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
             await provider.image_model("m").generate("a", images=[image(kind="GIF")])
     assert caught.value.field == "images"
-    assert server.seen == []
+    assert server.requests == []
 
 
 def test_a_configuration_error_does_not_reveal_the_key() -> None:
@@ -153,7 +153,7 @@ async def test_an_invalid_image_reply_is_a_typed_error_and_the_next_call_works(
         with pytest.raises(error) as caught:
             await model.generate("a")
         assert type(caught.value) is error
-        assert len(server.seen) == 1, "an image job is never sent twice"
+        assert len(server.requests) == 1, "an image job is never sent twice"
         assert (await model.generate("a")).image == image()
 
 
@@ -247,7 +247,7 @@ async def test_a_stalled_image_reply_times_out_and_is_not_retried(
         model = provider.image_model("sdxl")
         with pytest.raises(md.DeadlineExceededError) as caught:
             await model.generate("a")
-        assert (caught.value.phase, caught.value.provider, len(server.seen)) == (
+        assert (caught.value.phase, caught.value.provider, len(server.requests)) == (
             "idle",
             "llamaswap",
             1,

@@ -264,7 +264,7 @@ async def test_a_truncated_reply_is_a_typed_error_and_is_not_retried(
         with pytest.raises(md.MajordomoError) as caught:
             await provider.image_model(backend.model).generate("a")
         assert not isinstance(caught.value, md.ConfigurationError)
-    assert len([seen for seen in server.seen if b"prompt" in seen.body]) <= 1
+    assert len([seen for seen in server.requests if b"prompt" in seen.body]) <= 1
 
 
 @every_backend
@@ -289,10 +289,10 @@ async def test_a_canceled_call_leaves_no_connection(backend: Backend, serve: Ser
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
                 with anyio.fail_after(5):
-                    while not server.seen:
+                    while not server.requests:
                         await anyio.sleep(0.005)
                 group.cancel_scope.cancel()
-            server.seen.clear()
+            server.requests.clear()
     await _all_closed(server)
 
 
@@ -326,4 +326,4 @@ async def test_oversized_input_images_are_refused_before_sending(
             with pytest.raises(md.InvalidRequestError) as caught:
                 await provider.image_model(backend.model).generate("a", **fields)
             assert caught.value.field == field
-    assert server.seen == []
+    assert server.requests == []

@@ -196,7 +196,7 @@ async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
         random = await provider.image_model("m").generate("a", md.with_random_seed(lambda n: n - 1))
     assert [detail.seed for detail in result.details] == [5, 6, 99]
     assert [detail.seed for detail in unset.details] == [None, None, 99]
-    assert random.details[0].seed == 2**31 - 1 == server.seen[-1].json["seed"]
+    assert random.details[0].seed == 2**31 - 1 == server.requests[-1].json["seed"]
     assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
@@ -293,7 +293,7 @@ async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
             await provider.unload("unknown")
         with pytest.raises(md.InvalidRequestError):
             await provider.unload("../x")
-    assert [seen.path for seen in server.seen] == [
+    assert [seen.path for seen in server.requests] == [
         "/api/models/unload",
         "/api/models/unload/author/sd%20xl",
         "/api/models/unload/unknown",
@@ -379,7 +379,7 @@ async def test_a_stalled_stream_is_not_reported_as_loading(serve: Serve) -> None
                 async for _ in stream:
                     pass
     assert caught.value.phase == "idle"
-    assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]
+    assert [seen.path for seen in server.requests] == ["/v1/chat/completions"]
 
 
 async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
@@ -420,7 +420,7 @@ async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
             while not server.peers[0].closed_by_client.is_set():
                 await anyio.sleep(0.01)
         assert (await provider.model("m").generate("x")).text == "fine"
-        assert len(server.seen) == 2
+        assert len(server.requests) == 2
 
 
 async def test_the_server_version_is_reported_where_available(serve: Serve) -> None:
@@ -433,4 +433,4 @@ async def test_the_server_version_is_reported_where_available(serve: Serve) -> N
     )
     async with md.LlamaSwap(server.url) as provider:
         assert [await provider.server() for _ in range(3)] == ["llama-swap v250", "llama-swap", ""]
-    assert {seen.path for seen in server.seen} == {"/api/version"}
+    assert {seen.path for seen in server.requests} == {"/api/version"}

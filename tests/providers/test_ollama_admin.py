@@ -383,7 +383,7 @@ async def test_a_key_echoed_in_a_frame_is_in_no_error_or_traceback(
             )
             peer.end()
 
-    def shown(error: BaseException) -> str:
+    def describe_frames(error: BaseException) -> str:
         frames = [
             frame
             for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -395,4 +395,4 @@ async def test_a_key_echoed_in_a_frame_is_in_no_error_or_traceback(
         for call in (lambda: ollama.admin.generate("m", "x"), lambda: ollama.admin.pull("m")):
             with pytest.raises(md.MajordomoError, match="bad key") as caught:
                 await call()
-            assert key not in f"{caught.value!r} {shown(caught.value)}"
+            assert key not in f"{caught.value!r} {describe_frames(caught.value)}"

@@ -77,12 +77,12 @@ class TestGeneration:
         )
         assert (result.provider, result.model, result.warnings) == ("ollama", MODEL, ())
         assert result.raw["image"] == f"<image/png, {len(result.image.data)} bytes>"
-        assert [(seen.method, seen.path) for seen in loopback.seen] == [
+        assert [(seen.method, seen.path) for seen in loopback.requests] == [
             ("GET", "/api/version"),
             ("POST", "/api/show"),
             ("POST", "/api/generate"),
         ]
-        assert loopback.seen[-1].json == {
+        assert loopback.requests[-1].json == {
             "model": MODEL,
             "prompt": "a red fox",
             "width": 64,
@@ -134,7 +134,7 @@ class TestGeneration:
     async def test_an_unset_field_is_not_sent(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a")
-        assert loopback.seen[-1].json == {"model": MODEL, "prompt": "a", "stream": True}
+        assert loopback.requests[-1].json == {"model": MODEL, "prompt": "a", "stream": True}
         assert result.details[0].seed is None
 
     async def test_aspect_and_megapixels_are_resolved_to_a_size(
@@ -161,7 +161,7 @@ class TestGeneration:
                 **SMALL,
                 extra={"ollama": {"keep_alive": "1m", "options": {"x": 1}}, "gemini": {"y": 1}},
             )
-        sent = loopback.seen[-1].json
+        sent = loopback.requests[-1].json
         assert (sent["keep_alive"], sent["options"], "y" in sent) == (
             "1m",
             {"seed": 7, "x": 1},
@@ -172,7 +172,7 @@ class TestGeneration:
         async with md.Ollama(url) as provider:
             for model in (MODEL, MODEL, FLUX):
                 await provider.image_model(model).generate("a", steps=1)
-        assert [seen.path for seen in loopback.seen].count("/api/show") == 2
+        assert [seen.path for seen in loopback.requests].count("/api/show") == 2
 
     async def test_a_key_is_sent_for_a_proxy(
         self, url: str, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
@@ -184,7 +184,7 @@ class TestGeneration:
             await provider.health()
         async with md.Ollama(url, api_key="mine") as provider:
             await provider.health()
-        keys = [seen.headers.get("authorization") for seen in loopback.seen]
+        keys = [seen.headers.get("authorization") for seen in loopback.requests]
         assert keys == [None, "Bearer from-the-environment", "Bearer mine"]
 
     async def test_a_model_string(self, url: str) -> None:
@@ -202,7 +202,7 @@ class TestUnsupportedFields:
         assert sorted(warning_fields(result)) == sorted(
             ("UNSUPPORTED_FIELD", name) for name in UNSUPPORTED
         )
-        assert set(loopback.seen[-1].json) == {
+        assert set(loopback.requests[-1].json) == {
             "model",
             "prompt",
             "width",
@@ -283,7 +283,7 @@ class TestVersions:
             "ollama",
             MODEL,
         )
-        assert [seen.path for seen in loopback.seen] == ["/api/version"]
+        assert [seen.path for seen in loopback.requests] == ["/api/version"]
 
     @pytest.mark.parametrize(
         "version", ["0.14.3", "0.15.0", "0.15.4", "0.15.5", "0.30.0", "0.32.5"]
@@ -652,4 +652,4 @@ class TestModelList:
             assert (await provider.health()).ok
             loopback.close()
             assert not (await provider.health()).ok
-        assert [seen.path for seen in loopback.seen] == ["/api/version"]
+        assert [seen.path for seen in loopback.requests] == ["/api/version"]

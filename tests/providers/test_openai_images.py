@@ -134,7 +134,7 @@ async def test_a_permanent_failure_stops_the_remaining_calls(
     async with md.OpenAI("wrong", base_url=loopback.url + "/v1", max_concurrency=1) as provider:
         with pytest.raises(md.AuthenticationError):
             await provider.image_model("dall-e-3").generate("a", n=5)
-    assert len(loopback.seen) == 1
+    assert len(loopback.requests) == 1
 
 
 @pytest.mark.parametrize("edits", ["multipart", "json"])
@@ -190,7 +190,7 @@ async def test_strict_refuses_an_unsupported_field(
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("gpt-image-2").generate("a", seed=1)
     assert caught.value.field == "seed"
-    assert loopback.seen == []
+    assert loopback.requests == []
 
 
 async def test_previews_are_requested_only_by_streams(
@@ -203,7 +203,7 @@ async def test_previews_are_requested_only_by_streams(
     assert dot(events[0].image) == color(server.jobs[0], 0, 0)
     assert dot(stream.result.image) == color(server.jobs[0])
     await model.generate("a red fox", previews=2)
-    assert "stream" not in loopback.seen[-1].json, (
+    assert "stream" not in loopback.requests[-1].json, (
         "generate() requests no previews: each costs tokens"
     )
 
@@ -275,8 +275,8 @@ async def test_a_compatible_server_gets_all_fields(serve: Serve, image: ImageFac
     server = serve(reply_with(http_response(images_reply(image().data))))
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         await provider.image_model("some-model").generate("a", size="123x45", seed=1, quality="odd")
-    assert server.seen[0].path == "/v1/images/generations"
-    assert server.seen[0].json == {
+    assert server.requests[0].path == "/v1/images/generations"
+    assert server.requests[0].json == {
         "model": "some-model",
         "prompt": "a",
         "size": "123x45",

@@ -58,7 +58,7 @@ async def send_back(connect: Connect, preset: str, message: dict[str, Any]) -> t
     reply = await model.generate("hi")
     results = [md.tool_result(call, "seen") for call in reply.tool_calls]
     await model.generate([md.user("hi"), reply.message, *results, md.user("go on")])
-    return server.seen[-1].json["messages"][1], reply
+    return server.requests[-1].json["messages"][1], reply
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -77,7 +77,7 @@ async def test_every_preset_has_an_address_and_a_key_variable(
     assert (
         await md.OpenAICompatible(server.url, preset=preset).model("m").generate("hi")
     ).text == "ok"
-    assert server.seen[0].headers["authorization"] == "Bearer from-the-variable"
+    assert server.requests[0].headers["authorization"] == "Bearer from-the-variable"
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
@@ -104,7 +104,7 @@ async def test_mistral_requests_and_replies(connect: Connect) -> None:
     ) as stream:
         async for _ in stream:
             pass
-    body = server.seen[-1].json
+    body = server.requests[-1].json
     assert (body["random_seed"], body["tool_choice"]) == (3, "any")
     assert not {"seed", "top_k", "stream_options"} & set(body)
     assert "top_k" in [warning.field for warning in stream.reply.warnings]
@@ -121,7 +121,7 @@ async def test_deepseek_gets_its_reasoning_back_in_a_tool_loop_only(connect: Con
     assert (
         await model.generate("json?", output={"type": "object", "properties": {"a": {}}})
     ).output == {"a": 1}
-    body = server.seen[-1].json
+    body = server.requests[-1].json
     assert body["response_format"] == {"type": "json_object"}
     assert '"properties"' in body["messages"][0]["content"]
 
@@ -136,7 +136,7 @@ async def test_a_list_output_is_wrapped_in_an_object_where_needed(
         async for _ in stream:
             pass
     assert stream.reply.output == [1, 2]
-    for seen in server.seen:
+    for seen in server.requests:
         response_format = seen.json["response_format"]
         if preset == "openrouter":
             schema = response_format["json_schema"]["schema"]
@@ -156,7 +156,7 @@ async def test_system_messages_use_the_configured_role(serve: Serve) -> None:
         server.url, api_key="k", preset="deepseek", system_role="developer"
     ).model("m")
     await model.generate([md.system("be brief"), md.user("hi")])
-    assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
+    assert [turn["role"] for turn in server.requests[0].json["messages"]] == ["developer", "user"]
 
 
 async def test_openrouter_gets_its_reasoning_details_back_verbatim(serve: Serve) -> None:
@@ -195,8 +195,8 @@ async def test_openrouter_gets_its_reasoning_details_back_verbatim(serve: Serve)
             pass
     assert stream.reply.thinking == "hm"
     await model.generate([md.user("hi"), stream.reply.message, md.user("go on")])
-    assert server.seen[0].json["reasoning"] == {"max_tokens": 2000}
-    assert server.seen[1].json["messages"][1]["reasoning_details"] == [
+    assert server.requests[0].json["reasoning"] == {"max_tokens": 2000}
+    assert server.requests[1].json["messages"][1]["reasoning_details"] == [
         {
             "type": "reasoning.text",
             "text": "hm",
@@ -221,7 +221,7 @@ async def test_thinking_of_other_servers_is_not_sent(connect: Connect) -> None:
         ThinkingPart("private", "deepseek"), ThinkingPart("private", "openaicompatible"), "ok"
     )
     await model.generate([md.user("hi"), foreign_message, md.user("go on")])
-    assert "private" not in json.dumps(server.seen[-1].json)
+    assert "private" not in json.dumps(server.requests[-1].json)
 
 
 async def test_groq_invalid_tool_arguments_are_invalid_request_errors(serve: Serve) -> None:

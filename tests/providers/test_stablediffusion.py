@@ -278,7 +278,7 @@ async def test_extra_settings_are_sent_to_this_provider_only(
                 "clip_skip": 2,
             },
         )
-    body = server.seen[0].json
+    body = server.requests[0].json
     assert body["sample_params"] == {"eta": 0.5}
     assert body["clip_skip"] == 2
     assert "width" not in body
@@ -371,11 +371,11 @@ async def test_canceling_a_running_job_sends_a_cancel_request(
             async with anyio.create_task_group() as group:
                 group.start_soon(partial(provider.image_model("m").generate, "a"))
                 await to_thread.run_sync(engine.reached)
-                while not any("/jobs/" in seen.path for seen in server.seen):
+                while not any("/jobs/" in seen.path for seen in server.requests):
                     await anyio.sleep(0.005)
                 group.cancel_scope.cancel()
         assert not scope.cancelled_caught
-    assert server.seen[-1].path.endswith("/cancel")
+    assert server.requests[-1].path.endswith("/cancel")
 
 
 async def test_a_restarted_server_raises_job_lost_error(
@@ -439,7 +439,7 @@ async def test_a_sampler_is_checked_against_the_servers_list(
         assert engine.jobs[0]["sampler"] == "res_2s"
         with pytest.raises(md.InvalidRequestError):
             await provider.image_model("m").generate("a", sampler="unknown_sampler")
-    assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.seen]
+    assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.requests]
 
 
 async def test_a_loading_model_is_reported_by_the_stream(

@@ -175,4 +175,6 @@ async def test_the_model_list_of_ollama_is_used(serve: Serve) -> None:
     async with md.Ollama(server.url) as ollama, md.OpenAICompatible(server.url + "/v1") as other:
         reply = await Chain([ollama.model("gemma3"), other.model("m")]).generate(IMAGE_QUESTION)
     assert (reply.text, reply.failed_attempts[0].code) == ("I see", "LACKS_VISION")
-    assert [seen.path for seen in server.seen if seen.method == "POST"] == ["/v1/chat/completions"]
+    assert [seen.path for seen in server.requests if seen.method == "POST"] == [
+        "/v1/chat/completions"
+    ]

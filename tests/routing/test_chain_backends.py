@@ -286,7 +286,7 @@ async def test_retry_after_of_a_rate_limit_is_honored(serve: Serve) -> None:
         assert (await chain.generate("hi")).failed_attempts[0].code == "RATE_LIMITED"
         clock.now += 6
         assert (await chain.generate("hi")).failed_attempts[0].code == "COOLING_DOWN"
-        assert len(limited.seen) == 1
+        assert len(limited.requests) == 1
         clock.now += 1.5
         assert (await chain.generate("hi")).text == "at last"
     assert [status.state for status in chain.status()] == ["closed", "closed"]
@@ -306,10 +306,10 @@ async def test_cancellation_closes_the_connection_without_failover(serve: Serve)
                 await anext(aiter(stream))
 
         for call in (lambda: chain.generate("hi"), listen):
-            seen = len(server.seen)
+            seen = len(server.requests)
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                while len(server.seen) == seen:
+                while len(server.requests) == seen:
                     await anyio.sleep(0.001)
                 group.cancel_scope.cancel()
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)

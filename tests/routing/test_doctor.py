@@ -118,7 +118,7 @@ async def test_a_working_configuration_is_ok(serve: Serve) -> None:
     )
     assert not any(findings[name].hints for name in boxes if name != "box"), messages(report)
     assert swap.loads == []
-    assert {seen.method for server in boxes.values() for seen in server.seen} == {"GET"}, (
+    assert {seen.method for server in boxes.values() for seen in server.requests} == {"GET"}, (
         "only free requests"
     )
 

@@ -58,7 +58,7 @@ async def test_a_client_error_is_raised_without_failover(
     with pytest.raises(md.MajordomoError) as caught:
         await chain.generate("a")
     assert caught.value.status == status
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_chain_exhausted_error_has_all_errors(serve: Serve) -> None:
@@ -244,7 +244,7 @@ async def test_a_request_that_a_member_does_not_support_fails_over(
     ] * 2
     assert result.model == "good"
     # Both were asked only for their model lists.
-    assert [seen.method for seen in other.seen] == ["GET", "GET"]
+    assert [seen.method for seen in other.requests] == ["GET", "GET"]
     assert [(status.attempts, status.errors, status.successes) for status in chain.status()] == [
         (0, 0, 0),
         (0, 0, 0),

@@ -146,7 +146,7 @@ def test_user_and_password_are_sent_with_basic_auth(
         provider.models_sync()
     provider.close()
     assert (
-        server.seen[0].headers["authorization"]
+        server.requests[0].headers["authorization"]
         == "Basic " + base64.b64encode(b"user:pass@word").decode()
     )
 

@@ -104,11 +104,11 @@ def test_an_installed_provider_works_by_its_name(
         tmp_path,
     )
     assert output == "example some/model from a plug-in\n"
-    assert (server.seen[0].path, server.seen[0].headers["x-example-key"]) == (
+    assert (server.requests[0].path, server.requests[0].headers["x-example-key"]) == (
         "/v1/chat/completions",
         "key-1",
     )
-    assert (server.seen[0].json["model"], server.seen[0].json["a"]) == ("some/model", 1)
+    assert (server.requests[0].json["model"], server.requests[0].json["a"]) == ("some/model", 1)
 
 
 def test_a_plugin_is_configured_like_a_built_in_provider(
@@ -128,7 +128,10 @@ def test_a_plugin_is_configured_like_a_built_in_provider(
         LAB_KEY="key-2",
     )
     assert output == ("from a plug-in\nthere is no provider 'exampel'; did you mean example?\n")
-    assert (server.seen[0].headers["x-example-key"], server.seen[0].headers["x-region"]) == (
+    assert (
+        server.requests[0].headers["x-example-key"],
+        server.requests[0].headers["x-region"],
+    ) == (
         "key-2",
         "us",
     )

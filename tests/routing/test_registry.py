@@ -71,14 +71,14 @@ async def test_a_configured_provider_answers(serve: Serve) -> None:
         assert (await registry.model("box:qwen3").generate("hi")).text == "hello"
         await registry.model().generate("hi")
         await registry.model("small?temperature=1&max_tokens=7").generate("hi", top_p=0.9)
-    assert [request.json["model"] for request in server.seen] == [
+    assert [request.json["model"] for request in server.requests] == [
         "qwen3",
         "qwen3",
         "qwen3-4b",
         "qwen3-4b",
     ]
-    assert server.seen[2].json["temperature"] == 0.5
-    last = server.seen[3].json
+    assert server.requests[2].json["temperature"] == 0.5
+    last = server.requests[3].json
     assert (last["temperature"], last["max_tokens"], last["top_p"]) == (1, 7, 0.9)
 
 
@@ -203,7 +203,7 @@ async def test_module_functions_use_the_configuration_file(serve: Serve, image: 
     async with md.image_model("images", md.with_seed(3)) as image_model:
         assert (image_model.provider, image_model.id) == ("llamaswap", "sdxl")
         await image_model.generate("a cat")
-    assert server.seen[0].json["model"] == "sdxl"
+    assert server.requests[0].json["model"] == "sdxl"
     with pytest.raises(md.ConfigurationError, match="closed"):
         await image_model.generate("a cat")
 
@@ -250,11 +250,11 @@ async def test_an_image_chain_by_name(serve: Serve, image: Image) -> None:
         for name in ("safe", "box/sdxl,images", "box/sdxl, second/flux"):
             result = await registry.image_model(name, md.with_seed(7)).generate("a cat")
             assert result.model == "flux"
-            assert dead.seen[-1].json["model"] == "sdxl"
-            assert dead.seen[-1].json["seed"] == alive.seen[-1].json["seed"] == 7
+            assert dead.requests[-1].json["model"] == "sdxl"
+            assert dead.requests[-1].json["seed"] == alive.requests[-1].json["seed"] == 7
         both = await registry.image_model("safe?cfg_scale=3").generate("a cat")
         assert both.model == "flux"
-        assert dead.seen[-1].json["cfg_scale"] == 3
+        assert dead.requests[-1].json["cfg_scale"] == 3
     nested = Registry(
         {"chains": {"a": {"models": ["offline/x", "b"]}, "b": {"models": ["offline/y"]}}}
     ).image_model("a")
@@ -310,7 +310,7 @@ async def test_chains_of_one_name_share_their_health_records(serve: Serve) -> No
             assert (await registry.model("safe").generate("hi")).text == "hello"
         chain: Any = registry.model("safe")
         assert [member.state for member in chain.status()] == ["open", "closed"]
-    assert len(dead.seen) == 5, (
+    assert len(dead.requests) == 5, (
         "five failures in a row start a cooldown in every chain of that name"
     )
 

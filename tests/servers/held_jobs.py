@@ -34,7 +34,7 @@ class Paced:
         self.reached = threading.Event()
         self.changed = threading.Condition(threading.RLock())
         self._hold_at: int | None = None
-        self._held = False
+        self._holding = False
 
     @property
     def hold_at(self) -> int | None:
@@ -50,7 +50,7 @@ class Paced:
     def release(self) -> None:
         """Continue the held job, if there is one."""
         with self.changed:
-            self._held = False
+            self._holding = False
             self.changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 5) -> bool:
@@ -65,10 +65,10 @@ class Paced:
             if self.step_seconds:
                 self.changed.wait_for(stopped, self.step_seconds)
             if self._hold_at == step and not stopped():
-                self._hold_at, self._held = None, True
+                self._hold_at, self._holding = None, True
                 self.reached.set()
-                self.changed.wait_for(lambda: not self._held or stopped(), MAX_HOLD_SECONDS)
-                self._held = False
+                self.changed.wait_for(lambda: not self._holding or stopped(), MAX_HOLD_SECONDS)
+                self._holding = False
 
 
 def digest(*settings: Any) -> bytes:

@@ -106,7 +106,7 @@ class Ollama(Gate):
         self.jobs: list[dict[str, Any]] = []
         self.busy = False
         self.outcome = "success"
-        self.shown = 2
+        self.progress_frames = 2
         self._engine = threading.Lock()
 
     @property
@@ -316,7 +316,7 @@ class Ollama(Gate):
             self.jobs.append(settings)
             total = settings["steps"]
             fails = self.outcome in ("crash", "cut", "dropped")
-            for step in range(min(total, self.shown - 1) + 1 if fails else total + 1):
+            for step in range(min(total, self.progress_frames - 1) + 1 if fails else total + 1):
                 if self._contract == "first":
                     yield _frame(model, False) | {"response": f"\rGenerating: step {step}/{total}"}
                 else:

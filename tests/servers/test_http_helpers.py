@@ -62,7 +62,7 @@ def test_a_connection_is_reused_after_a_complete_response(
             response = connection.getresponse()
             response.read()
             assert response.status == 200
-    assert (server.connections, len(server.seen)) == (1, 3)
+    assert (server.connections, len(server.requests)) == (1, 3)
 
 
 def test_form_parts_keep_their_bytes() -> None:

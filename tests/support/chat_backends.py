@@ -113,6 +113,6 @@ def answering(backend: Backend, *, size: int = 7, cut: int | None = None) -> Han
                     peer.chunk(data[at : at + size])
                 peer.end()
             else:
-                peer.reply(backend.dialect.whole)
+                peer.reply(backend.dialect.complete_response)
 
     return handler

@@ -49,7 +49,7 @@ class Dialect:
     codec: Any
     stream: bytes
     """The streamed response."""
-    whole: dict[str, Any]
+    complete_response: dict[str, Any]
     """The complete response."""
     raw_reason: str | None
     """The dialect's own finish reason."""
@@ -120,7 +120,7 @@ def _anthropic() -> Dialect:
         },
         {"type": "message_stop"},
     )
-    whole = {
+    complete_response = {
         **head,
         "content": [
             {"type": "thinking", "thinking": "a fox", "signature": "sig=="},
@@ -150,7 +150,7 @@ def _anthropic() -> Dialect:
         "anthropic",
         AnthropicMessagesCodec(),
         stream,
-        whole,
+        complete_response,
         "tool_use",
         usage,
         failing,
@@ -182,7 +182,10 @@ def _ollama() -> Dialect:
         frame(content="", tool_calls=[call]),
         {**frame(True, content=""), **counts},
     )
-    whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
+    complete_response = {
+        **frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]),
+        **counts,
+    }
     failing = json_lines(frame(content="Grüße 🦊"), {"error": "too busy"})
 
     def says(text: str) -> bytes:
@@ -190,7 +193,15 @@ def _ollama() -> Dialect:
 
     usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
     return Dialect(
-        "ollama", OllamaChatCodec(), stream, whole, "stop", usage, failing, says, end=b"\n"
+        "ollama",
+        OllamaChatCodec(),
+        stream,
+        complete_response,
+        "stop",
+        usage,
+        failing,
+        says,
+        end=b"\n",
     )
 
 
@@ -227,7 +238,7 @@ def _gemini() -> Dialect:
         {**chunk(call, finishReason="STOP"), "usageMetadata": counts},
         end="\r\n\r\n",
     )
-    whole = {
+    complete_response = {
         **chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"),
         "usageMetadata": counts,
     }
@@ -245,7 +256,7 @@ def _gemini() -> Dialect:
         "gemini",
         GeminiChatCodec("gemini-3-pro"),
         stream,
-        whole,
+        complete_response,
         "STOP",
         usage,
         failing,
@@ -291,7 +302,12 @@ def _responses() -> Dialect:
         "error": None,
         "incomplete_details": None,
     }
-    whole = {**head, "status": "completed", "output": [thought, message, call], "usage": usage}
+    complete_response = {
+        **head,
+        "status": "completed",
+        "output": [thought, message, call],
+        "usage": usage,
+    }
     delta = {
         "type": "response.output_text.delta",
         "output_index": 1,
@@ -335,7 +351,7 @@ def _responses() -> Dialect:
         },
         {"type": "response.something_new", "x": 1},
         {"type": "response.output_item.done", "output_index": 2, "item": call},
-        {"type": "response.completed", "response": whole},
+        {"type": "response.completed", "response": complete_response},
     )
     failing = named_events(
         *text, {"type": "error", "code": "server_error", "message": "too busy", "param": None}
@@ -349,7 +365,7 @@ def _responses() -> Dialect:
         "responses",
         OpenAIResponsesCodec(),
         stream,
-        whole,
+        complete_response,
         "completed",
         llm.Usage(17, 9, 4, 4, 2),
         failing,
@@ -398,7 +414,7 @@ def _chat() -> Dialect:
         "reasoning_content": "a fox",
         "tool_calls": [call],
     }
-    whole = {
+    complete_response = {
         "id": "x",
         "model": "m",
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
@@ -415,7 +431,7 @@ def _chat() -> Dialect:
         "chat",
         OpenAIChatCodec(provider="openai"),
         stream,
-        whole,
+        complete_response,
         "tool_calls",
         expected_usage,
         failing,
@@ -432,7 +448,7 @@ def check(dialect: Dialect, reply: md.Reply) -> None:
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("draw", {"what": "fox"})]
     assert reply.tool_calls[0].id
     assert (reply.usage, reply.raw_finish_reason) == (dialect.usage, dialect.raw_reason)
-    assert reply.model == dialect.whole.get("model", "gemini-x")
+    assert reply.model == dialect.complete_response.get("model", "gemini-x")
 
 
 def decode_chunks(decoder: Any, *chunks: bytes) -> list[llm.ChatEvent]:

@@ -59,9 +59,9 @@ class Peer:
             if not self._receive_more():
                 return None
         body, self._buffer = self._buffer[:length], self._buffer[length:]
-        seen = ReceivedRequest(method, path, headers, body)
-        self.server.seen.append(seen)
-        return seen
+        received = ReceivedRequest(method, path, headers, body)
+        self.server.requests.append(received)
+        return received
 
     def receive(self) -> bytes:
         """Return the bytes that follow the last request; b"" after the client has disconnected."""
@@ -152,10 +152,13 @@ Handler = Callable[[Peer], None]
 
 
 class Loopback:
-    """A server. `seen` lists the complete requests in order, `connections` counts connections."""
+    """A server.
+
+    `requests` lists the complete requests in order, and `connections` counts connections.
+    """
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
-        self.seen: list[ReceivedRequest] = []
+        self.requests: list[ReceivedRequest] = []
         self.peers: list[Peer] = []
         self._handler = handler
         self._tls = tls
@@ -239,7 +242,7 @@ def reply_with(*replies: bytes) -> Handler:
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            peer.send(replies[min(len(peer.server.seen), len(replies)) - 1])
+            peer.send(replies[min(len(peer.server.requests), len(replies)) - 1])
 
     return handler
 

@@ -79,7 +79,7 @@ async def test_injected_fault_raises_the_error_of_a_real_fault(
         assert {name: getattr(caught.value, name) for name in expected} == expected
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert (faults.count(), faults.count(type(fault)), faults.calls) == (1, 1, 1)
-    assert len(server.seen) == (2 if isinstance(fault, CutAfter) else 1)
+    assert len(server.requests) == (2 if isinstance(fault, CutAfter) else 1)
     assert [(one.number, one.method, one.path, one.fault) for one in faults.history] == [
         (1, "POST", "/chat/completions", fault),
         (2, "POST", "/chat/completions", None),
@@ -151,7 +151,7 @@ async def test_slow_waits_for_its_pause(server: Loopback) -> None:
     ):
         group.start_soon(generate)
         await pause.reached()
-        assert (replies, server.seen) == ([], [])
+        assert (replies, server.requests) == ([], [])
         pause.release()
     assert replies == ["hi"]
 
@@ -174,7 +174,7 @@ async def test_time_limits_apply_during_slow(server: Loopback) -> None:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await backend.model("m").generate("hi")
     assert caught.value.phase == "first_byte"
-    assert server.seen == []
+    assert server.requests == []
 
 
 async def test_provider_checks_for_loading_during_slow(serve: Serve) -> None:

@@ -377,7 +377,7 @@ async def test_cancelled_call_is_not_recorded(serve: Serve, tmp_path: Path) -> N
     recorder = Recorder(tmp_path)
     async with compatible(server.url, recorder) as backend, anyio.create_task_group() as group:
         group.start_soon(backend.model("m").generate, "hi")
-        while not server.seen:
+        while not server.requests:
             await anyio.sleep(0.01)
         group.cancel_scope.cancel()
     assert files(tmp_path) == []
@@ -409,7 +409,7 @@ async def test_modes_once_replay_and_all(serve: Serve, tmp_path: Path) -> None:
     assert await generate_texts("all", "a") == ["answer 5"]
     assert len(files(tmp_path)) == 2
     assert await generate_texts("replay", "a", "b") == ["answer 5", "answer 3"]
-    assert len(server.seen) == 5
+    assert len(server.requests) == 5
     with pytest.raises(md.ConfigurationError, match="mode"):
         Recorder(tmp_path, mode="never")  # type: ignore[arg-type]
 

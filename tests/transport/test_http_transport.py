@@ -123,7 +123,7 @@ async def test_an_empty_post_has_a_content_length(serve: Serve) -> None:
     server = serve(reply_with(http_response("ok")))
     transport = http_transport(server)
     await fetch(transport, HTTPRequest("POST", "/unload"))
-    assert server.seen[0].headers["content-length"] == "0"
+    assert server.requests[0].headers["content-length"] == "0"
     await transport.aclose()
 
 
@@ -237,7 +237,7 @@ async def test_a_long_body_that_is_cut_off_raises_an_error_after_its_content(
 ) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            if len(peer.server.seen) == 1:
+            if len(peer.server.requests) == 1:
                 peer.send(long_response(chunked)[:-100_000])
                 peer.close()
             else:
@@ -327,7 +327,7 @@ async def test_a_long_body_abandoned_in_the_middle_releases_its_slot(
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
-            if len(peer.server.seen) > 1:
+            if len(peer.server.requests) > 1:
                 peer.reply("fine")
                 continue
             peer.send(incomplete_response)
@@ -501,7 +501,7 @@ def _send_slowly(peer: Peer, data: bytes) -> None:
 
 
 def _send_repeatedly(peer: Peer, data: bytes) -> None:
-    if not peer.server.seen:
+    if not peer.server.requests:
         peer.request()
     for _ in range(300):
         peer.send(data)
@@ -734,8 +734,8 @@ async def test_a_streaming_body_is_sent_in_chunks_with_a_content_length(serve: S
     server = serve(reply_with(http_response("ok")))
     transport = http_transport(server)
     await fetch(transport, HTTPRequest("POST", "/x", LargeBody(20), "application/json"))
-    assert server.seen[0].body == b"x" * 20 * 65536
-    assert "transfer-encoding" not in server.seen[0].headers
+    assert server.requests[0].body == b"x" * 20 * 65536
+    assert "transfer-encoding" not in server.requests[0].headers
     await transport.aclose()
 
 
@@ -783,8 +783,8 @@ async def test_redirects_are_not_followed_and_cookies_are_not_kept(serve: Serve)
     transport = http_transport(server)
     assert (await fetch(transport))[0] == 307
     await fetch(transport)
-    assert [seen.path for seen in server.seen] == ["/", "/"]
-    assert "cookie" not in server.seen[1].headers
+    assert [seen.path for seen in server.requests] == ["/", "/"]
+    assert "cookie" not in server.requests[1].headers
     await transport.aclose()
 
 
@@ -802,8 +802,8 @@ async def test_a_configured_proxy_is_used(serve: Serve) -> None:
     proxy = serve(reply_with(http_response("by proxy")))
     transport = http_transport("http://backend.test:81/base", proxy=proxy.url)
     assert (await fetch(transport, get("/x")))[1] == b"by proxy"
-    assert proxy.seen[0].path == "http://backend.test:81/base/x"
-    assert proxy.seen[0].headers["host"] == "backend.test:81"
+    assert proxy.requests[0].path == "http://backend.test:81/base/x"
+    assert proxy.requests[0].headers["host"] == "backend.test:81"
     await transport.aclose()
 
 

@@ -146,7 +146,7 @@ async def test_an_existing_client_is_used_and_left_open(serve: Serve) -> None:
         async with md.OpenAICompatible(server.url + "/v1", transport=client) as backend:
             assert (await backend.model("m").generate("hi")).text == "hi"
             assert (await backend.model("m").generate("hi")).text == "hi"
-        assert "cookie" not in server.seen[1].headers
+        assert "cookie" not in server.requests[1].headers
         assert not client.is_closed
         with pytest.raises(md.ConfigurationError, match="closed"):
             await backend.model("m").generate("hi")
@@ -231,7 +231,7 @@ async def test_a_wrapper_receives_the_base_path_and_a_redactor_and_wraps_its_inn
     ) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert received == [("/v1", "*** or ***, and a ***")]
-    assert server.seen[0].headers["authorization"] == "Bearer sk-key"
+    assert server.requests[0].headers["authorization"] == "Bearer sk-key"
     with pytest.raises(md.ConfigurationError, match="header"):
         md.OpenAICompatible(server.url, transport=Wrapper(), headers={"host": "x"})
 

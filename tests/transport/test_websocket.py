@@ -117,8 +117,8 @@ async def test_messages_are_complete_however_they_are_fragmented(serve: Serve) -
     finally:
         await websocket.aclose()
         await websocket.aclose()
-    assert server.seen[0].path == "/base/ws?clientId=a"
-    headers = server.seen[0].headers
+    assert server.requests[0].path == "/base/ws?clientId=a"
+    headers = server.requests[0].headers
     assert (headers["authorization"], headers["host"]) == (
         "Bearer sk-key",
         f"127.0.0.1:{server.port}",
