@@ -240,7 +240,7 @@ IMAGEGEN = [
     [(md, ROOT), (llm, LLM), (imagegen, IMAGEGEN)],
     ids=["majordomo", "llm", "imagegen"],
 )
-def test_public_names(module: object, names: list[str]) -> None:
+def test_each_module_exports_exactly_its_public_names(module: object, names: list[str]) -> None:
     assert sorted(module.__all__) == sorted(names)  # type: ignore[attr-defined]
     for name in names:
         assert getattr(module, name) is not None

@@ -67,37 +67,37 @@ async def collect(throttled: ThrottledStream[Any], snapshots: list[Any]) -> None
 @asynccontextmanager
 async def collected(throttled: ThrottledStream[Any]) -> AsyncIterator[list[Any]]:
     """The snapshots so far, collected by a task."""
-    seen: list[Any] = []
+    snapshots: list[Any] = []
     async with anyio.create_task_group() as group:
-        group.start_soon(collect, throttled, seen)
-        yield seen
+        group.start_soon(collect, throttled, snapshots)
+        yield snapshots
         group.cancel_scope.cancel()
 
 
 async def test_one_snapshot_per_interval_and_always_the_last_state() -> None:
     clock, stream = FakeClock(), ControlledStream()
-    async with collected(throttle(stream, 1.2, clock=clock)) as seen:
+    async with collected(throttle(stream, 1.2, clock=clock)) as snapshots:
         stream.send("Good ")
         await clock.run_ready_tasks()
-        assert [snapshot.text for snapshot in seen] == ["Good "]
+        assert [snapshot.text for snapshot in snapshots] == ["Good "]
         stream.send("even", "ing, ")
         await clock.advance(1.1)
-        assert len(seen) == 1
+        assert len(snapshots) == 1
         await clock.advance(0.1)
-        assert [snapshot.text for snapshot in seen] == ["Good ", "Good evening, "]
+        assert [snapshot.text for snapshot in snapshots] == ["Good ", "Good evening, "]
         await clock.advance(5)
-        assert len(seen) == 2, "no change, no snapshot"
+        assert len(snapshots) == 2, "no change, no snapshot"
         stream.send("world")
         await clock.run_ready_tasks()
-        assert seen[-1].text == "Good evening, world"
+        assert snapshots[-1].text == "Good evening, world"
         reply = llm.Reply(md.assistant("Good evening, world!"))
         stream.send("!", llm.Done(reply))
         stream.end()
         await clock.run_ready_tasks()
-        assert len(seen) == 3
+        assert len(snapshots) == 3
         await clock.advance(1.2)
-    assert [snapshot.finished for snapshot in seen] == [False, False, False, True]
-    assert (seen[-1].text, seen[-1].reply, seen[-1].elapsed) == (
+    assert [snapshot.finished for snapshot in snapshots] == [False, False, False, True]
+    assert (snapshots[-1].text, snapshots[-1].reply, snapshots[-1].elapsed) == (
         "Good evening, world!",
         reply,
         pytest.approx(7.4),
@@ -107,7 +107,7 @@ async def test_one_snapshot_per_interval_and_always_the_last_state() -> None:
 
 async def test_events_before_the_text_give_a_status() -> None:
     clock, stream = FakeClock(), ControlledStream()
-    async with collected(throttle(stream, 1, clock=clock)) as seen:
+    async with collected(throttle(stream, 1, clock=clock)) as snapshots:
         for event in (
             llm.Queued(3),
             llm.Queued(),
@@ -120,7 +120,7 @@ async def test_events_before_the_text_give_a_status() -> None:
             await clock.advance(1)
         stream.send("So: ")
         await clock.advance(1)
-    assert [snapshot.display_text for snapshot in seen] == [
+    assert [snapshot.display_text for snapshot in snapshots] == [
         "waiting, number 3",
         "waiting",
         "loading the model",
@@ -128,7 +128,7 @@ async def test_events_before_the_text_give_a_status() -> None:
         "using draw",
         "So: ",
     ]
-    assert seen[-1].status == ""
+    assert snapshots[-1].status == ""
 
 
 async def test_a_formatter_sets_the_status_and_none_changes_nothing() -> None:
@@ -136,12 +136,12 @@ async def test_a_formatter_sets_the_status_and_none_changes_nothing() -> None:
     texts = {llm.Queued: "bitte warten"}
     async with collected(
         throttle(stream, 0, formatter=lambda event: texts.get(type(event)), clock=clock)
-    ) as seen:
+    ) as snapshots:
         stream.send(llm.Queued(1))
         await clock.run_ready_tasks()
         stream.send(llm.ThinkingDelta("hm"))
         await clock.run_ready_tasks()
-    assert [snapshot.display_text for snapshot in seen] == ["bitte warten"]
+    assert [snapshot.display_text for snapshot in snapshots] == ["bitte warten"]
 
 
 async def test_text_after_a_tool_is_a_new_paragraph(
@@ -157,9 +157,9 @@ async def test_text_after_a_tool_is_a_new_paragraph(
         "There.",
     )
     stream.end()
-    seen: list[Snapshot] = []
-    await collect(throttle(stream, 0, clock=clock), seen)
-    assert (seen[-1].text, seen[-1].images, seen[-1].reply) == (
+    snapshots: list[Snapshot] = []
+    await collect(throttle(stream, 0, clock=clock), snapshots)
+    assert (snapshots[-1].text, snapshots[-1].images, snapshots[-1].reply) == (
         "I draw.\n\nThere.",
         (generated,),
         None,
@@ -168,13 +168,13 @@ async def test_text_after_a_tool_is_a_new_paragraph(
 
 async def test_a_heartbeat_gives_a_snapshot_without_changes() -> None:
     clock, stream = FakeClock(), ControlledStream()
-    async with collected(throttle(stream, 1, heartbeat=5, clock=clock)) as seen:
+    async with collected(throttle(stream, 1, heartbeat=5, clock=clock)) as snapshots:
         stream.send(llm.Loading())
         for _ in range(6):
             await clock.advance(2.5)
         stream.send("a")
         await clock.advance(1)
-    assert [(snapshot.display_text, snapshot.elapsed) for snapshot in seen] == [
+    assert [(snapshot.display_text, snapshot.elapsed) for snapshot in snapshots] == [
         *(("loading the model", at) for at in (0, 5, 10, 15)),
         ("a", 16),
     ]
@@ -183,30 +183,30 @@ async def test_a_heartbeat_gives_a_snapshot_without_changes() -> None:
 async def test_a_slow_edit_means_fewer_edits() -> None:
     clock, stream = FakeClock(), ControlledStream()
     stream.send(*"abcdefgh")
-    seen = []
+    snapshots = []
     async with throttle(stream, 1, clock=clock) as throttled:
         async for snapshot in throttled:
-            seen.append(snapshot.text)
+            snapshots.append(snapshot.text)
             stream.send("z")
             await clock.advance(10)
-            if len(seen) == 3:
+            if len(snapshots) == 3:
                 break
-    assert seen[0] in "abcdefgh"
-    assert seen[1:] == ["abcdefghz", "abcdefghzz"]
+    assert snapshots[0] in "abcdefgh"
+    assert snapshots[1:] == ["abcdefghz", "abcdefghzz"]
 
 
 async def test_pause_for_delays_the_next_snapshot() -> None:
     clock, stream = FakeClock(), ControlledStream()
     throttled = throttle(stream, 1, clock=clock)
-    async with collected(throttled) as seen:
+    async with collected(throttled) as snapshots:
         stream.send("a")
         await clock.run_ready_tasks()
         throttled.pause_for(10)
         stream.send("b")
         await clock.advance(9)
-        assert len(seen) == 1
+        assert len(snapshots) == 1
         await clock.advance(1)
-        assert seen[-1].text == "ab"
+        assert snapshots[-1].text == "ab"
 
 
 async def test_an_iterator_of_whole_texts_is_accepted() -> None:
@@ -219,9 +219,9 @@ async def test_an_iterator_of_whole_texts_is_accepted() -> None:
         finally:
             closed.append(True)
 
-    seen: list[Snapshot] = []
-    await collect(throttle(texts(), 0), seen)
-    assert (seen[-1].text, seen[-1].finished) == ("hello", True)
+    snapshots: list[Snapshot] = []
+    await collect(throttle(texts(), 0), snapshots)
+    assert (snapshots[-1].text, snapshots[-1].finished) == ("hello", True)
     async with throttle(texts(), 0) as throttled:
         async for _ in throttled:
             break
@@ -232,13 +232,13 @@ async def test_an_error_is_raised_unchanged_after_the_text_before_it() -> None:
     clock, stream = FakeClock(), ControlledStream()
     broken = md.StreamBrokenError("cut off", partial="Good ev")
     stream.send("Good ev", broken)
-    seen = []
+    snapshots = []
     with pytest.raises(md.StreamBrokenError) as caught:
         async with throttle(stream, 1, clock=clock) as throttled:
             async for snapshot in throttled:
-                seen.append((snapshot.text, snapshot.finished))
+                snapshots.append((snapshot.text, snapshot.finished))
     assert caught.value is broken
-    assert seen == [("Good ev", False)]
+    assert snapshots == [("Good ev", False)]
     assert stream.exit_count == 1
 
 
@@ -273,14 +273,14 @@ async def test_cancellation_closes_the_stream(waits_for: str) -> None:
     throttled = throttle(
         stream, 1, heartbeat=5 if waits_for == "a heartbeat" else None, clock=clock
     )
-    async with collected(throttled) as seen:
+    async with collected(throttled) as snapshots:
         await clock.run_ready_tasks()
         if waits_for == "the timer":
             stream.send("c")
             await clock.run_ready_tasks()
         assert len(clock.waits) == (waits_for != "an event")
     assert clock.waits == []
-    assert len(seen) == (waits_for == "the timer")
+    assert len(snapshots) == (waits_for == "the timer")
     assert stream.exit_count == 1
     assert throttled._task_stream.finished
     with pytest.raises(StopAsyncIteration):
@@ -360,7 +360,7 @@ async def test_an_image_stream_gives_steps_and_few_previews(
     clock, stream = FakeClock(), ControlledStream()
     first, second, third = (image(8, 8, color) for color in ("red", "green", "blue"))
     result = imagegen.Result((third,))
-    async with collected(throttle_image(stream, 1, preview_interval=5, clock=clock)) as seen:
+    async with collected(throttle_image(stream, 1, preview_interval=5, clock=clock)) as snapshots:
         for event in (
             imagegen.Queued(2),
             imagegen.Loading(),
@@ -379,7 +379,6 @@ async def test_an_image_stream_gives_steps_and_few_previews(
         stream.send(imagegen.Preview(first), imagegen.Done(result))
         stream.end()
         await clock.advance(1)
-    snapshots: list[ImageSnapshot] = seen
     assert [snapshot.status for snapshot in snapshots] == [
         "waiting, number 2",
         "loading the model",
@@ -413,12 +412,13 @@ async def test_an_image_stream_gives_steps_and_few_previews(
 
 async def test_a_real_image_stream_is_throttled() -> None:
     image_model = md.Offline().image_model("renderer")
-    seen: list[ImageSnapshot] = []
+    snapshots: list[ImageSnapshot] = []
     await collect(
-        throttle_image(image_model.stream("a boat", size="64x64", steps=3, previews=1), 0), seen
+        throttle_image(image_model.stream("a boat", size="64x64", steps=3, previews=1), 0),
+        snapshots,
     )
-    assert seen[-1].result is not None
-    assert (seen[-1].step, seen[-1].total) == (3, 3)
+    assert snapshots[-1].result is not None
+    assert (snapshots[-1].step, snapshots[-1].total) == (3, 3)
 
 
 async def test_a_chat_stream_is_rejected_as_an_image_stream() -> None:

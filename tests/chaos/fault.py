@@ -73,7 +73,7 @@ class Call:
     respond: Callable[[Peer, ReceivedRequest], object]
     check: Callable[[Any], object]
     sync: Callable[[Any, Received], Any] | None = None
-    counted: Callable[[ReceivedRequest], bool] = lambda seen: seen.method == "POST"
+    counted: Callable[[ReceivedRequest], bool] = lambda request: request.method == "POST"
 
 
 @dataclass
@@ -90,15 +90,17 @@ class Received:
 
 
 def _respond_with_reply(backend: Backend) -> Callable[[Peer, ReceivedRequest], object]:
-    def respond(peer: Peer, seen: ReceivedRequest) -> None:
-        peer.reply({"running": []} if seen.method == "GET" else backend.dialect.complete_response)
+    def respond(peer: Peer, request: ReceivedRequest) -> None:
+        peer.reply(
+            {"running": []} if request.method == "GET" else backend.dialect.complete_response
+        )
 
     return respond
 
 
 def _respond_with_stream(backend: Backend) -> Callable[[Peer, ReceivedRequest], object]:
-    def respond(peer: Peer, seen: ReceivedRequest) -> None:
-        if seen.method == "GET":
+    def respond(peer: Peer, request: ReceivedRequest) -> None:
+        if request.method == "GET":
             peer.reply({"running": []})
             return
         peer.begin(headers={"content-type": backend.kind})
@@ -366,21 +368,21 @@ def _faulty(fault: Fault) -> Handler:
         if fault.greets and peer.number == 0:
             fault.serve(peer)
             return
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             if (
-                fault.call.counted(seen)
+                fault.call.counted(request)
                 and not fault.greets
                 and _count_requests(fault, peer.server) == 1
             ):
                 fault.serve(peer)
             else:
-                fault.call.respond(peer, seen)
+                fault.call.respond(peer, request)
 
     return handler
 
 
 def _count_requests(fault: Fault, server: Loopback) -> int:
-    return sum(fault.call.counted(seen) for seen in server.requests)
+    return sum(fault.call.counted(request) for request in server.requests)
 
 
 @contextlib.contextmanager

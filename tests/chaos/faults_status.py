@@ -45,13 +45,13 @@ RATE, BUSY, REFUSED, BROKEN, CANNOT = (
 class _OneRequest:
     """A connection with one request, for servers that read their requests themselves."""
 
-    def __init__(self, peer: Peer, seen: ReceivedRequest) -> None:
+    def __init__(self, peer: Peer, http_request: ReceivedRequest) -> None:
         self._peer = peer
-        self._seen: ReceivedRequest | None = seen
+        self._request: ReceivedRequest | None = http_request
 
     def request(self) -> ReceivedRequest | None:
-        seen, self._seen = self._seen, None
-        return seen
+        http_request, self._request = self._request, None
+        return http_request
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._peer, name)
@@ -68,9 +68,9 @@ def image_call(name: str) -> Call:
     backend = next(backend for backend in BACKENDS if backend.name == name)
     healthy: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
-    def respond(peer: Peer, seen: ReceivedRequest) -> None:
+    def respond(peer: Peer, http_request: ReceivedRequest) -> None:
         server = healthy.setdefault(peer.server, backend.server())
-        server(_OneRequest(peer, seen))
+        server(_OneRequest(peer, http_request))
 
     async def start(provider: Any, received: Received) -> Any:
         return await provider.image_model(backend.model).generate("a red fox", **backend.fields)
@@ -82,8 +82,8 @@ def image_call(name: str) -> Call:
         assert len(result.images) == 1
         result.images[0].to_pil().load()
 
-    def counted(seen: ReceivedRequest) -> bool:
-        return seen.method == "POST" and _JOB.search(seen.path.partition("?")[0]) is not None
+    def counted(request: ReceivedRequest) -> bool:
+        return request.method == "POST" and _JOB.search(request.path.partition("?")[0]) is not None
 
     return Call(f"{name} image", backend.connect, start, respond, check, blocking, counted)
 

@@ -34,16 +34,16 @@ KINDS = ["reply", "reply stream", "image", "image stream"]
 STAGES = ["before the headers", "in the body", "in the wait before a retry"]
 
 
-def response_body(seen: Any, image: bytes) -> bytes:
+def response_body(request: Any, image: bytes) -> bytes:
     """Return the body of a valid response."""
-    if "images" in seen.path:
-        if not seen.json.get("stream"):
+    if "images" in request.path:
+        if not request.json.get("stream"):
             return json.dumps(images_reply(image)).encode()
         event = {"type": "image_generation.completed", **images_reply(image)["data"][0]}
         return b"data: " + json.dumps(event).encode() + b"\n\n"
     return (
         delta("Good") + delta({}, "stop") + DONE
-        if seen.json.get("stream")
+        if request.json.get("stream")
         else json.dumps(chat_completion("fine")).encode()
     )
 
@@ -58,11 +58,11 @@ class StoppingServer:
         self.stopped = 0
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            body = response_body(seen, self.image)
+        while (request := peer.request()) is not None:
+            body = response_body(request, self.image)
             kind = {
                 "content-type": "text/event-stream"
-                if seen.json.get("stream")
+                if request.json.get("stream")
                 else "application/json"
             }
             if self.healthy:

@@ -41,8 +41,8 @@ STREAM = delta("Good ") + delta("evening") + delta({}, "stop") + DONE
 
 def chat_handler(peer: Peer) -> None:
     """Answer chat calls with and without streaming."""
-    while (seen := peer.request()) is not None:
-        if seen.method == "POST" and seen.json.get("stream"):
+    while (request := peer.request()) is not None:
+        if request.method == "POST" and request.json.get("stream"):
             peer.begin()
             peer.chunk(STREAM)
             peer.end()
@@ -201,10 +201,10 @@ def test_cancelling_at_every_point_is_quick_and_sends_nothing_more(
     """Cancel after n checkpoints, for each n until the call completes."""
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if "images" in seen.path:
+        while (request := peer.request()) is not None:
+            if "images" in request.path:
                 peer.reply(images_reply(image().data))
-            elif seen.json.get("stream"):
+            elif request.json.get("stream"):
                 peer.begin()
                 for piece in (STREAM[:20], STREAM[20:90], STREAM[90:]):
                     peer.chunk(piece)
@@ -282,8 +282,8 @@ def test_one_provider_serves_event_loops_and_threads_at_once(serve: Serve) -> No
 
 def test_forked_child_does_not_read_responses_of_its_parent(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            peer.reply(chat_completion(seen.json["messages"][0]["content"]))
+        while (request := peer.request()) is not None:
+            peer.reply(chat_completion(request.json["messages"][0]["content"]))
 
     provider = compatible(serve(handler))
     model = provider.model("m")

@@ -47,15 +47,15 @@ def server(serve: Serve, image: Callable[[], md.ImagePart]) -> Loopback:
     """A server whose streams for "stop" wait until the client closes."""
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if "images" in seen.path:
+        while (request := peer.request()) is not None:
+            if "images" in request.path:
                 peer.reply(images_reply(image().data))
-            elif not seen.json.get("stream"):
+            elif not request.json.get("stream"):
                 peer.reply(chat_completion("fine"))
             else:
                 peer.begin()
                 peer.chunk(delta("Good "))
-                if seen.json["messages"][-1]["content"] == "stop":
+                if request.json["messages"][-1]["content"] == "stop":
                     peer.wait_for_close()
                     return
                 peer.chunk(delta({}, "stop") + DONE)
@@ -205,10 +205,10 @@ def test_loop_is_stopped_during_a_call(server: Loopback) -> None:
         if wait:
             loop.run_until_complete(task)
         else:
-            seen = len(server.requests)
+            request_count = len(server.requests)
             thread = threading.Thread(target=loop.run_forever)
             thread.start()
-            while len(server.requests) == seen:
+            while len(server.requests) == request_count:
                 pass
             loop.call_soon_threadsafe(loop.stop)
             thread.join(5)

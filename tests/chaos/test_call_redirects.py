@@ -84,11 +84,13 @@ async def check_not_followed(
                 False,
                 provider.name,
             )
-            paths = [seen.path for seen in server.requests[before:] if seen.method == "POST"]
+            paths = [
+                received.path for received in server.requests[before:] if received.method == "POST"
+            ]
             assert len(set(paths)) == len(paths), "a request was repeated"
     assert elsewhere.connections == 0
-    assert not any("elsewhere" in seen.path for seen in server.requests)
-    assert not any("cookie" in seen.headers for seen in server.requests)
+    assert not any("elsewhere" in request.path for request in server.requests)
+    assert not any("cookie" in request.headers for request in server.requests)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -284,11 +284,11 @@ async def check_hidden(
     backend: Any, serve: Serve, logged: Callable[[], str], responses: list[tuple[int, bytes]]
 ) -> None:
     """Check errors at once, and observers, warnings and logs at the end."""
-    quoting_server, seen = QuotingServer(), RecordingObserver()
+    quoting_server, observer = QuotingServer(), RecordingObserver()
     server = serve(quoting_server)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        async with with_key(backend, server.url, retries=ONCE, observers=[seen]) as provider:
+        async with with_key(backend, server.url, retries=ONCE, observers=[observer]) as provider:
             for status, body in responses:
                 quoting_server.answer = http_response(body, status)
                 for name, call in calls_of(provider, backend).items():
@@ -301,11 +301,11 @@ async def check_hidden(
             assert_hidden(f"{provider!r} {provider} {vars(provider)}", "provider")
     assert_hidden(repr([str(warning.message) for warning in warned]), "warnings")
     assert_hidden(logged(), "logs")
-    for name, value in seen.events:
+    for name, value in observer.events:
         error = getattr(value, "error", None)
         attributes = f"{getattr(value, '__dict__', '')} {getattr(error, '__dict__', '')}"
         assert_hidden(f"{value!r} {attributes}", name)
-    assert len(seen.events) > len(responses)
+    assert len(observer.events) > len(responses)
     assert server.requests[0].headers["x-other"] == OTHER
 
 

@@ -91,7 +91,7 @@ def test_loading_model_is_status_0(serve: Serve) -> None:
     assert "hint: sdxl is not loaded." in output
 
 
-def test_json_output(serve: Serve) -> None:
+def test_json_output_has_the_whole_report(serve: Serve) -> None:
     write("[defaults]\nchat='offline'\n")
     status, output = run("--json")
     assert status == 0

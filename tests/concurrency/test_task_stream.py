@@ -37,15 +37,15 @@ async def test_a_stream_may_be_read_from_several_tasks_in_turn() -> None:
             await anyio.sleep(0.01)
 
     stream = TaskStream(run)
-    seen: list[int] = []
+    events: list[int] = []
 
     async def read_once() -> None:
-        seen.extend(await stream.next_events())
+        events.extend(await stream.next_events())
 
     while not stream.finished:
         async with anyio.create_task_group() as group:
             group.start_soon(read_once)
-    assert seen == [0, 1, 2]
+    assert events == [0, 1, 2]
 
 
 async def test_the_error_of_the_task_is_raised_unchanged() -> None:

@@ -87,7 +87,7 @@ BODIES: list[tuple[str, Request, str, str]] = [
 
 
 @pytest.mark.parametrize(("model", "request_", "parts", "config"), BODIES)
-def test_request_bodies(model: str, request_: Request, parts: str, config: str) -> None:
+def test_requests_are_encoded(model: str, request_: Request, parts: str, config: str) -> None:
     http_request = encode(request_, model)
     assert (http_request.method, http_request.path, http_request.content_type) == (
         "POST",

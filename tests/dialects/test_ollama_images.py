@@ -101,7 +101,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("fields", "expected_end"), REQUESTS.values(), ids=REQUESTS.keys())
-def test_request_bodies(fields: dict[str, Any], expected_end: str) -> None:
+def test_requests_are_encoded(fields: dict[str, Any], expected_end: str) -> None:
     adapted, _ = codec().adapt("x/m", imagegen.Request("a «fox»", **fields))
     http_request = codec().encode_stream("x/m", adapted)
     assert body_bytes(http_request).decode() == '{"model":"x/m","prompt":"a «fox»",' + expected_end
@@ -147,7 +147,7 @@ def test_adapting_is_idempotent() -> None:
         ((1, 0, 0), False, False),
     ],
 )
-def test_supported_versions(
+def test_the_version_determines_what_is_supported(
     version: tuple[int, int, int] | None, generates: bool, edits: bool
 ) -> None:
     server = OllamaServer(version)

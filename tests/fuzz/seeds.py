@@ -113,16 +113,16 @@ SEEDS: dict[str, list[bytes]] = {
         for dialect in DIALECTS
     },
     **{
-        f"whole_{dialect.name}": [json.dumps(dialect.complete_response).encode()]
+        f"reply_{dialect.name}": [json.dumps(dialect.complete_response).encode()]
         for dialect in DIALECTS
     },
     "messages": [llm.dump_messages(CONVERSATION).encode()],
-    "image_answers": [
+    "image_replies": [
         *(json.dumps(reply).encode() for reply in IMAGE_REPLIES),
         b"data: " + json.dumps(EVENT).encode() + b"\n\ndata: [DONE]\n\n",
         *(json.dumps(line).encode() + b"\n" for line in IMAGE_REPLIES[-2:]),
     ],
-    "guard": FILES,
+    "image_limits": FILES,
     "exif": [
         write_exif(6, "a fox"),
         write_exif(3),
@@ -148,12 +148,12 @@ SEEDS: dict[str, list[bytes]] = {
             b' [{"message": "m", "details": "d", "extra_info": {}}]}}}'
         ),
     ],
-    "waits": [b"3", b"0.5", b"Mon, 23 Nov 2026 12:00:10 GMT", b"7.5s"],
+    "retry_delays": [b"3", b"0.5", b"Mon, 23 Nov 2026 12:00:10 GMT", b"7.5s"],
     "config": [CONFIG.encode()],
-    "names": [
+    "model_strings": [
         b"ollama/gemma3",
         b"llamaswap+https://key@gpu-box:8080/a/b?steps=20&base_path=/v1,openai/gpt",
         b"a:b?x=[1,2]",
     ],
-    "words": [text.encode() for text in UNTRUSTED_TEXTS],
+    "untrusted_text": [text.encode() for text in UNTRUSTED_TEXTS],
 }

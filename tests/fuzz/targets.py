@@ -256,9 +256,9 @@ def messages(data: bytes) -> None:
 # Image replies
 
 
-def image_answers(data: bytes) -> None:
+def image_replies(data: bytes) -> None:
     """Decode the bytes as the reply of every image dialect."""
-    for read in (_openai_whole, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history):
+    for read in (_openai_reply, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history):
         with as_backend_response():
             result = read(data)
             if isinstance(result, imagegen.Result):
@@ -266,7 +266,7 @@ def image_answers(data: bytes) -> None:
                 json.dumps(result.raw)
 
 
-def _openai_whole(data: bytes) -> imagegen.Result:
+def _openai_reply(data: bytes) -> imagegen.Result:
     codec = OpenAIImagesCodec(compatible_family, tag=False)
     decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
@@ -331,7 +331,7 @@ def _history(data: bytes) -> object:
 # Images
 
 
-def guard(data: bytes) -> None:
+def image_limits(data: bytes) -> None:
     """Check headers, texts and rewriting without decoding, then decoding within a small limit."""
     header = read_header(data)
     orientation = read_orientation(data)
@@ -434,7 +434,7 @@ def errors(data: bytes) -> None:
     assert error.retryable in (True, False)
 
 
-def waits(data: bytes) -> None:
+def retry_delays(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     for name in ("retry-after", "retry-after-ms"):
         for now in (0.0, 1.8e9):
@@ -459,7 +459,7 @@ def config(data: bytes) -> None:
     repr(read)
 
 
-def names(data: bytes) -> None:
+def model_strings(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
         members = split(text)
@@ -479,7 +479,7 @@ def names(data: bytes) -> None:
             assert len(key) < 8 or is_elsewhere or key not in str(name)
 
 
-def words(data: bytes) -> None:
+def untrusted_text(data: bytes) -> None:
     """Check that neutralizing untrusted text is idempotent and complete."""
     text = data.decode("utf-8", "replace")
     once, found = neutralize(text)
@@ -497,15 +497,15 @@ TARGETS: dict[str, Target] = {
     "multipart": multipart,
     "chunks": chunks,
     **{f"stream_{dialect.name}": _stream(dialect) for dialect in DIALECTS},
-    **{f"whole_{dialect.name}": _complete_reply(dialect) for dialect in DIALECTS},
+    **{f"reply_{dialect.name}": _complete_reply(dialect) for dialect in DIALECTS},
     "messages": messages,
-    "image_answers": image_answers,
-    "guard": guard,
+    "image_replies": image_replies,
+    "image_limits": image_limits,
     "exif": exif,
     "parameters": parameters,
     "errors": errors,
-    "waits": waits,
+    "retry_delays": retry_delays,
     "config": config,
-    "names": names,
-    "words": words,
+    "model_strings": model_strings,
+    "untrusted_text": untrusted_text,
 }

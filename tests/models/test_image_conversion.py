@@ -58,15 +58,17 @@ def sent(body: bytes) -> list[md.ImagePart]:
 
 def answering(name: str) -> Handler:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            peer.reply(VISION if seen.path == "/api/show" else ANSWERS[name])
+        while (request := peer.request()) is not None:
+            peer.reply(VISION if request.path == "/api/show" else ANSWERS[name])
 
     return handler
 
 
 def chat_bodies(server: Loopback) -> list[bytes]:
     """Return the bodies of the chat requests."""
-    return [seen.body for seen in server.requests if seen.body and seen.path != "/api/show"]
+    return [
+        request.body for request in server.requests if request.body and request.path != "/api/show"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
@@ -107,7 +109,7 @@ async def test_a_stream_converts_images_even_when_strict(serve: Serve, strict: b
     (dialect,) = [one for one in DIALECTS if one.name == "ollama"]
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None and seen.path == "/api/show":
+        while (request := peer.request()) is not None and request.path == "/api/show":
             peer.reply(VISION)
         peer.begin(headers={"content-type": "application/x-ndjson"})
         peer.chunk(dialect.stream)

@@ -43,23 +43,23 @@ class Backend:
     def __init__(self, path: str, loading: Any, ready: Any, *, queries: int = 1) -> None:
         self.path, self.loading, self.ready, self.queries = path, loading, ready, queries
         self.changed = threading.Condition()
-        self.seen = 0
+        self.query_count = 0
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == self.path:
+        while (request := peer.request()) is not None:
+            if request.path == self.path:
                 with self.changed:
-                    self.seen += 1
-                    loaded = self.seen > self.queries
+                    self.query_count += 1
+                    loaded = self.query_count > self.queries
                     self.changed.notify_all()
                 peer.reply(self.ready if loaded else self.loading)
                 continue
             with self.changed:
-                if not self.changed.wait_for(lambda: self.seen >= self.queries, 10):
+                if not self.changed.wait_for(lambda: self.query_count >= self.queries, 10):
                     return
-            if seen.path == "/api/chat":
+            if request.path == "/api/chat":
                 peer.reply(OLLAMA)
-            elif seen.json.get("stream"):
+            elif request.json.get("stream"):
                 peer.begin()
                 peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
                 peer.end()
@@ -135,7 +135,7 @@ async def test_an_old_load_state_is_ignored() -> None:
             raise md.ConnectionFailedError("no answer")
         return "loading"
 
-    watch = LoadWatch(query, lambda seen, model: seen, lambda: now)
+    watch = LoadWatch(query, lambda status, model: status, lambda: now)
     for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
         now = moment
         deadline = Deadline(md.Timeout())

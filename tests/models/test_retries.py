@@ -271,6 +271,6 @@ async def test_nothing_is_sent_after_a_cancellation(serve: Serve) -> None:
         with anyio.move_on_after(0.05) as scope:
             await provider.model("m").generate("hi")
         assert scope.cancelled_caught
-        seen = len(server.requests)
+        request_count = len(server.requests)
         await anyio.sleep(0.4)
-        assert len(server.requests) == seen
+        assert len(server.requests) == request_count

@@ -25,7 +25,7 @@ def scripted(script: Script) -> Handler:
     """
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             entry = script.pop(0) if script else "the end"
             message: dict[str, Any] = {"content": entry}
             if not isinstance(entry, str):
@@ -39,7 +39,7 @@ def scripted(script: Script) -> Handler:
                     for index, (name, arguments) in enumerate(entry)
                 ]
                 message = {"role": "assistant", "content": None, "tool_calls": calls}
-            if seen.json.get("stream"):
+            if request.json.get("stream"):
                 peer.begin()
                 peer.chunk(
                     delta(message)
@@ -178,7 +178,11 @@ async def test_tool_exceptions_are_reported_to_the_model(ask: Any) -> None:
 async def test_turns_are_limited_and_the_last_one_disables_tools(ask: Any) -> None:
     model, server = ask(*[[("add", '{"a": 1}')]] * 20)
     reply = await md.run_tools(model, "go on", tools=[add], max_turns=3, tool_choice="required")
-    assert [seen.json.get("tool_choice") for seen in server.requests] == ["required", None, "none"]
+    assert [request.json.get("tool_choice") for request in server.requests] == [
+        "required",
+        None,
+        "none",
+    ]
     assert [warning.code for warning in reply.warnings] == ["MAX_TURNS"]
     assert reply.tool_calls
 

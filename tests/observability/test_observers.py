@@ -345,10 +345,10 @@ async def test_a_broken_stream_calls_on_error_without_the_partial_answer(serve: 
 class RaisingObserver(Observer):
     def __init__(self, raise_in: str) -> None:
         self.raise_in = raise_in
-        self.seen: list[str] = []
+        self.called_methods: list[str] = []
 
     def _handle(self, name: str) -> None:
-        self.seen.append(name)
+        self.called_methods.append(name)
         if name == self.raise_in:
             raise RuntimeError("a bug")
 
@@ -372,7 +372,7 @@ async def test_an_observer_that_raises_receives_nothing_more_of_the_call(
         [event async for event in stream]
     assert stream.reply.text
     assert (
-        raising.seen
+        raising.called_methods
         == ["on_start", "on_event", "on_success"][
             : ["on_start", "on_event", "on_success"].index(raise_in) + 1
         ]
@@ -539,18 +539,21 @@ async def test_an_observer_does_not_change_what_is_sent(serve: Serve) -> None:
         async with md.OpenAI(KEY, base_url=server.url, observers=observers) as provider:
             await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
         bodies.append(
-            [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.requests]
+            [
+                (request.path, request.body, {**request.headers, "host": ""})
+                for request in server.requests
+            ]
         )
     assert bodies[0] == bodies[1]
 
 
 @everywhere
 async def test_outside_a_call_there_is_no_current_call() -> None:
-    seen: list[Any] = []
+    current_calls: list[Any] = []
 
     class CurrentCallRecorder(Observer):
         def on_event(self, call: Any, event: Any) -> None:
-            seen.append(current_call())
+            current_calls.append(current_call())
 
     async with md.Offline(observers=[CurrentCallRecorder()]).model("rules").stream("hi") as stream:
         async for _ in stream:

@@ -105,7 +105,7 @@ async def test_both_api_versions_are_accepted(
         [] if version == OLD else ["temperature"]
     )
     assert running_server.requests[0].headers["anthropic-version"] == version
-    assert server.seen[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    assert server.received_bodies[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
 
 
 async def test_models_and_health(claude: md.Anthropic) -> None:
@@ -136,14 +136,14 @@ async def test_a_broken_stream_keeps_the_prefix(
 ) -> None:
     server.script = [Turn([{"type": "text", "text": "one two three four five"}])]
     server.break_stream, server.break_after = how, 1
-    seen = ""
+    received_text = ""
     with pytest.raises(md.StreamBrokenError) as caught:
         async with claude.model(MODELS[0]).stream("hi") as stream:
             async for event in stream:
-                seen += event.text if isinstance(event, TextDelta) else ""
-    assert seen
-    assert caught.value.partial.text == seen
-    assert "one two three four five".startswith(seen)
+                received_text += event.text if isinstance(event, TextDelta) else ""
+    assert received_text
+    assert caught.value.partial.text == received_text
+    assert "one two three four five".startswith(received_text)
 
 
 async def test_unusual_streams_are_decoded(claude: md.Anthropic, server: Anthropic) -> None:

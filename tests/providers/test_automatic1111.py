@@ -55,7 +55,7 @@ def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
 
 
 def image_requests(server: Loopback) -> list[Any]:
-    return [seen for seen in server.requests if seen.path.endswith("2img")]
+    return [request for request in server.requests if request.path.endswith("2img")]
 
 
 async def test_every_setting_reaches_the_server(
@@ -200,13 +200,13 @@ async def test_the_steps_of_several_images_are_added_up(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 2
-    seen: list[imagegen.Step] = []
+    steps: list[imagegen.Step] = []
     async with image_model.stream("a", n=2, **SMALL) as stream:
         async for event in stream:
             if isinstance(event, imagegen.Step):
-                seen.append(event)
+                steps.append(event)
                 engine.release()
-    assert seen[0] == imagegen.Step(2, 12)
+    assert steps[0] == imagegen.Step(2, 12)
 
 
 @pytest.mark.parametrize("current_task", ["id", "null", "absent"])
@@ -381,7 +381,9 @@ async def test_the_server_lists_its_samplers_loras_and_options(
     assert engine.jobs == []
 
 
-def test_the_sync_api(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
+def test_sync_methods_work_like_async_ones(
+    provider: md.Automatic1111, engine: Automatic1111, image: Image
+) -> None:
     with provider.image_model("current").stream_sync("a", **SMALL) as stream:
         assert type(list(stream)[-1]).__name__ == "Done"
     assert provider.upscale_sync(image(8, 8), 2, "Nearest").width == 16

@@ -39,8 +39,8 @@ def answering(*answers: Answer) -> Handler:
     """
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.method == "GET":
+        while (request := peer.request()) is not None:
+            if request.method == "GET":
                 peer.reply({"running": []})
                 continue
             answer = answers[min(posts(peer.server), len(answers)) - 1]
@@ -53,7 +53,7 @@ def answering(*answers: Answer) -> Handler:
 
 
 def posts(server: Loopback) -> int:
-    return sum(seen.method == "POST" for seen in server.requests)
+    return sum(request.method == "POST" for request in server.requests)
 
 
 def fine(backend: Backend) -> bytes:

@@ -54,7 +54,9 @@ async def test_a_streamed_reply(backend: Backend, serve: Callable[[Handler], Loo
 
 
 @each
-def test_the_sync_api(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+def test_sync_methods_work_like_async_ones(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     with backend.connect(serve(answering(backend)).url) as provider:
         model = provider.model(backend.model)
         check(backend.dialect, model.generate_sync("hi"))
@@ -111,7 +113,7 @@ async def test_leaving_a_stream_closes_its_connection(
     gone: list[bool] = []
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None and seen.method == "GET":
+        while (request := peer.request()) is not None and request.method == "GET":
             peer.reply({"running": []})
         peer.begin(headers={"content-type": backend.kind})
         peer.chunk(backend.dialect.stream[: backend.dialect.stream.index(b"draw")])

@@ -108,7 +108,7 @@ async def test_settings_reach_the_sampler(serve: Serve) -> None:
     assert result.raw["images"][0].startswith("<image/png")
 
 
-def test_the_sync_api(serve: Serve) -> None:
+def test_sync_methods_work_like_async_ones(serve: Serve) -> None:
     with md.ComfyUI(serve(ComfyUI()).url) as provider:
         result = provider.image_model("current").generate_sync(
             "a fox", seed=7, size="64x64", steps=3
@@ -241,7 +241,7 @@ async def test_strict_refuses_a_field_without_a_slot(serve: Serve) -> None:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("current").generate("a fox", quality="high", seed=1)
     assert caught.value.field == "quality"
-    assert not [seen for seen in server.requests if seen.method == "POST"]
+    assert not [request for request in server.requests if request.method == "POST"]
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -291,14 +291,14 @@ async def test_checkpoints_samplers_and_schedulers_are_listed(serve: Serve) -> N
                 await provider.image_model("current").generate("a", sampler="tcd")
 
 
-async def test_a_model_string(serve: Serve) -> None:
+async def test_a_model_string_sets_address_checkpoint_and_steps(serve: Serve) -> None:
     address = serve(ComfyUI()).url.removeprefix("http://")
     async with md.image_model(f"comfyui+http://{address}/model.safetensors?steps=3") as model:
         result = await model.generate("a fox", seed=7, size="64x64")
     assert dot(result.image) == color(FOX)
 
 
-async def test_a_prefix_of_routes(serve: Serve) -> None:
+async def test_the_base_url_may_have_a_path(serve: Serve) -> None:
     async with md.ComfyUI(f"{serve(ComfyUI()).url}/api") as provider:
         assert (
             await provider.image_model("current").generate("a fox", size="64x64", seed=1)
@@ -435,18 +435,18 @@ async def test_a_timeout_cancels_the_job(serve: Serve) -> None:
 
 async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/upload/image":
+        while (request := peer.request()) is not None:
+            if request.path == "/upload/image":
                 peer.send(Response(413, b"Maximum request body size 1 exceeded", "text/plain").sent)
             else:
-                peer.send(ComfyUI().answer(seen).sent)
+                peer.send(ComfyUI().answer(request).sent)
 
     server = serve(handler)
     async with md.ComfyUI(server.url) as provider:
         with pytest.raises(md.InvalidRequestError) as caught:
             await provider.image_model("current").generate("a", images=[md.ImagePart(png())])
     assert caught.value.code == "TOO_LARGE"
-    assert "/prompt" not in [seen.path for seen in server.requests]
+    assert "/prompt" not in [request.path for request in server.requests]
 
 
 @pytest.mark.parametrize(
@@ -479,8 +479,8 @@ async def test_invalid_replies_raise_typed_errors(
     server = ComfyUI()
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            peer.send((answer if seen.path.startswith(path) else server.answer(seen)).sent)
+        while (request := peer.request()) is not None:
+            peer.send((answer if request.path.startswith(path) else server.answer(request)).sent)
 
     async with md.ComfyUI(serve(handler).url, retries=md.Retries(attempts=1)) as provider:
         with pytest.raises(kind):
@@ -599,9 +599,9 @@ async def test_steps_and_previews_are_events(serve: Serve, old: bool) -> None:
         assert dot(progress_events[-1].result.image) == color(FOX)
         assert progress_events[-1].result.warnings == ()
         await wait_until(server.listening, 0)
-    paths = [seen.path.partition("?")[0] for seen in handler.requests]
+    paths = [request.path.partition("?")[0] for request in handler.requests]
     assert paths.index("/ws") < paths.index("/prompt")
-    (handshake,) = [seen for seen in handler.requests if seen.path.startswith("/ws")]
+    (handshake,) = [request for request in handler.requests if request.path.startswith("/ws")]
     assert handshake.path == f"/ws?clientId={server.submitted[0]['client_id']}"
     assert handshake.headers["authorization"] == "Bearer user-key"
     assert "origin" not in handshake.headers
@@ -611,7 +611,7 @@ async def test_without_a_listener_no_websocket_is_opened(serve: Serve) -> None:
     handler = serve(ComfyUI())
     async with md.ComfyUI(handler.url) as provider:
         await provider.image_model("current").generate("a fox", size="64x64", seed=7)
-    assert not [seen for seen in handler.requests if seen.path.startswith("/ws")]
+    assert not [request for request in handler.requests if request.path.startswith("/ws")]
 
 
 def test_a_sync_stream_yields_steps(serve: Serve) -> None:
@@ -803,9 +803,9 @@ async def test_a_job_whose_id_has_not_arrived_is_canceled(serve: Serve) -> None:
     queued = threading.Event()
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            answer = server.answer(seen)
-            if seen.path == "/prompt":
+        while (request := peer.request()) is not None:
+            answer = server.answer(request)
+            if request.path == "/prompt":
                 queued.set()
                 peer.wait_for_close()
                 return
@@ -836,12 +836,12 @@ async def test_a_queue_too_large_to_decode_does_not_lose_the_image(serve: Serve)
     queue_was_read = threading.Event()
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/queue" and seen.method == "GET":
+        while (request := peer.request()) is not None:
+            if request.path == "/queue" and request.method == "GET":
                 peer.send(Response(200, b" " * 40_000 + b"{}").sent)
                 queue_was_read.set()
             else:
-                peer.send(server.answer(seen).sent)
+                peer.send(server.answer(request).sent)
 
     async with (
         md.ComfyUI(serve(handler).url, limits=md.Limits(max_reply_bytes=20_000)) as provider,
@@ -873,12 +873,12 @@ async def test_without_a_list_of_samplers_the_built_in_table_is_used(serve: Serv
     server = ComfyUI()
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             peer.send(
                 (
                     Response(404, b"", None)
-                    if seen.path.endswith("/KSampler")
-                    else server.answer(seen)
+                    if request.path.endswith("/KSampler")
+                    else server.answer(request)
                 ).sent
             )
 

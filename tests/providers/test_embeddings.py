@@ -73,12 +73,12 @@ async def test_vectors_are_in_the_order_of_the_texts(serve: Serve) -> None:
     assert embeddings.usage.input_tokens is None
 
 
-def test_the_sync_api(serve: Serve) -> None:
+def test_sync_methods_work_like_async_ones(serve: Serve) -> None:
     with md.LlamaSwap(serve(answering({"data": [{"embedding": [1, 2]}]})).url) as swap:
         assert swap.embedding_model("e").embed_sync("a").vector == (1.0, 2.0)
 
 
-async def test_ollama(serve: Serve) -> None:
+async def test_ollama_returns_one_vector_per_text(serve: Serve) -> None:
     server = OllamaChat()
     provider = md.Ollama(serve(server).url)
     embeddings = await provider.embedding_model("nomic-embed-text").embed(["a", "b"])
@@ -89,14 +89,14 @@ async def test_ollama(serve: Serve) -> None:
         await provider.embedding_model("nothing").embed("a")
 
 
-async def test_gemini(serve: Serve) -> None:
+async def test_gemini_returns_one_vector_per_text_and_sends_extra(serve: Serve) -> None:
     server = GeminiChat()
     model = md.Gemini("k", base_url=serve(server).url + "/v1beta").embedding_model(
         "gemini-embedding-001"
     )
     embeddings = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
     assert len(embeddings.vectors) == 2
-    assert [request["taskType"] for request in server.seen[-1]["requests"]] == [
+    assert [request["taskType"] for request in server.received_bodies[-1]["requests"]] == [
         "RETRIEVAL_QUERY"
     ] * 2
 

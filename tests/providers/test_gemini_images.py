@@ -190,11 +190,11 @@ async def test_several_images_are_several_calls(provider: md.Gemini, server: Gem
     ("seed", "n", "sent"),
     [(0, 1, True), (2**31 - 1, 1, True), (2**31 - 1, 2, False), (2**31, 1, False)],
 )
-async def test_seeds(
+async def test_a_seed_is_sent_or_gives_a_warning(
     provider: md.Gemini, loopback: Loopback, seed: int, n: int, sent: bool
 ) -> None:
     result = await provider.image_model(FLASH).generate("a", seed=seed, n=n)
-    assert [seen.json["generationConfig"].get("seed") for seen in loopback.requests] == [
+    assert [request.json["generationConfig"].get("seed") for request in loopback.requests] == [
         seed if sent else None
     ] * n
     assert [warning.field for warning in result.warnings] == ([] if sent else ["seed"])
@@ -309,10 +309,10 @@ async def test_a_wrong_key_raises_authentication_error_and_is_redacted(loopback:
             await provider.models()
     assert caught.value.status == 400
     assert not health.ok
-    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in loopback.requests)
+    assert all(request.headers["x-goog-api-key"] == SECRET for request in loopback.requests)
     assert all(
-        "authorization" not in seen.headers and SECRET not in seen.path
-        for seen in loopback.requests
+        "authorization" not in request.headers and SECRET not in request.path
+        for request in loopback.requests
     )
     error = caught.value
     text = (
@@ -344,7 +344,7 @@ def test_a_missing_key_raises_configuration_error(
         with md.Gemini(base_url=server.url + "/v1beta") as provider:
             provider.health_sync()
             assert value not in repr(provider)
-    assert [seen.headers["x-goog-api-key"] for seen in server.requests] == expected
+    assert [request.headers["x-goog-api-key"] for request in server.requests] == expected
 
 
 async def test_imagen_models_raise_unsupported_error(
@@ -370,7 +370,9 @@ async def test_strict_refuses_an_unsupported_field(loopback: Loopback) -> None:
     assert loopback.requests == []
 
 
-async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, loopback: Loopback) -> None:
+async def test_models_are_listed_from_all_pages(
+    provider: md.Gemini, server: Gemini, loopback: Loopback
+) -> None:
     server.models |= {f"other-{number}": Model() for number in range(1500)} | {
         "imagen-4.0": Model()
     }
@@ -390,7 +392,9 @@ async def test_canceling_closes_the_connection(provider: md.Gemini, server: Gemi
     assert await to_thread.run_sync(server.left, 1)
 
 
-def test_the_sync_api(provider: md.Gemini, server: Gemini, image: Image) -> None:
+def test_sync_methods_work_like_async_ones(
+    provider: md.Gemini, server: Gemini, image: Image
+) -> None:
     result = provider.image_model(FLASH).generate_sync("a red fox", n=2, images=[image()])
     assert (len(result.images), len(server.jobs)) == (2, 2)
     with provider.image_model(FLASH).stream_sync("a red fox", seed=7) as stream:

@@ -252,8 +252,8 @@ async def test_a_truncated_reply_is_a_typed_error_and_is_not_retried(
     backend: Backend, serve: Serve
 ) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.method == "POST":
+        while (request := peer.request()) is not None:
+            if request.method == "POST":
                 peer.begin(headers={"content-type": "application/json"})
                 peer.chunk(b'{"data": [{"b64_json": "AAAA')
                 return
@@ -264,7 +264,7 @@ async def test_a_truncated_reply_is_a_typed_error_and_is_not_retried(
         with pytest.raises(md.MajordomoError) as caught:
             await provider.image_model(backend.model).generate("a")
         assert not isinstance(caught.value, md.ConfigurationError)
-    assert len([seen for seen in server.requests if b"prompt" in seen.body]) <= 1
+    assert len([request for request in server.requests if b"prompt" in request.body]) <= 1
 
 
 @every_backend

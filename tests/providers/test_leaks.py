@@ -100,10 +100,10 @@ class FaultyServer:
         read_request = peer.request
 
         def request() -> ReceivedRequest | None:
-            while (seen := read_request()) is not None:
+            while (pending_request := read_request()) is not None:
                 match self.mode:
                     case "fine":
-                        return seen
+                        return pending_request
                     case "refuses":
                         peer.reply({"error": {"message": "out of order"}}, 500)
                     case "breaks off":

@@ -218,8 +218,8 @@ async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: ImageF
 
 def llamaswap_server(peer: Peer) -> None:
     """Answer the free queries of llama-swap."""
-    while (seen := peer.request()) is not None:
-        match seen.method, seen.path:
+    while (request := peer.request()) is not None:
+        match request.method, request.path:
             case "GET", "/v1/models":
                 peer.reply(
                     {
@@ -293,7 +293,7 @@ async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
             await provider.unload("unknown")
         with pytest.raises(md.InvalidRequestError):
             await provider.unload("../x")
-    assert [seen.path for seen in server.requests] == [
+    assert [request.path for request in server.requests] == [
         "/api/models/unload",
         "/api/models/unload/author/sd%20xl",
         "/api/models/unload/unknown",
@@ -330,8 +330,8 @@ async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: S
     state = {"model": "m", "state": "starting"}
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/running":
+        while (request := peer.request()) is not None:
+            if request.path == "/running":
                 peer.reply({"running": [state]})
             else:
                 peer.closed_by_client.wait(3)
@@ -355,8 +355,8 @@ async def test_a_first_byte_limit_shorter_than_the_check_interval_lets_a_model_l
     queried = threading.Event()
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/running":
+        while (request := peer.request()) is not None:
+            if request.path == "/running":
                 peer.reply({"running": [{"model": "m", "state": "starting"}]})
                 queried.set()
             else:
@@ -379,13 +379,13 @@ async def test_a_stalled_stream_is_not_reported_as_loading(serve: Serve) -> None
                 async for _ in stream:
                     pass
     assert caught.value.phase == "idle"
-    assert [seen.path for seen in server.requests] == ["/v1/chat/completions"]
+    assert [request.path for request in server.requests] == ["/v1/chat/completions"]
 
 
 async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/running":
+        while (request := peer.request()) is not None:
+            if request.path == "/running":
                 peer.reply({"running": [{"model": "m", "state": "starting"}]})
             else:
                 peer.wait_for_close()
@@ -400,8 +400,8 @@ async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) 
 
 async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.json.get("stream"):
+        while (request := peer.request()) is not None:
+            if request.json.get("stream"):
                 peer.begin()
                 peer.chunk(delta("x"))
                 peer.wait_for_close()
@@ -433,4 +433,4 @@ async def test_the_server_version_is_reported_where_available(serve: Serve) -> N
     )
     async with md.LlamaSwap(server.url) as provider:
         assert [await provider.server() for _ in range(3)] == ["llama-swap v250", "llama-swap", ""]
-    assert {seen.path for seen in server.requests} == {"/api/version"}
+    assert {request.path for request in server.requests} == {"/api/version"}

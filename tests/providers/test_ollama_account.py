@@ -64,10 +64,10 @@ async def test_a_local_server_searches_with_its_account(
     assert pages == [
         SearchResult(page["title"], page["url"], page["content"]) for page in PAGES[:5]
     ]
-    assert server.seen[-1] == {"query": "lighthouses"}
+    assert server.received_bodies[-1] == {"query": "lighthouses"}
     assert (
         len(await ollama.admin.web_search("lighthouses", 10))
-        == server.seen[-1]["max_results"]
+        == server.received_bodies[-1]["max_results"]
         == 10
     )
     server.service.pages = []
@@ -112,7 +112,7 @@ async def test_the_hosted_service_has_its_own_paths_and_needs_a_key(
     assert "signin_url" not in caught.value.details
 
 
-def test_the_sync_api(ollama: md.Ollama, server: OllamaChat) -> None:
+def test_sync_methods_work_like_async_ones(ollama: md.Ollama, server: OllamaChat) -> None:
     server.service.account = ACCOUNT_JSON
     assert ollama.admin.status_sync().disabled is False
     assert ollama.admin.account_sync().name == "ada"
@@ -137,7 +137,7 @@ async def test_invalid_input_is_refused_before_sending(
     with pytest.raises(md.InvalidRequestError) as caught:
         await call(ollama.admin)
     assert caught.value.details["field"] == field
-    assert server.seen == []
+    assert server.received_bodies == []
 
 
 @pytest.mark.parametrize("answer", [{}, {"cloud": {}}, {"results": "none"}, {"name": ""}])

@@ -39,7 +39,7 @@ async def test_version_tags_show_and_ps(ollama: md.Ollama) -> None:
 
 async def test_load_and_unload(ollama: md.Ollama, server: OllamaChat) -> None:
     await ollama.admin.load("llama3.2", keep_alive="10m")
-    assert server.seen[-1]["keep_alive"] == "10m"
+    assert server.received_bodies[-1]["keep_alive"] == "10m"
     assert [model["name"] for model in await ollama.admin.ps()] == ["llama3.2:latest"]
     await ollama.admin.unload("llama3.2")
     assert await ollama.admin.ps() == []
@@ -106,7 +106,7 @@ async def test_a_model_is_created_from_an_uploaded_file(
         on_event=progress_events.append,
     )
     assert progress_events[-1].status == "success"
-    sent = server.seen[-1]
+    sent = server.received_bodies[-1]
     assert (sent["files"], sent["system"], sent["parameters"]) == (
         {"tiny.gguf": digest},
         "be brief",
@@ -130,7 +130,7 @@ async def test_invalid_input_is_refused_before_sending(
         with pytest.raises(md.InvalidRequestError) as caught:
             await call
         assert caught.value.details["field"] == field
-    assert server.seen == []
+    assert server.received_bodies == []
 
 
 async def test_streams_yield_progress(ollama: md.Ollama) -> None:
@@ -249,7 +249,7 @@ async def test_a_misspelled_field_is_a_type_error(ollama: md.Ollama, server: Oll
         await ollama.admin.generate("llama3.2", "hi", sytem="brief")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="form_model"):
         ollama.admin.stream_create("mine", form_model="llama3.2")  # type: ignore[call-arg]
-    assert server.seen == []
+    assert server.received_bodies == []
 
 
 async def test_generate_with_all_fields(
@@ -273,7 +273,7 @@ async def test_generate_with_all_fields(
     assert generated.usage.output_tokens
     again = await ollama.admin.generate("llama3.2", "mood?", context=generated.context, output=Mood)
     assert Mood.model_validate_json(again.text)
-    assert server.seen[-1]["context"] == list(generated.context)
+    assert server.received_bodies[-1]["context"] == list(generated.context)
     server.script = [Reply("half", cut=True)]
     with pytest.raises(md.StreamBrokenError) as caught:
         await ollama.admin.generate("llama3.2", "go")
@@ -316,12 +316,12 @@ async def test_a_broken_stream_keeps_the_partial_reply(
     ollama: md.Ollama, server: OllamaChat, reply: Reply
 ) -> None:
     server.script = [reply]
-    seen = ""
+    received_text = ""
     with pytest.raises(md.StreamBrokenError) as caught:
         async with ollama.model("llama3.2").stream("hi") as stream:
             async for event in stream:
-                seen += event.text if isinstance(event, TextDelta) else ""
-    assert caught.value.partial.text == seen == "Hello."
+                received_text += event.text if isinstance(event, TextDelta) else ""
+    assert caught.value.partial.text == received_text == "Hello."
 
 
 async def test_an_image_is_not_sent_to_a_model_without_vision(
@@ -345,7 +345,7 @@ async def test_an_image_is_not_sent_to_a_model_without_vision(
                 await anext(aiter(stream))
     with pytest.raises(md.UnsupportedError):
         await ollama.admin.generate("llama3.2", "look", images=[image()])
-    assert all("messages" not in body and "prompt" not in body for body in server.seen)
+    assert all("messages" not in body and "prompt" not in body for body in server.received_bodies)
 
 
 async def test_vision_is_checked_once_per_model(
@@ -357,7 +357,7 @@ async def test_vision_is_checked_once_per_model(
     async with model.stream([md.user("look", image())]) as stream:
         assert [event async for event in stream]
     assert "64x48" in stream.reply.text
-    assert [("messages" in body) for body in server.seen] == [False, True, True, True]
+    assert [("messages" in body) for body in server.received_bodies] == [False, True, True, True]
 
 
 async def test_images_are_sent_when_the_server_lists_no_capabilities(

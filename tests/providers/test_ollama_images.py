@@ -77,7 +77,7 @@ class TestGeneration:
         )
         assert (result.provider, result.model, result.warnings) == ("ollama", MODEL, ())
         assert result.raw["image"] == f"<image/png, {len(result.image.data)} bytes>"
-        assert [(seen.method, seen.path) for seen in loopback.requests] == [
+        assert [(request.method, request.path) for request in loopback.requests] == [
             ("GET", "/api/version"),
             ("POST", "/api/show"),
             ("POST", "/api/generate"),
@@ -92,7 +92,7 @@ class TestGeneration:
             "stream": True,
         }
 
-    def test_the_sync_api(self, url: str) -> None:
+    def test_sync_methods_work_like_async_ones(self, url: str) -> None:
         with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
             assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(EXPECTED_JOB)
@@ -172,7 +172,7 @@ class TestGeneration:
         async with md.Ollama(url) as provider:
             for model in (MODEL, MODEL, FLUX):
                 await provider.image_model(model).generate("a", steps=1)
-        assert [seen.path for seen in loopback.requests].count("/api/show") == 2
+        assert [request.path for request in loopback.requests].count("/api/show") == 2
 
     async def test_a_key_is_sent_for_a_proxy(
         self, url: str, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
@@ -184,10 +184,10 @@ class TestGeneration:
             await provider.health()
         async with md.Ollama(url, api_key="mine") as provider:
             await provider.health()
-        keys = [seen.headers.get("authorization") for seen in loopback.requests]
+        keys = [request.headers.get("authorization") for request in loopback.requests]
         assert keys == [None, "Bearer from-the-environment", "Bearer mine"]
 
-    async def test_a_model_string(self, url: str) -> None:
+    async def test_a_model_string_sets_address_model_and_steps(self, url: str) -> None:
         async with md.image_model(
             f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3"
         ) as model:
@@ -283,7 +283,7 @@ class TestVersions:
             "ollama",
             MODEL,
         )
-        assert [seen.path for seen in loopback.requests] == ["/api/version"]
+        assert [request.path for request in loopback.requests] == ["/api/version"]
 
     @pytest.mark.parametrize(
         "version", ["0.14.3", "0.15.0", "0.15.4", "0.15.5", "0.30.0", "0.32.5"]
@@ -337,13 +337,13 @@ class TestVersions:
         self, serve: Serve, answer: Any, status: int, body: Any, message: str
     ) -> None:
         def handler(peer: Peer) -> None:
-            while (seen := peer.request()) is not None:
-                if seen.path == "/api/version":
+            while (request := peer.request()) is not None:
+                if request.path == "/api/version":
                     peer.reply(
                         answer if answer is not None else "404 page not found",
                         404 if answer is None else 200,
                     )
-                elif seen.path == "/api/show":
+                elif request.path == "/api/show":
                     peer.reply({"capabilities": ["image"]})
                 else:
                     peer.reply(body, status)
@@ -577,10 +577,10 @@ class TestFailures:
         self, serve: Serve, image: Image, kind: str
     ) -> None:
         def handler(peer: Peer) -> None:
-            while (seen := peer.request()) is not None:
-                if seen.path == "/api/version":
+            while (request := peer.request()) is not None:
+                if request.path == "/api/version":
                     peer.reply({"version": "0.20.0"})
-                elif seen.path == "/api/show":
+                elif request.path == "/api/show":
                     peer.reply({"capabilities": ["image"]})
                 else:
                     peer.reply(
@@ -626,10 +626,10 @@ class TestModelList:
 
     def test_loaded_models_are_marked(self, serve: Serve) -> None:
         def handler(peer: Peer) -> None:
-            while (seen := peer.request()) is not None:
-                if seen.path == "/api/version":
+            while (request := peer.request()) is not None:
+                if request.path == "/api/version":
                     peer.reply({"version": "0.40.0"})
-                elif seen.path == "/api/tags":
+                elif request.path == "/api/tags":
                     model_json = {
                         "model": "llava",
                         "capabilities": ["completion", "vision", "tools", "thinking", "insert"],
@@ -647,9 +647,11 @@ class TestModelList:
             True,
         )
 
-    async def test_health(self, url: str, loopback: Loopback) -> None:
+    async def test_health_is_one_request_and_reports_an_unreachable_server(
+        self, url: str, loopback: Loopback
+    ) -> None:
         async with md.Ollama(url) as provider:
             assert (await provider.health()).ok
             loopback.close()
             assert not (await provider.health()).ok
-        assert [seen.path for seen in loopback.requests] == ["/api/version"]
+        assert [request.path for request in loopback.requests] == ["/api/version"]

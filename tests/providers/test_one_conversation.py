@@ -125,7 +125,11 @@ async def test_the_conversation_is_the_same_with_every_backend(
         conversation = await converse(provider.model(backend.model, md.with_reasoning("low")))
     assert conversation == offline
     assert len(
-        [seen for seen in server.requests if seen.method == "POST" and seen.path != "/api/show"]
+        [
+            request
+            for request in server.requests
+            if request.method == "POST" and request.path != "/api/show"
+        ]
     ) == len(assistant_messages(offline))
     thinking = [
         part.text

@@ -48,16 +48,16 @@ class Box:
             assert self.lock.wait_for(condition, 10)
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path.startswith("/api/models/unload/"):
-                self.unloaded.append(seen.path.rsplit("/", 1)[1])
+        while (request := peer.request()) is not None:
+            if request.path.startswith("/api/models/unload/"):
+                self.unloaded.append(request.path.rsplit("/", 1)[1])
                 peer.reply("OK")
                 continue
-            if seen.path in ("/running", "/api/ps"):
+            if request.path in ("/running", "/api/ps"):
                 peer.reply({"running": [], "models": []})
                 continue
-            body = seen.json
-            if seen.path == "/api/generate" and body.get("keep_alive") == 0:
+            body = request.json
+            if request.path == "/api/generate" and body.get("keep_alive") == 0:
                 self.unloaded.append(body["model"])
                 peer.reply(
                     {"model": body["model"], "response": "", "done": True, "done_reason": "unload"}
@@ -72,7 +72,7 @@ class Box:
                     self.released -= 1
                 self.running -= 1
                 self.done.append(body["model"])
-            if seen.path == "/api/chat":
+            if request.path == "/api/chat":
                 peer.reply(
                     {
                         "model": body["model"],
@@ -81,7 +81,7 @@ class Box:
                         "done_reason": "stop",
                     }
                 )
-            elif seen.path.endswith("/images/generations"):
+            elif request.path.endswith("/images/generations"):
                 peer.reply(images_reply(self.image))
             elif body.get("stream"):
                 peer.begin()

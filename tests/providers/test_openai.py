@@ -62,7 +62,7 @@ async def test_complete_and_streamed_replies(name: str, openai: md.OpenAI) -> No
     assert bool(complete.usage.reasoning_tokens) is (name != PLAIN)
 
 
-def test_the_sync_api(openai: md.OpenAI) -> None:
+def test_sync_methods_work_like_async_ones(openai: md.OpenAI) -> None:
     with openai:
         model = openai.model(MODEL)
         assert model.generate_sync("one two").text == "one two"
@@ -88,7 +88,10 @@ async def test_system_messages_use_the_configured_role(
             .model(name)
             .generate(history)
         ).text
-        return [turn["role"] for turn in server.seen[-1]["messages" if api == "chat" else "input"]]
+        return [
+            turn["role"]
+            for turn in server.received_bodies[-1]["messages" if api == "chat" else "input"]
+        ]
 
     assert await roles(MODEL, "developer") == ["developer", "user"] * 2
     assert await roles(MODEL, "system") == ["system", "user"] * 2
@@ -109,7 +112,7 @@ async def test_every_setting_is_sent_or_is_a_warning(
     )
     missing = ["top_k", "seed", "stop"] if api == "responses" else ["top_k"]
     assert [warning.field for warning in reply.warnings] == missing
-    sent = server.seen[0]
+    sent = server.received_bodies[0]
     assert (sent["temperature"], sent["top_p"]) == (0.5, 0.9)
     assert sent["max_output_tokens" if api == "responses" else "max_completion_tokens"] == 100
 
@@ -122,10 +125,10 @@ async def test_tools_run_concurrently_and_may_return_images(
     api: str,
     image: Callable[..., md.ImagePart],
 ) -> None:
-    seen: list[str] = []
+    searched: list[str] = []
 
     def find(at: str) -> list[Any]:
-        seen.append(at)
+        searched.append(at)
         return [f"found {at}", image(color="red")]
 
     model = openai.model(MODEL, md.with_reasoning("low"))
@@ -134,7 +137,7 @@ async def test_tools_run_concurrently_and_may_return_images(
         _, reply = await read_stream(md.stream_tools(model, [question], tools=[look, find]))
     else:
         reply = await md.run_tools(model, [question], tools=[look, find])
-    assert seen == ["a fox"]
+    assert searched == ["a fox"]
     assert [message.role for message in reply.new_messages] == [
         "assistant",
         "tool",
@@ -149,7 +152,7 @@ async def test_tools_run_concurrently_and_may_return_images(
     assert all(identity in reply.text for identity in ids)
     # A tool message cannot contain an image: it follows in a user message.
     if api == "chat":
-        assert [message["role"] for message in server.seen[-1]["messages"]] == [
+        assert [message["role"] for message in server.received_bodies[-1]["messages"]] == [
             "user",
             "assistant",
             "tool",
@@ -199,7 +202,7 @@ async def test_a_history_from_other_providers_is_accepted(
         "(from the assistant's turn above)\nthanks\n64x48 #000080\n"
         "a.pdf: application/pdf of 10 bytes"
     )
-    sent = json.dumps(server.seen[0])
+    sent = json.dumps(server.received_bodies[0])
     assert "private" not in sent
     assert "s3cret" not in sent
     assert LONG_ID not in sent

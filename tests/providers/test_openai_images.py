@@ -286,7 +286,7 @@ async def test_a_compatible_server_gets_all_fields(serve: Serve, image: ImageFac
     }
 
 
-def test_the_sync_api(provider: md.OpenAI, server: OpenAIImages) -> None:
+def test_sync_methods_work_like_async_ones(provider: md.OpenAI, server: OpenAIImages) -> None:
     with provider.image_model("gpt-image-1").stream_sync("a red fox", previews=1) as stream:
         assert [type(event).__name__ for event in stream] == ["Preview", "Done"]
     assert len(provider.image_model("dall-e-2").generate_sync("a", n=2).images) == 2

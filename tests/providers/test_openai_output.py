@@ -100,7 +100,7 @@ async def test_every_output_type_is_requested_validly_and_parsed(
     assert reply.output is not None
     assert stream.reply.output == reply.output
     if isinstance(server, OpenAIResponses):
-        assert is_strict(server.seen[0]) is (output in STRICT)
+        assert is_strict(server.received_bodies[0]) is (output in STRICT)
 
 
 async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: OpenAIServer) -> None:
@@ -125,8 +125,8 @@ async def test_a_custom_schema_is_sent_unchanged(model: Any, server: OpenAIServe
     }
     assert (await model.generate("x", output=schema)).output == {"any": {}}
     sent = (
-        server.seen[0].get("text", {}).get("format")
-        or server.seen[0]["response_format"]["json_schema"]
+        server.received_bodies[0].get("text", {}).get("format")
+        or server.received_bodies[0]["response_format"]["json_schema"]
     )
     assert sent["schema"] == schema
 

@@ -81,17 +81,17 @@ async def test_encrypted_reasoning_is_sent_back_in_order(
         "function_call",
         *["function_call_output"] * 2,
     ]
-    assert item_types(server.seen[-1]) == [
+    assert item_types(server.received_bodies[-1]) == [
         "user",
         *expected_turn,
         "reasoning",
         "function_call",
         "function_call_output",
     ]
-    assert server.seen[-1]["store"] is False
+    assert server.received_bodies[-1]["store"] is False
     encrypted = [
         item["encrypted_content"]
-        for item in server.seen[-1]["input"]
+        for item in server.received_bodies[-1]["input"]
         if item.get("type") == "reasoning"
     ]
     assert [
@@ -104,7 +104,9 @@ async def test_encrypted_reasoning_is_sent_back_in_order(
         "five",
     ]
     assert (
-        next(item for item in server.seen[-1]["input"] if item.get("role") == "assistant")["phase"]
+        next(
+            item for item in server.received_bodies[-1]["input"] if item.get("role") == "assistant"
+        )["phase"]
         == "commentary"
     )
 
@@ -119,7 +121,7 @@ async def test_reasoning_without_a_summary_is_sent_back(
     assert (
         await ask(streamed, model, [md.user("Hi"), reply.message, md.user("and?")])
     ).text == "and?"
-    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.received_bodies[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
@@ -159,7 +161,7 @@ async def test_each_message_keeps_its_own_phase(
     await openai.model(MODEL).generate([md.user("Hi"), reply.message, md.user("and?")])
     sent = [
         (item["content"], item.get("phase"))
-        for item in server.seen[-1]["input"]
+        for item in server.received_bodies[-1]["input"]
         if item["role"] == "assistant"
     ]
     assert sent == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
@@ -189,7 +191,7 @@ async def test_the_hosted_image_tool_generates_and_edits(
     prompt = "a fox\n(from the assistant's turn above)\na hat on it"
     assert mean(again.images[0]) == color(prompt, [fingerprint(reply.images[0].data)])
     # The reasoning before the image is not sent back, because the image is sent in another form.
-    assert item_types(server.seen[-1]) == ["user", "user"]
+    assert item_types(server.received_bodies[-1]) == ["user", "user"]
     last = await model.generate([*history, again.message, md.user("thanks")], tool_choice="none")
     assert last.text.endswith(f"64x64 #{bytes(mean(again.images[0])).hex()}")
 
@@ -202,7 +204,7 @@ async def test_text_after_a_generated_image_keeps_its_reasoning(
     reply = await model.generate("a fox")
     assert (len(reply.images), reply.text) == (1, "Here.")
     await model.generate([md.user("a fox"), reply.message, md.user("thanks")])
-    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.received_bodies[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
@@ -218,7 +220,7 @@ async def test_reasoning_before_a_web_search_is_not_sent_back(
     reply = await ask(streamed, model, "Which color?")
     assert (reply.text, reply.thinking) == ("Red.", "zeroonetwo")
     await model.generate([md.user("Which color?"), reply.message, md.user("thanks")])
-    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.received_bodies[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 async def test_the_hosted_image_tool_can_be_required(
@@ -228,9 +230,12 @@ async def test_the_hosted_image_tool_can_be_required(
         "look", tools=[look], extra=DRAW | {"tool_choice": {"type": "image_generation"}}
     )
     assert (len(reply.images), reply.tool_calls) == (1, ())
-    assert [tool["type"] for tool in server.seen[-1]["tools"]] == ["function", "image_generation"]
+    assert [tool["type"] for tool in server.received_bodies[-1]["tools"]] == [
+        "function",
+        "image_generation",
+    ]
     await openai.model(MODEL).generate("look", tool_choice="none", extra=DRAW)
-    assert server.seen[-1]["tool_choice"] == "none"
+    assert server.received_bodies[-1]["tool_choice"] == "none"
 
 
 async def test_tool_results_may_contain_documents_and_images(
@@ -288,12 +293,12 @@ async def test_a_broken_stream_keeps_the_partial_reply(
 
 async def test_unusual_streams_are_decoded(openai: md.OpenAI, server: OpenAIResponses) -> None:
     server.strange = server.sentinel = server.reversed_lines = True
-    seen: dict[type, str] = {TextDelta: "", ThinkingDelta: ""}
+    received_text: dict[type, str] = {TextDelta: "", ThinkingDelta: ""}
     async with openai.model(MODEL).stream("hello there", reasoning="low") as stream:
         async for event in stream:
             if isinstance(event, (TextDelta, ThinkingDelta)):
-                seen[type(event)] += event.text
-    assert list(seen.values()) == ["hello there", "I think about: hello there"]
+                received_text[type(event)] += event.text
+    assert list(received_text.values()) == ["hello there", "I think about: hello there"]
     assert (stream.reply.text, stream.reply.finish_reason) == ("hello there", "stop")
 
 
@@ -316,4 +321,4 @@ async def test_other_models_are_asked_for_encrypted_reasoning(
 ) -> None:
     server.models = {name: server.models["gpt-5.4"]}
     assert (await openai.model(name).generate("Hi")).text == "Hi"
-    assert server.seen[0]["include"] == ["reasoning.encrypted_content"]
+    assert server.received_bodies[0]["include"] == ["reasoning.encrypted_content"]

@@ -26,8 +26,8 @@ CALL = {
 
 def answering(message: dict[str, Any]) -> Handler:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.json.get("stream"):
+        while (request := peer.request()) is not None:
+            if request.json.get("stream"):
                 peer.begin()
                 peer.chunk(delta(message) + delta({}, "stop") + DONE)
                 peer.end()
@@ -136,13 +136,13 @@ async def test_a_list_output_is_wrapped_in_an_object_where_needed(
         async for _ in stream:
             pass
     assert stream.reply.output == [1, 2]
-    for seen in server.requests:
-        response_format = seen.json["response_format"]
+    for request in server.requests:
+        response_format = request.json["response_format"]
         if preset == "openrouter":
             schema = response_format["json_schema"]["schema"]
         else:
             assert response_format == {"type": "json_object"}
-            schema = json.loads(seen.json["messages"][0]["content"].partition(": ")[2])
+            schema = json.loads(request.json["messages"][0]["content"].partition(": ")[2])
         assert schema == {
             "type": "object",
             "properties": {"value": {"type": "array", "items": {"type": "integer"}}},

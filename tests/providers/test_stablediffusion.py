@@ -257,7 +257,7 @@ async def test_unsupported_fields_are_warnings(model: imagegen.Model) -> None:
 
 
 @every_route
-def test_the_sync_api(model: imagegen.Model, engine: StableDiffusion) -> None:
+def test_sync_methods_work_like_async_ones(model: imagegen.Model, engine: StableDiffusion) -> None:
     with model.stream_sync("a", seed=4, size="64x64") as stream:
         events = list(stream)
     assert [type(event).__name__ for event in events][-1] == "Done"
@@ -371,7 +371,7 @@ async def test_canceling_a_running_job_sends_a_cancel_request(
             async with anyio.create_task_group() as group:
                 group.start_soon(partial(provider.image_model("m").generate, "a"))
                 await to_thread.run_sync(engine.reached)
-                while not any("/jobs/" in seen.path for seen in server.requests):
+                while not any("/jobs/" in request.path for request in server.requests):
                     await anyio.sleep(0.005)
                 group.cancel_scope.cancel()
         assert not scope.cancelled_caught
@@ -439,7 +439,7 @@ async def test_a_sampler_is_checked_against_the_servers_list(
         assert engine.jobs[0]["sampler"] == "res_2s"
         with pytest.raises(md.InvalidRequestError):
             await provider.image_model("m").generate("a", sampler="unknown_sampler")
-    assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.requests]
+    assert "/sdcpp/v1/capabilities" in [request.path for request in server.requests]
 
 
 async def test_a_loading_model_is_reported_by_the_stream(

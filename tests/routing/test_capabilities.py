@@ -151,10 +151,10 @@ async def test_the_list_is_requested_once_per_event_loop() -> None:
 
 async def test_the_model_list_of_ollama_is_used(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/api/version":
+        while (request := peer.request()) is not None:
+            if request.path == "/api/version":
                 peer.reply({"version": "0.31.0"})
-            elif seen.path == "/api/tags":
+            elif request.path == "/api/tags":
                 peer.reply(
                     {
                         "models": [
@@ -166,7 +166,7 @@ async def test_the_model_list_of_ollama_is_used(serve: Serve) -> None:
                         ]
                     }
                 )
-            elif seen.path == "/api/ps":
+            elif request.path == "/api/ps":
                 peer.reply({"models": []})
             else:
                 peer.reply(chat_completion("I see"))
@@ -175,6 +175,6 @@ async def test_the_model_list_of_ollama_is_used(serve: Serve) -> None:
     async with md.Ollama(server.url) as ollama, md.OpenAICompatible(server.url + "/v1") as other:
         reply = await Chain([ollama.model("gemma3"), other.model("m")]).generate(IMAGE_QUESTION)
     assert (reply.text, reply.failed_attempts[0].code) == ("I see", "LACKS_VISION")
-    assert [seen.path for seen in server.requests if seen.method == "POST"] == [
+    assert [request.path for request in server.requests if request.method == "POST"] == [
         "/v1/chat/completions"
     ]

@@ -139,8 +139,8 @@ async def test_an_error_after_the_first_part_raises_stream_broken_error(
             second,
         ]
     ).stream("hi") as stream:
-        seen, broken = await read_stream(stream)
-    assert seen == [Queued(1), Loading("warming"), part]
+        events, broken = await read_stream(stream)
+    assert events == [Queued(1), Loading("warming"), part]
     assert second.requests == []
     assert isinstance(broken, md.StreamBrokenError)
     assert broken.__cause__ is error

@@ -59,7 +59,7 @@ class Backend:
         self.server = serve(self._serve)
 
     def _serve(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             with self._lock:
                 self.request_count += 1
                 failing = self.dead or (
@@ -69,13 +69,13 @@ class Backend:
                 peer.reply({"error": "busy"}, 503)
                 continue
             text = (
-                f"{self.name} {seen.json['messages'][-1]['content']}"
-                if seen.method == "POST"
+                f"{self.name} {request.json['messages'][-1]['content']}"
+                if request.method == "POST"
                 else ""
             )
-            if seen.method == "GET":
+            if request.method == "GET":
                 peer.reply({"data": []})
-            elif seen.json.get("stream"):
+            elif request.json.get("stream"):
                 peer.begin()
                 peer.chunk(delta(text) + delta({}, "stop") + DONE)
                 peer.end()
@@ -306,10 +306,10 @@ async def test_cancellation_closes_the_connection_without_failover(serve: Serve)
                 await anext(aiter(stream))
 
         for call in (lambda: chain.generate("hi"), listen):
-            seen = len(server.requests)
+            request_count = len(server.requests)
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                while len(server.requests) == seen:
+                while len(server.requests) == request_count:
                     await anyio.sleep(0.001)
                 group.cancel_scope.cancel()
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)

@@ -118,9 +118,9 @@ async def test_a_working_configuration_is_ok(serve: Serve) -> None:
     )
     assert not any(findings[name].hints for name in boxes if name != "box"), messages(report)
     assert swap.loads == []
-    assert {seen.method for server in boxes.values() for seen in server.requests} == {"GET"}, (
-        "only free requests"
-    )
+    assert {request.method for server in boxes.values() for request in server.requests} == {
+        "GET"
+    }, "only free requests"
 
 
 async def test_a_loading_model_is_not_a_fault(serve: Serve) -> None:
@@ -285,8 +285,8 @@ async def test_of_default_servers_at_one_address_the_recognized_one_is_reported(
     serve: Serve,
 ) -> None:
     def llama_cpp(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            known = seen.path in ("/health", "/v1/models")
+        while (request := peer.request()) is not None:
+            known = request.path in ("/health", "/v1/models")
             peer.reply(
                 LIST
                 if known

@@ -87,8 +87,8 @@ async def test_no_member_is_called_after_a_delivered_step(image: Image) -> None:
 
     chain = ImageChain([FailsHalfWay().image_model("a"), md.Offline().image_model("b")])
     async with chain.stream("a", size="32x32") as stream:
-        seen, error = await read_stream(stream)
-    assert [type(event).__name__ for event in seen] == ["Step", "Step"]
+        events, error = await read_stream(stream)
+    assert [type(event).__name__ for event in events] == ["Step", "Step"]
     assert isinstance(error, md.StreamBrokenError)
     assert isinstance(error.__cause__, md.BackendError)
     assert (error.partial, stream.result) == (None, None)
@@ -244,7 +244,7 @@ async def test_a_request_that_a_member_does_not_support_fails_over(
     ] * 2
     assert result.model == "good"
     # Both were asked only for their model lists.
-    assert [seen.method for seen in other.requests] == ["GET", "GET"]
+    assert [request.method for request in other.requests] == ["GET", "GET"]
     assert [(status.attempts, status.errors, status.successes) for status in chain.status()] == [
         (0, 0, 0),
         (0, 0, 0),

@@ -9,7 +9,7 @@ server.script = [
     Turn([{"type": "tool_use", "name": "look", "input": {}}]),
 ]
 ...
-assert server.seen[-1]["max_tokens"] == 100
+assert server.received_bodies[-1]["max_tokens"] == 100
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class _ClientLeft(Exception):
 class Anthropic(Gate):
     """A handler for `serve()`.
 
-    `seen` lists the parsed bodies of all POST requests, accepted or refused. `hold()` and
-    `release()` delay a non-streaming response, or the first delta of a stream.
+    `received_bodies` lists the parsed bodies of all POST requests, accepted or refused. `hold()`
+    and `release()` delay a non-streaming response, or the first delta of a stream.
 
     Settings that tests change:
 
@@ -97,7 +97,7 @@ class Anthropic(Gate):
         }
         self.files: dict[str, bytes] = {}
         self.script: list[Turn] = []
-        self.seen: list[Any] = []
+        self.received_bodies: list[Any] = []
         self.failures: list[int | str] = []
         self.retry_after: str | None = "1"
         self.redacted = self.pings = self.padding = self.strange = self.interleaved = (
@@ -114,10 +114,10 @@ class Anthropic(Gate):
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             headers = {"request-id": f"req_{self._next_number():08x}"}
             try:
-                response = self._answer(peer, seen, headers)
+                response = self._answer(peer, request, headers)
             except _ClientLeft:
                 return
             except Refused as refused:
@@ -149,36 +149,39 @@ class Anthropic(Gate):
             return self._numbers
 
     def _answer(
-        self, peer: Peer, seen: ReceivedRequest, headers: dict[str, str]
+        self, peer: Peer, http_request: ReceivedRequest, headers: dict[str, str]
     ) -> dict[str, Any] | None:
         """Return the response body; None when it was streamed."""
-        path, query = route(seen)
-        key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix(
-            "Bearer "
-        )
+        path, query = route(http_request)
+        key = http_request.headers.get("x-api-key") or http_request.headers.get(
+            "authorization", ""
+        ).removeprefix("Bearer ")
         if key != self.key:
             raise Refused("invalid x-api-key" if key else "x-api-key header is required", 401)
-        version = seen.headers.get("anthropic-version")
+        version = http_request.headers.get("anthropic-version")
         if version not in (OLD, NEW):
             raise Refused(
                 "anthropic-version: header is required"
                 if not version
                 else f'anthropic-version: "{version}" is not a valid version'
             )
-        if seen.method == "GET" and path == "/v1/models":
+        if http_request.method == "GET" and path == "/v1/models":
             return self._list_models(query)
-        if seen.method == "GET" and path.startswith("/v1/models/"):
+        if http_request.method == "GET" and path.startswith("/v1/models/"):
             return self._describe_model(path.removeprefix("/v1/models/"))
-        if seen.method != "POST" or path not in ("/v1/messages", "/v1/messages/count_tokens"):
+        if http_request.method != "POST" or path not in (
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+        ):
             raise Refused("Not Found", 404)
-        if len(seen.body) > MAX_BODY_BYTES:
+        if len(http_request.body) > MAX_BODY_BYTES:
             raise Refused("Request exceeds the maximum size", 413)
         try:
-            body = seen.json
+            body = http_request.json
         except ValueError:
             raise Refused("The request body is not valid JSON") from None
         with self._changed:
-            self.seen.append(body)
+            self.received_bodies.append(body)
             failure = self.failures.pop(0) if self.failures else None
         if failure == "spend_limit":
             raise Refused(
@@ -190,7 +193,7 @@ class Anthropic(Gate):
             self,
             body,
             version,
-            seen.headers.get("anthropic-beta", ""),
+            http_request.headers.get("anthropic-beta", ""),
             is_count=path.endswith("count_tokens"),
         )
         if request.is_count:

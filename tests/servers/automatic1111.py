@@ -432,27 +432,27 @@ class Automatic1111(Paced):
             "progress": {"GET": self._progress},
             "interrupt": {"POST": self._interrupt},
             "skip": {"POST": self._skip},
-            "options": {"GET": lambda seen: self.options, "POST": self._set_options},
+            "options": {"GET": lambda request: self.options, "POST": self._set_options},
             "cmd-flags": {"GET": self._cmd_flags},
             "samplers": {
-                "GET": lambda seen: [
+                "GET": lambda request: [
                     {"name": n, "aliases": a, "options": o} for n, a, o in self.samplers
                 ]
             },
             "upscalers": {"GET": self._upscalers},
             "sd-models": {"GET": self._sd_models},
-            "sd-vae": {"GET": lambda seen: []},
+            "sd-vae": {"GET": lambda request: []},
             "loras": {"GET": self._loras},
             "memory": {"GET": self._memory},
             "scripts": {
-                "GET": lambda seen: {
+                "GET": lambda request: {
                     "txt2img": ["x/y/z plot"],
                     "img2img": ["loopback", "x/y/z plot"],
                 }
             },
-            "refresh-checkpoints": {"POST": lambda seen: None},
-            "unload-checkpoint": {"POST": lambda seen: {}},
-            "reload-checkpoint": {"POST": lambda seen: {}},
+            "refresh-checkpoints": {"POST": lambda request: None},
+            "unload-checkpoint": {"POST": lambda request: {}},
+            "reload-checkpoint": {"POST": lambda request: {}},
         }
         if not old:
             self._routes["schedulers"] = {"GET": self._schedulers}
@@ -475,14 +475,14 @@ class Automatic1111(Paced):
     # --- HTTP ---
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            peer.send(self.answer(seen))
+        while (request := peer.request()) is not None:
+            peer.send(self.answer(request))
 
-    def answer(self, seen: ReceivedRequest) -> bytes:
+    def answer(self, request: ReceivedRequest) -> bytes:
         """Return the complete response; errors have the form that api_middleware gives them."""
-        path = urlsplit(seen.path).path
+        path = urlsplit(request.path).path
         try:
-            if path == "/" and seen.method == "GET":
+            if path == "/" and request.method == "GET":
                 return http_response(
                     "<!doctype html><title>Stable Diffusion</title>",
                     headers={"content-type": "text/html; charset=utf-8"},
@@ -494,11 +494,11 @@ class Automatic1111(Paced):
             )
             if methods is None:
                 return _json({"detail": "Not Found"}, 404)
-            if seen.method not in methods:
+            if request.method not in methods:
                 return _json({"detail": "Method Not Allowed"}, 405, {"allow": ", ".join(methods)})
             if path.removeprefix(PREFIX) not in UNGUARDED:
-                self._authorize(seen)
-            return _json(methods[seen.method](seen))
+                self._authorize(request)
+            return _json(methods[request.method](request))
         except ValidationError as problem:
             return _json({"detail": problem.detail}, 422)
         except HTTPException as problem:
@@ -517,7 +517,7 @@ class Automatic1111(Paced):
                 500,
             )
 
-    def _authorize(self, seen: ReceivedRequest) -> None:
+    def _authorize(self, request: ReceivedRequest) -> None:
         """Check --api-auth.
 
         The handler of HTTPException drops the WWW-Authenticate header that FastAPI would have
@@ -525,7 +525,7 @@ class Automatic1111(Paced):
         """
         if self.auth is None:
             return
-        scheme, _, credentials = seen.headers.get("authorization", "").partition(" ")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             raise HTTPException(401, "Not authenticated")
         try:
@@ -537,19 +537,19 @@ class Automatic1111(Paced):
 
     # --- generation ---
 
-    def _txt2img(self, seen: ReceivedRequest) -> dict[str, Any]:
-        return self._generate("txt2img", seen, TXT2IMG)
+    def _txt2img(self, request: ReceivedRequest) -> dict[str, Any]:
+        return self._generate("txt2img", request, TXT2IMG)
 
-    def _img2img(self, seen: ReceivedRequest) -> dict[str, Any]:
-        return self._generate("img2img", seen, IMG2IMG)
+    def _img2img(self, request: ReceivedRequest) -> dict[str, Any]:
+        return self._generate("img2img", request, IMG2IMG)
 
-    def _generate(self, route: str, seen: ReceivedRequest, fields: Fields) -> dict[str, Any]:
+    def _generate(self, route: str, request: ReceivedRequest, fields: Fields) -> dict[str, Any]:
         known = {
             key: value
             for key, value in fields.items()
             if not (self.old and key in FIELDS_SINCE_1_9)
         }
-        body = _validate(seen, known)
+        body = _validate(request, known)
         task = body["force_task_id"] or f"task({route}-{random.randrange(36**7):07X})"
         settings_in_effect = {
             key: fields[key][1] if value is None else value for key, value in body.items()
@@ -563,7 +563,7 @@ class Automatic1111(Paced):
         sampler, scheduler = self._sampler(settings_in_effect)
         self._check_scripts(settings_in_effect)
         with self._engine():
-            job = self._job(route, task, settings_in_effect, sampler, scheduler, mask, seen)
+            job = self._job(route, task, settings_in_effect, sampler, scheduler, mask, request)
             try:
                 self._begin(f"scripts_{route}", task)
                 images, texts = self._run(job)
@@ -667,7 +667,7 @@ class Automatic1111(Paced):
         sampler: str,
         scheduler: str,
         mask: Image.Image | None,
-        seen: ReceivedRequest,
+        request: ReceivedRequest,
     ) -> Job:
         """Return the settings in effect: __init__ and init() of the processing classes."""
         seed = random.randrange(4294967294) if fields["seed"] == -1 else fields["seed"]
@@ -677,7 +677,7 @@ class Automatic1111(Paced):
         settings: dict[str, Any] = {
             "route": route,
             "task": task,
-            "body": json.loads(seen.body),
+            "body": json.loads(request.body),
             "prompt": fields["prompt"],
             "negative_prompt": fields["negative_prompt"],
             "steps": fields["steps"],
@@ -974,9 +974,9 @@ class Automatic1111(Paced):
 
     # --- routes that do not wait for the engine ---
 
-    def _progress(self, seen: ReceivedRequest) -> dict[str, Any]:
+    def _progress(self, request: ReceivedRequest) -> dict[str, Any]:
         """Return the engine's state, as progressapi does; every poll may update the preview."""
-        query = parse_qs(urlsplit(seen.path).query)
+        query = parse_qs(urlsplit(request.path).query)
         skip = _query_bool("skip_current_image", query.get("skip_current_image", ["false"])[-1])
         with self.changed:
             state = self.state
@@ -1012,7 +1012,7 @@ class Automatic1111(Paced):
             result["current_image"] = self._encode(preview, None)
         return result
 
-    def _interrupt(self, seen: ReceivedRequest) -> dict[str, Any]:
+    def _interrupt(self, request: ReceivedRequest) -> dict[str, Any]:
         """Stop the running job; without one, the next job forgets the interrupt when it begins."""
         with self.changed:
             self.interrupts += 1
@@ -1020,30 +1020,30 @@ class Automatic1111(Paced):
             self.changed.notify_all()
         return {}
 
-    def _skip(self, seen: ReceivedRequest) -> None:
+    def _skip(self, request: ReceivedRequest) -> None:
         with self.changed:
             self.skips += 1
             self.state.skipped = True
             self.changed.notify_all()
 
-    def _set_options(self, seen: ReceivedRequest) -> None:
+    def _set_options(self, request: ReceivedRequest) -> None:
         """Set options as set_config does.
 
         The checkpoint is checked first. The options stay in effect for all clients.
         """
-        options = _parse_body(seen)
+        options = _parse_body(request)
         model = options.get("sd_model_checkpoint")
         if model is not None and _find_checkpoint(model) is None:
             raise EngineError("RuntimeError", f"model {model!r} not found")
         with self.changed:
             self.options.update(options)
 
-    def _extra_single_image(self, seen: ReceivedRequest) -> dict[str, Any]:
+    def _extra_single_image(self, request: ReceivedRequest) -> dict[str, Any]:
         """Upscale as scripts/postprocessing_upscale.py does.
 
         The upscaler "None" does not change the image.
         """
-        body = _validate(seen, EXTRAS)
+        body = _validate(request, EXTRAS)
         problems: list[dict[str, Any]] = []
         if body["resize_mode"] not in (0, 1):
             ctx = {"given": body["resize_mode"], "permitted": [0, 1]}
@@ -1101,8 +1101,8 @@ class Automatic1111(Paced):
             return cropped
         return result
 
-    def _png_info(self, seen: ReceivedRequest) -> dict[str, Any]:
-        body = _validate(seen, {"image": ("str", ..., False)})
+    def _png_info(self, request: ReceivedRequest) -> dict[str, Any]:
+        body = _validate(request, {"image": ("str", ..., False)})
         image = _decode_image(body["image"].strip())
         items = {key: value for key, value in image.info.items() if isinstance(value, str)}
         text = items.pop("parameters", None)
@@ -1115,7 +1115,7 @@ class Automatic1111(Paced):
             "parameters": _parse_parameters(text) if text else {},
         }
 
-    def _cmd_flags(self, seen: ReceivedRequest) -> dict[str, Any]:
+    def _cmd_flags(self, request: ReceivedRequest) -> dict[str, Any]:
         return {
             "api": True,
             "api_auth": ":".join(self.auth) if self.auth else None,
@@ -1124,7 +1124,7 @@ class Automatic1111(Paced):
             "lowvram": False,
         }
 
-    def _schedulers(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
+    def _schedulers(self, request: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1136,7 +1136,7 @@ class Automatic1111(Paced):
             for name, label, aliases, rho, inner in SCHEDULERS
         ]
 
-    def _upscalers(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
+    def _upscalers(self, request: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1148,7 +1148,7 @@ class Automatic1111(Paced):
             for name, model, scale in UPSCALERS
         ]
 
-    def _sd_models(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
+    def _sd_models(self, request: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "title": f"{name}.safetensors [{short}]",
@@ -1161,7 +1161,7 @@ class Automatic1111(Paced):
             for name, short, sha256 in MODELS
         ]
 
-    def _loras(self, seen: ReceivedRequest) -> list[dict[str, Any]]:
+    def _loras(self, request: ReceivedRequest) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
@@ -1172,7 +1172,7 @@ class Automatic1111(Paced):
             for name, alias in LORAS
         ]
 
-    def _memory(self, seen: ReceivedRequest) -> dict[str, Any]:
+    def _memory(self, request: ReceivedRequest) -> dict[str, Any]:
         counts = {"current": 2 << 30, "peak": 3 << 30}
         return {
             "ram": {"free": float(12 << 30), "used": float(4 << 30), "total": float(16 << 30)},
@@ -1198,14 +1198,14 @@ def _problem(name: str | None, message: str, kind: str, where: str = "body") -> 
     return {"loc": [where] if name is None else [where, name], "msg": message, "type": kind}
 
 
-def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
+def _parse_body(request: ReceivedRequest) -> dict[str, Any]:
     """Return the JSON object of a request, or raise FastAPI's error (with pydantic 1)."""
-    if not seen.body:
+    if not request.body:
         raise ValidationError([_problem(None, "field required", "value_error.missing")])
-    if "json" not in seen.headers.get("content-type", ""):
+    if "json" not in request.headers.get("content-type", ""):
         raise ValidationError([_problem(None, "value is not a valid dict", "type_error.dict")])
     try:
-        body = json.loads(seen.body)
+        body = json.loads(request.body)
     except ValueError as problem:
         position = getattr(problem, "pos", 0)
         raise ValidationError(
@@ -1216,12 +1216,12 @@ def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
     return body
 
 
-def _validate(seen: ReceivedRequest, fields: Fields) -> dict[str, Any]:
+def _validate(request: ReceivedRequest, fields: Fields) -> dict[str, Any]:
     """Return every known field with its value or default.
 
     Unknown fields are dropped, and every invalid field is reported.
     """
-    body = _parse_body(seen)
+    body = _parse_body(request)
     result: dict[str, Any] = {}
     problems: list[dict[str, Any]] = []
     for name, (kind, default, nullable) in fields.items():

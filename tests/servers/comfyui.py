@@ -93,13 +93,13 @@ class _Socket:
     Threads share wsproto's state, so a lock guards it.
     """
 
-    def __init__(self, peer: Peer, seen: ReceivedRequest, client: str) -> None:
+    def __init__(self, peer: Peer, request: ReceivedRequest, client: str) -> None:
         self.peer, self.client = peer, client
         self.features: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._protocol = WSConnection(ConnectionType.SERVER)
-        headers = [(name.encode(), value.encode()) for name, value in seen.headers.items()]
-        self._protocol.initiate_upgrade_connection(headers, seen.path)
+        headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+        self._protocol.initiate_upgrade_connection(headers, request.path)
         list(self._protocol.events())
         self._send(AcceptConnection())
 
@@ -274,28 +274,28 @@ class ComfyUI:
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            path, query = route(seen)
+        while (request := peer.request()) is not None:
+            path, query = route(request)
             if (
                 path.removeprefix("/api") == "/ws"
                 and self.websocket
-                and "upgrade" in seen.headers.get("connection", "").lower()
+                and "upgrade" in request.headers.get("connection", "").lower()
             ):
-                self._serve_websocket(peer, seen, query.get("clientId") or uuid.uuid4().hex)
+                self._serve_websocket(peer, request, query.get("clientId") or uuid.uuid4().hex)
                 return
-            peer.send(self.answer(seen).sent)
+            peer.send(self.answer(request).sent)
 
-    def answer(self, seen: ReceivedRequest) -> Response:
+    def answer(self, request: ReceivedRequest) -> Response:
         """Return the response to a request."""
-        path, query = route(seen)
+        path, query = route(request)
         path = unquote(path.removeprefix("/api"))
-        origin = seen.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != seen.headers.get("host"):
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             return empty_response(403)
         try:
-            if seen.method == "POST":
-                return self._post(path, seen)
-            if seen.method == "GET":
+            if request.method == "POST":
+                return self._post(path, request)
+            if request.method == "GET":
                 return self._get(path, query)
         except json.JSONDecodeError:
             return text_response("500 Internal Server Error\n\nServer got itself in trouble", 500)
@@ -345,15 +345,15 @@ class ComfyUI:
                 )
         return text_response("404: Not Found", 404)
 
-    def _post(self, path: str, seen: ReceivedRequest) -> Response:
+    def _post(self, path: str, request: ReceivedRequest) -> Response:
         if path == "/prompt":
-            return self._submit(seen.json)
+            return self._submit(request.json)
         if path == "/upload/image":
-            return self._upload(seen)
+            return self._upload(request)
         if path == "/upload/mask":
-            return self._upload_mask(seen)
+            return self._upload_mask(request)
         with self._changed:
-            body = json.loads(seen.body) if seen.body else {}
+            body = json.loads(request.body) if request.body else {}
             if path == "/queue":
                 if body.get("clear"):
                     self._pending.clear()
@@ -404,12 +404,14 @@ class ComfyUI:
             else empty_response(404)
         )
 
-    def _upload(self, seen: ReceivedRequest) -> Response:
-        if len(seen.body) > MAX_UPLOAD_BYTES:
+    def _upload(self, request: ReceivedRequest) -> Response:
+        if len(request.body) > MAX_UPLOAD_BYTES:
             return text_response("Maximum request body size exceeded", 413)
-        if not header_parameter(seen.headers.get("content-type", ""), "boundary"):
+        if not header_parameter(request.headers.get("content-type", ""), "boundary"):
             return empty_response(400)
-        parts = {part.name: part for part in parse_form(seen.headers["content-type"], seen.body)}
+        parts = {
+            part.name: part for part in parse_form(request.headers["content-type"], request.body)
+        }
         fields = {
             name: part.content.decode() for name, part in parts.items() if part.filename is None
         }
@@ -431,13 +433,15 @@ class ComfyUI:
             }
         )
 
-    def _upload_mask(self, seen: ReceivedRequest) -> Response:
+    def _upload_mask(self, request: ReceivedRequest) -> Response:
         """Store a copy of the original image with the alpha channel of the uploaded one."""
         import io
 
         from PIL import Image
 
-        parts = {part.name: part for part in parse_form(seen.headers["content-type"], seen.body)}
+        parts = {
+            part.name: part for part in parse_form(request.headers["content-type"], request.body)
+        }
         image, reference = parts.get("image"), parts.get("original_ref")
         if image is None or not image.filename or reference is None:
             return empty_response(400)
@@ -676,10 +680,10 @@ class ComfyUI:
 
     # The websocket
 
-    def _serve_websocket(self, peer: Peer, seen: ReceivedRequest, client: str) -> None:
+    def _serve_websocket(self, peer: Peer, request: ReceivedRequest, client: str) -> None:
         # A client may submit a job as soon as it is accepted.
         with self._changed:
-            socket = _Socket(peer, seen, client)
+            socket = _Socket(peer, request, client)
             self.sockets.append(socket)
             self._changed.notify_all()
         socket.say(

@@ -230,10 +230,10 @@ class Gemini(Gate):
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            path, query = route(seen)
+        while (request := peer.request()) is not None:
+            path, query = route(request)
             try:
-                response = self._answer(peer, seen, unquote(path), query)
+                response = self._answer(peer, request, unquote(path), query)
             except _Refused as refused:
                 error: Any = {"error": refused.error}
                 streamed = "streamGenerateContent" in path and (
@@ -248,22 +248,22 @@ class Gemini(Gate):
                 peer.send(response.sent)
 
     def _answer(
-        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+        self, peer: Peer, request: ReceivedRequest, path: str, query: dict[str, str]
     ) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
-        self._authorize(seen, query)
-        if seen.method == "GET" and path == "/v1beta/models":
+        self._authorize(request, query)
+        if request.method == "GET" and path == "/v1beta/models":
             return self._list_models(query)
-        if seen.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
+        if request.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
             return json_response(self._describe_model(self._resolve_model(one[1], "getModel")))
         call = re.fullmatch(
             r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path
         )
-        if call is None or seen.method != "POST":
+        if call is None or request.method != "POST":
             raise _Refused("NOT_FOUND", "Requested entity was not found.")
         if self.failures:
             raise self._failure(self.failures.pop(0))
-        settings = self._read_request(self._resolve_model(call[1], call[2]), seen.body)
+        settings = self._read_request(self._resolve_model(call[1], call[2]), request.body)
         with self._changed:
             settings.setdefault("seed", 1_000_000 + len(self.jobs))
             self.jobs.append(settings)
@@ -275,8 +275,8 @@ class Gemini(Gate):
             self._image_response(settings), content_type="application/json; charset=UTF-8"
         )
 
-    def _authorize(self, seen: ReceivedRequest, query: dict[str, str]) -> None:
-        key = seen.headers.get("x-goog-api-key") or query.get("key")
+    def _authorize(self, request: ReceivedRequest, query: dict[str, str]) -> None:
+        key = request.headers.get("x-goog-api-key") or query.get("key")
         if not key:
             raise _Refused(
                 "PERMISSION_DENIED",

@@ -6,7 +6,7 @@ server = GeminiChat()
 base = serve(server).url + "/v1beta"      # the key is "k"
 server.script = [Turn([{"text": "Hello."}]), Turn(finish="SAFETY")]
 ...
-assert server.seen[0]["contents"]
+assert server.received_bodies[0]["contents"]
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Turn:
 class GeminiChat(Gemini):
     """A handler for `serve()`.
 
-    `seen` lists the bodies of all POST requests with a valid key, accepted or refused.
+    `received_bodies` lists the bodies of all POST requests with a valid key, accepted or refused.
 
     Settings that tests change:
 
@@ -99,7 +99,7 @@ class GeminiChat(Gemini):
         super().__init__(key)
         self.models = dict(CHAT_MODELS)
         self.script: list[Turn] = []
-        self.seen: list[Any] = []
+        self.received_bodies: list[Any] = []
         self.call_ids = False
         self.lone_usage = False
         self.dimensions = 8
@@ -109,24 +109,24 @@ class GeminiChat(Gemini):
     # HTTP
 
     def _answer(
-        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+        self, peer: Peer, http_request: ReceivedRequest, path: str, query: dict[str, str]
     ) -> Response | None:
         try:
-            return self._dispatch(peer, seen, path, query)
+            return self._dispatch(peer, http_request, path, query)
         except _Refused as refused:
             if not self.wrapped:
                 raise
             return json_response([{"error": refused.error}], refused.code, JSON_CONTENT_TYPE)
 
     def _dispatch(
-        self, peer: Peer, seen: ReceivedRequest, path: str, query: dict[str, str]
+        self, peer: Peer, http_request: ReceivedRequest, path: str, query: dict[str, str]
     ) -> Response | None:
         call = re.fullmatch(r"/v1beta/(models/[^/:]+):(\w+)", path)
         methods = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
-        if seen.method != "POST" or call is None or call[2] not in methods:
-            return super()._answer(peer, seen, path, query)
-        self._authorize(seen, query)
-        body = self._body(seen.body)
+        if http_request.method != "POST" or call is None or call[2] not in methods:
+            return super()._answer(peer, http_request, path, query)
+        self._authorize(http_request, query)
+        body = self._body(http_request.body)
         model = self._resolve_model(call[1], call[2])
         is_embedding = "embedding" in model
         if is_embedding != ("mbed" in call[2]):
@@ -158,7 +158,7 @@ class GeminiChat(Gemini):
             body = json.loads(raw)
         except ValueError:
             raise _invalid("Invalid JSON payload received. Unexpected end of string.") from None
-        self.seen.append(body)
+        self.received_bodies.append(body)
         return body
 
     def _describe_model(self, name: str) -> Json:

@@ -123,9 +123,9 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
     return parts
 
 
-def route(seen: ReceivedRequest) -> tuple[str, dict[str, str]]:
+def route(request: ReceivedRequest) -> tuple[str, dict[str, str]]:
     """Return the path and the query of a request; of repeated query names the last value counts."""
-    split = urlsplit(seen.path)
+    split = urlsplit(request.path)
     return split.path, {name: values[-1] for name, values in parse_qs(split.query).items()}
 
 

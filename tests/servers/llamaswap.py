@@ -54,7 +54,7 @@ NOT_FOUND = text_response("404 page not found\n", 404)
 class Upstream(Protocol):
     """A model's server, which loses its jobs when its process is stopped."""
 
-    def answer(self, seen: ReceivedRequest) -> Response: ...
+    def answer(self, request: ReceivedRequest) -> Response: ...
 
     def lose_jobs(self) -> None: ...
 
@@ -187,11 +187,11 @@ class LlamaSwap:
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             try:
-                answer = self._answer(peer, seen)
+                answer = self._answer(peer, request)
             except _Refused as refused:
-                answer = self._error(seen, refused)
+                answer = self._error(request, refused)
             if answer is None:
                 return
             if self.truncate and len(answer.body) > 1:
@@ -199,32 +199,32 @@ class LlamaSwap:
                 return
             peer.send(answer.sent)
 
-    def _answer(self, peer: Peer, seen: ReceivedRequest) -> Response | None:
-        path, query = route(seen)
+    def _answer(self, peer: Peer, request: ReceivedRequest) -> Response | None:
+        path, query = route(request)
         if path == "/health":
             return text_response("OK")
-        self._authorize(seen)
+        self._authorize(request)
         if path == "/upstream" or path.startswith("/upstream/"):
-            return self._upstream(peer, seen, path)
+            return self._upstream(peer, request, path)
         if path == "/api/events":
             return self._send_events(peer)
         if path == "/api/models/unload" or path.startswith("/api/models/unload/"):
             return self._unload_by_request(
-                seen, unquote(path[len("/api/models/unload") :].lstrip("/"))
+                request, unquote(path[len("/api/models/unload") :].lstrip("/"))
             )
         if path in GATEWAY_ROUTES | QUERY_ROUTES:
-            if seen.method != "GET":
+            if request.method != "GET":
                 return _not_allowed("GET, HEAD")
             return (
-                self._proxy(peer, seen, self._find_model(query.get("model", "")))
+                self._proxy(peer, request, self._find_model(query.get("model", "")))
                 if path in QUERY_ROUTES
                 else self._answer_itself(path)
             )
         if path in JSON_ROUTES | FORM_ROUTES:
-            if seen.method != "POST":
+            if request.method != "POST":
                 return _not_allowed("POST")
             return self._proxy(
-                peer, self._apply_filters(seen, path), self._find_model(_model_of(seen))
+                peer, self._apply_filters(request, path), self._find_model(_model_of(request))
             )
         return NOT_FOUND
 
@@ -245,16 +245,16 @@ class LlamaSwap:
             message = json.dumps({"type": "modelStatus", "data": json.dumps(states)})
             peer.chunk(f"event:message\ndata:{message}\n\n".encode())
 
-    def _authorize(self, seen: ReceivedRequest) -> None:
+    def _authorize(self, request: ReceivedRequest) -> None:
         """Check Basic, then Bearer, then x-api-key; the first that is present decides alone."""
-        kind, _, credentials = seen.headers.get("authorization", "").partition(" ")
+        kind, _, credentials = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "basic":
             try:
                 key = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
             except (binascii.Error, ValueError):
                 key = ""
         else:
-            key = credentials if kind.lower() == "bearer" else seen.headers.get("x-api-key", "")
+            key = credentials if kind.lower() == "bearer" else request.headers.get("x-api-key", "")
         if self.keys and key not in self.keys:
             raise _Refused(
                 401,
@@ -278,24 +278,24 @@ class LlamaSwap:
             raise _Refused(404, message, "not_found", "invalid_request_error")
         return self._models[name]
 
-    def _apply_filters(self, seen: ReceivedRequest, path: str) -> ReceivedRequest:
+    def _apply_filters(self, request: ReceivedRequest, path: str) -> ReceivedRequest:
         """Apply the filters to the JSON routes, but not to forms or /upstream."""
         if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
-            return seen
+            return request
         try:
-            body = json.loads(seen.body)
+            body = json.loads(request.body)
         except ValueError:
-            return seen
+            return request
         remaining = {
             name: value
             for name, value in body.items()
             if name not in self.strip_params or name == "model"
         }
-        return replace(seen, body=json.dumps(remaining | self.set_params).encode())
+        return replace(request, body=json.dumps(remaining | self.set_params).encode())
 
-    def _upstream(self, peer: Peer, seen: ReceivedRequest, path: str) -> Response | None:
+    def _upstream(self, peer: Peer, request: ReceivedRequest, path: str) -> Response | None:
         """Forward `/upstream/{model}/<path>`; ids with slashes are matched segment by segment."""
-        raw, mark, query = seen.path.partition("?")
+        raw, mark, query = request.path.partition("?")
         segments = raw.split("/")[2:]
         for count in range(len(segments), 0, -1):
             name = unquote("/".join(segments[:count]))
@@ -305,17 +305,20 @@ class LlamaSwap:
             if count == len(segments):
                 headers = {"Location": f"{raw}/{mark}{query}"}
                 return Response(
-                    301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", headers
+                    301 if request.method == "GET" else 308,
+                    b"",
+                    "text/html; charset=utf-8",
+                    headers,
                 )
             rest = "/" + "/".join(segments[count:])
             if (
-                seen.method == "GET"
+                request.method == "GET"
                 and STATIC_FILE.search(rest)
                 and self.state(model.name) == "stopped"
             ):
                 message = f"model {model.name} is not loaded; path matches upstream.ignorePaths"
                 raise _Refused(409, message, "conflict", "invalid_request_error")
-            return self._proxy(peer, replace(seen, path=rest + mark + query), model)
+            return self._proxy(peer, replace(request, path=rest + mark + query), model)
         raise _Refused(404, "model not found", "not_found", "invalid_request_error")
 
     def _answer_itself(self, path: str) -> Response:
@@ -363,8 +366,8 @@ class LlamaSwap:
             entry["capabilities"] = {"image_generation": True, "image_to_image": True}
         return entry
 
-    def _unload_by_request(self, seen: ReceivedRequest, name: str) -> Response:
-        if seen.method != "POST":
+    def _unload_by_request(self, request: ReceivedRequest, name: str) -> Response:
+        if request.method != "POST":
             return _not_allowed("POST")
         if not name:
             self._answer_itself("/unload")
@@ -374,12 +377,12 @@ class LlamaSwap:
         self.unload(name)
         return text_response("OK")
 
-    def _error(self, seen: ReceivedRequest, refused: _Refused) -> Response:
+    def _error(self, request: ReceivedRequest, refused: _Refused) -> Response:
         """Return an error in the form of this generation and of the Accept header.
 
         The form changed on 2026-05-28, and after v250 on 2026-08-22.
         """
-        accept = seen.headers.get("accept", "")
+        accept = request.headers.get("accept", "")
         message = refused.message
         if refused.status == 503 and self.generation != "current":
             answer = text_response(f"llama-swap-error: {message}", 503)
@@ -407,7 +410,7 @@ class LlamaSwap:
 
     # Loading and forwarding
 
-    def _proxy(self, peer: Peer, seen: ReceivedRequest, model: _Model) -> Response | None:
+    def _proxy(self, peer: Peer, request: ReceivedRequest, model: _Model) -> Response | None:
         """Return the upstream's response once the model is loaded.
 
         Returns None when the client has disconnected.
@@ -432,7 +435,7 @@ class LlamaSwap:
                 model.waiting -= 1
                 self._changed.notify_all()
         try:
-            return self._forward(peer, seen, model)
+            return self._forward(peer, request, model)
         finally:
             with self._changed:
                 model.open -= 1
@@ -476,7 +479,7 @@ class LlamaSwap:
             model.state = "ready"
         self._changed.notify_all()
 
-    def _forward(self, peer: Peer, seen: ReceivedRequest, model: _Model) -> Response | None:
+    def _forward(self, peer: Peer, request: ReceivedRequest, model: _Model) -> Response | None:
         """Return the upstream's response.
 
         If the client disconnects the gateway drops the request, but the upstream continues to
@@ -488,7 +491,7 @@ class LlamaSwap:
 
         def forward() -> None:
             try:
-                answers.append(model.server.answer(seen))
+                answers.append(model.server.answer(request))
             except Crash:
                 with self._changed:
                     model.state = "stopped" if model.starts == started else model.state
@@ -521,26 +524,26 @@ def _not_allowed(methods: str) -> Response:
     return Response(405, b"Method Not Allowed\n", "text/plain; charset=utf-8", {"Allow": methods})
 
 
-def _model_of(seen: ReceivedRequest) -> str:
+def _model_of(request: ReceivedRequest) -> str:
     """Return `model` of a JSON body if the content type names JSON, else of a form.
 
     The result is "" when there is none.
     """
-    kind = seen.headers.get("content-type", "")
+    kind = request.headers.get("content-type", "")
     try:
         if "application/json" in kind:
-            body = json.loads(seen.body)
+            body = json.loads(request.body)
             model = body.get("model") if isinstance(body, dict) else None
             return model if isinstance(model, str) else ""
         if "multipart/form-data" in kind:
             return next(
                 (
                     part.content.decode()
-                    for part in parse_form(kind, seen.body)
+                    for part in parse_form(kind, request.body)
                     if part.name == "model"
                 ),
                 "",
             )
-        return parse_qs(seen.body.decode()).get("model", [""])[0]
+        return parse_qs(request.body.decode()).get("model", [""])[0]
     except ValueError:
         return ""

@@ -125,10 +125,10 @@ class Ollama(Gate):
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            path, _ = route(seen)
+        while (request := peer.request()) is not None:
+            path, _ = route(request)
             try:
-                response = self._answer(peer, seen, path)
+                response = self._answer(peer, request, path)
             except _Refused as refused:
                 response = (
                     _openai_error(refused)
@@ -140,11 +140,11 @@ class Ollama(Gate):
             if response is not STREAMED:
                 peer.send(response.sent)
 
-    def _answer(self, peer: Peer, seen: ReceivedRequest, path: str) -> Response | None:
+    def _answer(self, peer: Peer, request: ReceivedRequest, path: str) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the connection must close."""
-        if path == "/" and seen.method == "GET":
+        if path == "/" and request.method == "GET":
             return text_response("Ollama is running")
-        if path in METHODS and seen.method != METHODS[path]:
+        if path in METHODS and request.method != METHODS[path]:
             return text_response("405 method not allowed", 405)
         if path == "/api/version":
             return json_response({"version": self.version}, 200, JSON)
@@ -153,7 +153,7 @@ class Ollama(Gate):
                 {"models": [self._list_entry(name) for name in self.models]}, 200, JSON
             )
         if path == "/api/show":
-            name = self._resolve_model(_parse_body(seen).get("model"))
+            name = self._resolve_model(_parse_body(request).get("model"))
             return json_response(
                 {
                     "license": "",
@@ -165,19 +165,19 @@ class Ollama(Gate):
                 JSON,
             )
         if path == "/api/generate":
-            return self._generate(peer, _parse_body(seen))
+            return self._generate(peer, _parse_body(request))
         if (
             path == "/v1/images/generations"
             and self._contract not in ("none", "removed")
-            and seen.method == "POST"
+            and request.method == "POST"
         ):
-            return self._openai_images(peer, _parse_body(seen), edit=False)
+            return self._openai_images(peer, _parse_body(request), edit=False)
         if (
             path == "/v1/images/edits"
             and self._contract in ("honored", "ignored")
-            and seen.method == "POST"
+            and request.method == "POST"
         ):
-            return self._openai_images(peer, _parse_body(seen), edit=True)
+            return self._openai_images(peer, _parse_body(request), edit=True)
         return text_response("404 page not found", 404, "text/plain")
 
     def _list_entry(self, name: str) -> dict[str, Any]:
@@ -435,17 +435,17 @@ def _encode_line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
+def _parse_body(request: ReceivedRequest) -> dict[str, Any]:
     """Parse the body as JSON, regardless of its content type; a form is refused."""
-    if not seen.body:
+    if not request.body:
         raise _Refused(400, "missing request body")
     try:
-        body = json.loads(seen.body)
+        body = json.loads(request.body)
     except ValueError:
         raise _Refused(
             400,
             "invalid character '-' in numeric literal"
-            if seen.body.startswith(b"--")
+            if request.body.startswith(b"--")
             else "unexpected EOF",
         ) from None
     if not isinstance(body, dict):

@@ -116,8 +116,8 @@ class _Refused(Exception):
 class OllamaChat(Gate):
     """A handler for `serve()`.
 
-    `seen` lists the parsed request bodies. `hold()` and `release()` delay a stream of chat or
-    generate after its first frame.
+    `received_bodies` lists the parsed request bodies. `hold()` and `release()` delay a stream of
+    chat or generate after its first frame.
 
     State of the server:
 
@@ -149,7 +149,7 @@ class OllamaChat(Gate):
         self.created: dict[str, dict[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
         self.pushed: list[str] = []
-        self.seen: list[Any] = []
+        self.received_bodies: list[Any] = []
         self.script: list[Reply] = []
         self.busy = False
         self.failure: tuple[int, str] | None = None
@@ -160,24 +160,24 @@ class OllamaChat(Gate):
         self._calls = 0
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             try:
-                response = self._answer(peer, seen)
+                response = self._answer(peer, request)
             except _Refused as refused:
                 response = json_response({"error": refused.message}, refused.status, JSON)
             if response is None:
                 return
             if response is not STREAMED:
-                peer.send(_head_only(response) if seen.method == "HEAD" else response.sent)
+                peer.send(_head_only(response) if request.method == "HEAD" else response.sent)
 
-    def _answer(self, peer: Peer, seen: ReceivedRequest) -> Response | None:
-        path, _ = route(seen)
+    def _answer(self, peer: Peer, request: ReceivedRequest) -> Response | None:
+        path, _ = route(request)
         if path.startswith("/api/blobs/"):
-            return self._blob(seen, path.removeprefix("/api/blobs/"))
+            return self._blob(request, path.removeprefix("/api/blobs/"))
         methods = METHODS | self.service.methods
         if path not in methods:
             return text_response("404 page not found", 404, "text/plain")
-        if seen.method not in methods[path]:
+        if request.method not in methods[path]:
             return text_response("405 method not allowed", 405)
         if path == "/api/status":
             return self.service.status()
@@ -204,11 +204,11 @@ class OllamaChat(Gate):
                 200,
                 JSON,
             )
-        body = _parse_body(seen)
-        self.seen.append(body)
+        body = _parse_body(request)
+        self.received_bodies.append(body)
         if path in self.service.methods:
             return self.service.web(
-                path.rsplit("/", 1)[-1], body, seen.headers.get("authorization", "")
+                path.rsplit("/", 1)[-1], body, request.headers.get("authorization", "")
             )
         if path == "/api/chat":
             return self._chat(peer, body)
@@ -282,18 +282,18 @@ class OllamaChat(Gate):
             "modified_at": CREATED,
         }
 
-    def _blob(self, seen: ReceivedRequest, digest: str) -> Response:
+    def _blob(self, request: ReceivedRequest, digest: str) -> Response:
         if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
             raise _Refused(400, "invalid digest format")
-        if seen.method == "HEAD":
+        if request.method == "HEAD":
             return empty_response(200 if digest in self.blobs else 404)
-        if seen.method != "POST":
+        if request.method != "POST":
             return text_response("405 method not allowed", 405)
         if digest in self.blobs:
             return empty_response(200)
-        if digest != "sha256:" + hashlib.sha256(seen.body).hexdigest():
+        if digest != "sha256:" + hashlib.sha256(request.body).hexdigest():
             raise _Refused(400, "digest mismatch")
-        self.blobs[digest] = seen.body
+        self.blobs[digest] = request.body
         return empty_response(201)
 
     def _change_models(self, peer: Peer, body: dict[str, Any], kind: str) -> Response:
@@ -580,11 +580,11 @@ def _head_only(answer: Response) -> bytes:
     return answer.sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def _parse_body(seen: ReceivedRequest) -> dict[str, Any]:
-    if not seen.body:
+def _parse_body(request: ReceivedRequest) -> dict[str, Any]:
+    if not request.body:
         raise _Refused(400, "missing request body")
     try:
-        body = json.loads(seen.body)
+        body = json.loads(request.body)
     except ValueError:
         raise _Refused(400, "unexpected EOF") from None
     if not isinstance(body, dict):

@@ -157,8 +157,9 @@ class ModelInput:
 class OpenAIServer(Gate):
     """Base of the OpenAI chat servers; a handler for `serve()`. The default API key is "k".
 
-    `seen` lists the parsed bodies of all POST requests with a valid key, accepted or refused.
-    `hold()` and `release()` delay a non-streaming response, or the first delta of a stream.
+    `received_bodies` lists the parsed bodies of all POST requests with a valid key, accepted or
+    refused. `hold()` and `release()` delay a non-streaming response, or the first delta of a
+    stream.
 
     Settings that tests change:
 
@@ -185,7 +186,7 @@ class OpenAIServer(Gate):
         }
         self.files: dict[str, bytes] = {}
         self.script: list[Turn] = []
-        self.seen: list[Any] = []
+        self.received_bodies: list[Any] = []
         self.failures: list[tuple[Any, ...]] = []
         self.largest = 64 << 20
         self.break_stream = ""
@@ -193,13 +194,13 @@ class OpenAIServer(Gate):
         self._numbers = 0
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             headers = {
                 "x-request-id": f"req_{self.next_number():08x}",
                 "openai-version": "2020-10-01",
             }
             try:
-                response = self._answer(peer, seen, headers)
+                response = self._answer(peer, request, headers)
             except ClientLeft:
                 return
             except Refused as refused:
@@ -218,36 +219,36 @@ class OpenAIServer(Gate):
         """Return a new object id with this prefix."""
         return f"{prefix}_{self.next_number():024d}"
 
-    def _answer(self, peer: Peer, seen: ReceivedRequest, headers: dict[str, str]) -> Json | None:
+    def _answer(self, peer: Peer, request: ReceivedRequest, headers: dict[str, str]) -> Json | None:
         """Return the response body; None when it was streamed."""
-        path, _ = route(seen)
-        scheme, _, key = seen.headers.get("authorization", "").partition(" ")
+        path, _ = route(request)
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or key != self.key:
             raise Refused(
                 "Incorrect API key provided." if key else "You didn't provide an API key.",
                 "invalid_api_key",
                 status=401,
             )
-        if seen.method == "GET" and path == "/v1/models":
+        if request.method == "GET" and path == "/v1/models":
             models = [
                 {"id": name, "object": "model", "created": CREATED, "owned_by": "openai"}
                 for name in self.models
             ]
             return {"object": "list", "data": models}
-        if seen.method != "POST" or path != self.path:
-            return self.other_route(seen.method, path)
-        if len(seen.body) > self.largest:
+        if request.method != "POST" or path != self.path:
+            return self.other_route(request.method, path)
+        if len(request.body) > self.largest:
             raise Refused("Request body is too large.", "request_too_large", status=413)
-        if not seen.headers.get("content-type", "").startswith("application/json"):
+        if not request.headers.get("content-type", "").startswith("application/json"):
             raise Refused("Unsupported content type.", "unsupported_content_type")
         try:
-            body = seen.json
+            body = request.json
         except ValueError:
             body = None
         if not isinstance(body, dict):
             raise Refused("We could not parse the JSON body of your request.", None)
         with self._changed:
-            self.seen.append(body)
+            self.received_bodies.append(body)
             failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             headers |= failure[2] if len(failure) > 2 else {}

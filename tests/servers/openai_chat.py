@@ -4,7 +4,7 @@ server = OpenAIChat()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [Turn([says("Hi")]), Turn([calls("look", {"at": "a fox"})])]
 ...
-assert server.seen[-1]["max_completion_tokens"] == 100
+assert server.received_bodies[-1]["max_completion_tokens"] == 100
 
 Not implemented: log probabilities, audio output, predictions, search and custom tools.
 """

@@ -218,12 +218,12 @@ class OpenAIImages(Gate):
     # HTTP
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             with self._changed:
                 self._numbers += 1
                 id_headers = {"x-request-id": f"req_{self._numbers:08x}"}
             try:
-                response = self._answer(peer, seen, id_headers)
+                response = self._answer(peer, request, id_headers)
             except Refused as refused:
                 if refused.status == 429 and refused.error["code"] == "rate_limit_exceeded":
                     id_headers["Retry-After"] = "1"
@@ -235,27 +235,30 @@ class OpenAIImages(Gate):
             peer.send(replace(response, headers=response.headers | id_headers).sent)
 
     def _answer(
-        self, peer: Peer, seen: ReceivedRequest, id_headers: dict[str, str]
+        self, peer: Peer, http_request: ReceivedRequest, id_headers: dict[str, str]
     ) -> Response | None:
         """Return the answer, `STREAMED` after a stream, or None when the client disconnected."""
-        path, _ = route(seen)
+        path, _ = route(http_request)
         if path.startswith("/files/"):
-            return self._download(seen, path)
-        scheme, _, key = seen.headers.get("authorization", "").partition(" ")
+            return self._download(http_request, path)
+        scheme, _, key = http_request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or key != self.key:
             message = "Incorrect API key provided." if key else "You didn't provide an API key."
             raise Refused(message, "invalid_api_key", status=401)
-        if seen.method == "GET" and path == "/v1/models":
+        if http_request.method == "GET" and path == "/v1/models":
             models = [
                 {"id": name, "object": "model", "created": 1, "owned_by": "openai"}
                 for name in self.families
             ]
             return json_response({"object": "list", "data": models})
-        if seen.method != "POST" or path not in ("/v1/images/generations", "/v1/images/edits"):
-            raise Refused(f"Invalid URL ({seen.method} {path})", None, status=404)
+        if http_request.method != "POST" or path not in (
+            "/v1/images/generations",
+            "/v1/images/edits",
+        ):
+            raise Refused(f"Invalid URL ({http_request.method} {path})", None, status=404)
         if self.failures:
             raise self._failure(*self.failures.pop(0))
-        request = self._read_request(seen, path)
+        request = self._read_request(http_request, path)
         with self._changed:
             self.jobs.append(request.settings)
         self._moderate(request)
@@ -275,13 +278,13 @@ class OpenAIImages(Gate):
             f"This is a {code}.", code, None, status, error_types.get(code, "invalid_request_error")
         )
 
-    def _download(self, seen: ReceivedRequest, path: str) -> Response:
+    def _download(self, request: ReceivedRequest, path: str) -> Response:
         """Serve an image from the file host.
 
         The real file host is a different one: it needs no key and refuses requests with one.
         """
-        self.downloads.append(seen)
-        if "authorization" in seen.headers:
+        self.downloads.append(request)
+        if "authorization" in request.headers:
             return Response(403, b"AuthenticationFailed", "application/xml")
         data = self._files_by_path.get(path)
         return (
@@ -292,16 +295,16 @@ class OpenAIImages(Gate):
 
     # Validation
 
-    def _read_request(self, seen: ReceivedRequest, path: str) -> _ImageRequest:
-        content_type = seen.headers.get("content-type", "")
+    def _read_request(self, request: ReceivedRequest, path: str) -> _ImageRequest:
+        content_type = request.headers.get("content-type", "")
         if content_type.startswith("multipart/form-data") and path == "/v1/images/edits":
-            return self._read_form(content_type, seen.body)
+            return self._read_form(content_type, request.body)
         if not content_type.startswith("application/json"):
             raise Refused(
                 f"Unsupported content type: '{content_type}'.", "unsupported_content_type"
             )
         try:
-            body = json.loads(seen.body)
+            body = json.loads(request.body)
         except ValueError:
             body = None
         if not isinstance(body, dict):

@@ -9,7 +9,7 @@ server.script = [
     Turn([generates("a fox"), says("")]),
 ]
 ...
-assert server.seen[-1]["store"] is False
+assert server.received_bodies[-1]["store"] is False
 
 Not implemented: background, conversations, audio, and hosted tools other than image generation
 and web search.

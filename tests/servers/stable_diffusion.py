@@ -371,50 +371,50 @@ class StableDiffusion:
         process = self._process
         while not process.dead:
             process.peers.append(peer)
-            seen = peer.request()
+            request = peer.request()
             process.peers.remove(peer)
-            if seen is None:
+            if request is None:
                 return
-            self._await_body(peer, seen)
+            self._await_body(peer, request)
             try:
-                answer = self.answer(seen)
+                answer = self.answer(request)
             except Crash:
                 return
             peer.send(answer.sent)
 
-    def _await_body(self, peer: Peer, seen: ReceivedRequest) -> None:
+    def _await_body(self, peer: Peer, request: ReceivedRequest) -> None:
         """Wait for the body of a POST without a length (sd-server.md section 5)."""
-        if seen.method == "POST" and "content-length" not in seen.headers:
+        if request.method == "POST" and "content-length" not in request.headers:
             peer.socket.settimeout(self.patience)
             with contextlib.suppress(OSError):
                 peer.socket.recv(1, socket.MSG_PEEK)
             peer.socket.settimeout(None)
 
-    def answer(self, seen: ReceivedRequest) -> Response:
+    def answer(self, request: ReceivedRequest) -> Response:
         """Return the response to a request; raise Crash if the request kills the process.
 
         A proxy calls this instead of opening a connection.
         """
-        path, _ = route(seen)
+        path, _ = route(request)
         process = self._process
         try:
-            return self._answer(process, seen, path)
+            return self._answer(process, request, path)
         except _Refused as refused:
             return refused.answer
 
-    def _answer(self, process: _Process, seen: ReceivedRequest, path: str) -> Response:
-        if seen.method == "POST":
+    def _answer(self, process: _Process, request: ReceivedRequest, path: str) -> Response:
+        if request.method == "POST":
             if path == "/v1/images/generations":
-                return self._openai(process, self._read_generation(seen))
+                return self._openai(process, self._read_generation(request))
             if path == "/v1/images/edits":
-                return self._openai(process, self._read_edit(seen))
+                return self._openai(process, self._read_edit(request))
             if path in ("/sdapi/v1/txt2img", "/sdapi/v1/img2img"):
-                return self._sdapi(process, seen, path.rpartition("/")[2])
+                return self._sdapi(process, request, path.rpartition("/")[2])
             if path == "/sdcpp/v1/img_gen":
-                return self._submit(process, seen)
+                return self._submit(process, request)
             if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)/cancel", path):
                 return self._cancel(process, job[1])
-        if seen.method == "GET":
+        if request.method == "GET":
             if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)", path):
                 with self._changed:
                     return json_response(
@@ -548,15 +548,15 @@ class StableDiffusion:
         if generation.output_format not in allowed:
             raise _Refused(f"invalid output_format, must be one of [{', '.join(allowed)}]")
 
-    def _read_generation(self, seen: ReceivedRequest) -> _Generation:
+    def _read_generation(self, request: ReceivedRequest) -> _Generation:
         """Read a generation request (sd-server.md section 2).
 
         All fields except prompt, n, size and the output fields are ignored.
         """
         self._check_mode()
-        if not seen.body:
+        if not request.body:
             raise _Refused("empty body")
-        body = _parse_json(seen.body)
+        body = _parse_json(request.body)
         prompt, count, size = (
             _field(body, "prompt", ""),
             max(1, _field(body, "n", 1)),
@@ -575,18 +575,18 @@ class StableDiffusion:
         self._read_tag(generation)
         return self._resolve(generation, "invalid params")
 
-    def _read_edit(self, seen: ReceivedRequest) -> _Generation:
+    def _read_edit(self, request: ReceivedRequest) -> _Generation:
         """Read the form of an edit (sd-server.md section 2).
 
         Every upload that can be decoded is a reference, and the first one is the init image as
         well; others are skipped.
         """
         self._check_mode()
-        kind = seen.headers.get("content-type", "")
+        kind = request.headers.get("content-type", "")
         if not kind.lower().startswith("multipart/form-data"):
             raise _Refused("Content-Type must be multipart/form-data")
         try:
-            parts = parse_form(kind, seen.body)
+            parts = parse_form(kind, request.body)
         except ValueError:
             parts = []
         fields: dict[str, str] = {}
@@ -722,11 +722,11 @@ class StableDiffusion:
             {"created": self._now(), "data": data, "output_format": generation.output_format}
         )
 
-    def _sdapi(self, process: _Process, seen: ReceivedRequest, kind: str) -> Response:
-        if not seen.body:
+    def _sdapi(self, process: _Process, request: ReceivedRequest, kind: str) -> Response:
+        if not request.body:
             raise _Refused("empty body")
         self._check_mode()
-        body = _parse_json(seen.body)
+        body = _parse_json(request.body)
         generation = self._read_sdapi(process, body, kind == "img2img")
         images = self._generate(process, generation)
         if not images and not self.empty_data:
@@ -865,12 +865,12 @@ class StableDiffusion:
 
     # The native routes
 
-    def _submit(self, process: _Process, seen: ReceivedRequest) -> Response:
-        if not seen.body:
+    def _submit(self, process: _Process, request: ReceivedRequest) -> Response:
+        if not request.body:
             raise _Refused("empty body")
         self._check_mode()
         try:
-            body = _parse_json(seen.body)
+            body = _parse_json(request.body)
         except _Refused as refused:
             return json_response({"error": "invalid json", "message": str(refused)}, 400)
         process.known_loras = self.loras

@@ -111,7 +111,7 @@ class TestAnswers:
             MODEL,
         )
         assert reply.headers["retry-after"] == "3"
-        assert server.seen[0]["messages"] == [user("Hi there")]
+        assert server.received_bodies[0]["messages"] == [user("Hi there")]
 
     def test_images_and_documents_are_described(self, url: str) -> None:
         pdf = {

@@ -101,7 +101,7 @@ class TestAnswers:
             "modelVersion": OLD,
             "responseId": "r1",
         }
-        assert server.seen[0]["contents"][0]["parts"][2] == snake
+        assert server.received_bodies[0]["contents"][0]["parts"][2] == snake
 
     def test_tools_named_in_the_text_are_called(self, url: str) -> None:
         reply = post(url, user('weather {"city": "Rome"}'), tools=[WEATHER])

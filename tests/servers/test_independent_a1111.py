@@ -145,7 +145,7 @@ def test_a_random_seed_is_reported(api: Any) -> None:
     assert 0 <= first.info["seed"] < 1 << 32
 
 
-def test_image_to_image(api: Any, engine: Automatic1111) -> None:
+def test_image_to_image_depends_on_image_and_strength(api: Any, engine: Automatic1111) -> None:
     red, blue = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (64, 48), "blue")
     results = [
         api.img2img(images=[image], **SMALL, denoising_strength=strength).image.getpixel((0, 0))

@@ -64,7 +64,7 @@ def test_messages_counts_and_models(client: Any) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
 
 
-def test_a_stream(client: Any, server: Anthropic) -> None:
+def test_a_stream_is_read_to_its_final_message(client: Any, server: Anthropic) -> None:
     server.pings = server.padding = True
     server.late_input = 1
     with client.messages.stream(messages=[user("Hi there, you")], **SETTINGS) as stream:
@@ -103,7 +103,7 @@ def test_a_tool_loop_with_thinking(client: Any, server: Anthropic, streamed: boo
         ask(history)
 
 
-def test_an_image(client: Any) -> None:
+def test_an_image_is_received(client: Any) -> None:
     image = {
         "type": "image",
         "source": {"type": "base64", "media_type": "image/png", "data": b64(png())},

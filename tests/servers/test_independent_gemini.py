@@ -49,7 +49,7 @@ def tools(description: str = "The weather of a city.") -> Any:
 
 
 class TestText:
-    def test_a_text_answer(self, client: Any, server: GeminiChat) -> None:
+    def test_text_is_answered(self, client: Any, server: GeminiChat) -> None:
         config = types.GenerateContentConfig(
             system_instruction="Be brief.", temperature=0.5, top_k=3, seed=1, stop_sequences=["x"]
         )
@@ -62,9 +62,9 @@ class TestText:
             response.usage_metadata.prompt_token_count,
             response.usage_metadata.total_token_count,
         ) == (2, 6)
-        assert server.seen[0]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+        assert server.received_bodies[0]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
 
-    def test_a_stream(self, client: Any) -> None:
+    def test_a_stream_is_read_with_signature_and_usage(self, client: Any) -> None:
         response = list(client.models.generate_content_stream(model=NEW, contents="hello there"))
         assert "".join(chunk.text or "" for chunk in response) == "You said: hello there"
         assert response[-1].candidates[0].content.parts[0].thought_signature
@@ -181,7 +181,7 @@ class TestImages:
 
 
 class TestRoutes:
-    def test_embeddings(self, client: Any) -> None:
+    def test_embeddings_have_the_requested_dimensions(self, client: Any) -> None:
         config = types.EmbedContentConfig(task_type="RETRIEVAL_QUERY", output_dimensionality=4)
         response = client.models.embed_content(
             model="gemini-embedding-001", contents=["a", "b"], config=config

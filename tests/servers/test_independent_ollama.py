@@ -41,7 +41,7 @@ def user(content: str, **fields: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content, **fields}]
 
 
-def test_a_chat_with_an_image(client: Any) -> None:
+def test_an_image_in_a_chat_is_received(client: Any) -> None:
     response = client.chat("qwen3-vl", user("look", images=[png()]))
     assert (
         response.message.content == "I saw: look 64x48 #0a141e"

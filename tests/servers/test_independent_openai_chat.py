@@ -157,7 +157,7 @@ class TestChat:
             model="gpt-4.1", messages=[user("mood?")], response_format=Day
         )
         assert isinstance(response.choices[0].message.parsed, Day)
-        assert server.seen[0]["response_format"]["json_schema"]["strict"] is True
+        assert server.received_bodies[0]["response_format"]["json_schema"]["strict"] is True
         server.script = [Turn([refuses("I will not.")])]
         refusal_choice = client.chat.completions.parse(
             model="gpt-4.1", messages=[user("mood?")], response_format=Mood

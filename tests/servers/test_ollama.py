@@ -223,7 +223,7 @@ class TestVersions:
         assert openai(url).body == b"404 page not found"
         assert openai(serve(Ollama("0.14.3")).url, "edits").status == 404
 
-    def test_the_first_contract(self, serve: Serve) -> None:
+    def test_version_0_14_1_streams_steps_as_text(self, serve: Serve) -> None:
         server = Ollama("0.14.1")
         url = serve(server).url
         first_frames = frames(generate(url))

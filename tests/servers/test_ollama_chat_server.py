@@ -48,7 +48,7 @@ def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
         {"id": "call_00000001", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}
     ]
     assert frames[-1]["done"] and frames[-1]["done_reason"] == "stop"
-    assert server.seen[0]["model"] == "llama3.2"
+    assert server.received_bodies[0]["model"] == "llama3.2"
 
 
 def test_thinking_and_formatted_answers(url: str) -> None:

@@ -237,7 +237,9 @@ class TestGenerations:
             ("8x8", (8, 8)),
         ],
     )
-    def test_sizes(self, url: str, size: str, expected: tuple[int, int]) -> None:
+    def test_a_size_is_limited_and_rounded_up(
+        self, url: str, size: str, expected: tuple[int, int]
+    ) -> None:
         assert (
             open_base64_image(generate(url, size=size).json["data"][0]["b64_json"]).size == expected
         )
@@ -252,7 +254,7 @@ class TestGenerations:
         assert "Seed: 9," in open_base64_image(items[2]["b64_json"]).info["parameters"]
         assert len(generate(url, n=-1).json["data"]) == 1
 
-    def test_output_formats(self, url: str) -> None:
+    def test_output_formats_are_png_jpeg_and_webp(self, url: str) -> None:
         assert (
             open_base64_image(
                 generate(url, output_format="WEBP").json["data"][0]["b64_json"]
@@ -509,7 +511,9 @@ class TestSdapi:
         self.txt2img(url, steps=500, batch_size=50)
         assert (server.jobs[0]["steps"], server.jobs[0]["batch_count"]) == (100, 8)
 
-    def test_sizes(self, url: str, server: StableDiffusion) -> None:
+    def test_one_dimension_alone_keeps_the_size_of_the_image(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         assert self.txt2img(url, width=0).json == {"error": "width and height must be positive"}
         self.img2img(url, init_images=[b64(png())], width=128)
         self.img2img(url, init_images=[b64(png())], width=128, height=64)

@@ -454,7 +454,7 @@ async def test_jobs_work_with_another_engine() -> None:
     assert (await jobs.status(three)).position == 1
 
 
-def test_blocking_methods(tmp_path: Path) -> None:
+def test_sync_methods_work_without_an_event_loop(tmp_path: Path) -> None:
     with jobs_of(lambda _: IMAGE, store=tmp_path) as jobs:
         job = jobs.submit_sync("a cat")
         assert isinstance(jobs.result_sync(job), StudioResult)

@@ -104,13 +104,13 @@ class OpenAIShaped:
         self._numbers = 0
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.method == "GET":
+        while (request := peer.request()) is not None:
+            if request.method == "GET":
                 peer.reply({"running": []})
                 continue
-            chat = seen.path.endswith("/chat/completions")
+            chat = request.path.endswith("/chat/completions")
             try:
-                body = seen.json
+                body = request.json
                 _check_chat(body) if chat else _check_responses(body)
                 message = self.script.pop(0)
             except (_Refused, KeyError, IndexError, ValueError, TypeError) as error:

@@ -47,23 +47,23 @@ CHAT_MODELS = ("qwen3-vl", "qwen3", "gemma3")
 class LlamaCpp:
     """The part of llama.cpp's server that the pages need; it answers by rules.
 
-    `script` has replies to give first, `seen` the bodies of received chat requests.
+    `script` has replies to give first, `received_bodies` the bodies of received chat requests.
     """
 
     def __init__(self, model: str = "gemma3") -> None:
         self.model = model
         self.script: list[str] = []
-        self.seen: list[Any] = []
+        self.received_bodies: list[Any] = []
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            peer.send(self.answer(seen).sent)
+        while (request := peer.request()) is not None:
+            peer.send(self.answer(request).sent)
 
     def lose_jobs(self) -> None:
         """Do nothing: this server has no jobs."""
 
-    def answer(self, seen: ReceivedRequest) -> Response:
-        path = seen.path.partition("?")[0]
+    def answer(self, request: ReceivedRequest) -> Response:
+        path = request.path.partition("?")[0]
         if path == "/health":
             return json_response({"status": "ok"})
         # Hosted services have the list below paths of their own.
@@ -78,7 +78,9 @@ class LlamaCpp:
             )
         if path.endswith("/embeddings"):
             texts = (
-                seen.json["input"] if isinstance(seen.json["input"], list) else [seen.json["input"]]
+                request.json["input"]
+                if isinstance(request.json["input"], list)
+                else [request.json["input"]]
             )
             vectors = [
                 {"object": "embedding", "index": index, "embedding": [float(len(one)), 1.0]}
@@ -97,12 +99,12 @@ class LlamaCpp:
                 {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
                 404,
             )
-        self.seen.append(seen.json)
-        return self._chat(seen.json)
+        self.received_bodies.append(request.json)
+        return self._chat(request.json)
 
     def _chat(self, body: dict[str, Any]) -> Response:
         message, finish = self._message(body)
-        common = {"id": f"chatcmpl-{len(self.seen)}", "created": 1, "model": self.model}
+        common = {"id": f"chatcmpl-{len(self.received_bodies)}", "created": 1, "model": self.model}
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
         if not body.get("stream"):
             choice = {
@@ -172,11 +174,11 @@ class PathRouter:
         self.by_path = by_path
 
     def __call__(self, peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
+        while (request := peer.request()) is not None:
             server = next(
-                server for prefix, server in self.by_path.items() if seen.path.startswith(prefix)
+                server for prefix, server in self.by_path.items() if request.path.startswith(prefix)
             )
-            pending = [seen]
+            pending = [request]
             single_request_peer = copy.copy(peer)
             single_request_peer.request = lambda pending=pending: pending.pop() if pending else None  # type: ignore[method-assign]
             server(single_request_peer)

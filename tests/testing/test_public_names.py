@@ -41,7 +41,7 @@ NAMES = [
 ]
 
 
-def test_public_names() -> None:
+def test_the_package_exports_exactly_its_public_names() -> None:
     assert sorted(testing.__all__) == NAMES
     assert all(getattr(testing, name).__module__.startswith("majordomo.testing.") for name in NAMES)
     assert set(NAMES) <= set(dir(testing))

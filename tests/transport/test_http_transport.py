@@ -543,8 +543,8 @@ async def test_cancellation_closes_the_socket_at_once_and_releases_the_slot(serv
     stalled_peers: list[Peer] = []
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.path == "/quick":
+        while (request := peer.request()) is not None:
+            if request.path == "/quick":
                 peer.reply("ok")
             else:
                 stalled_peers.append(peer)
@@ -783,7 +783,7 @@ async def test_redirects_are_not_followed_and_cookies_are_not_kept(serve: Serve)
     transport = http_transport(server)
     assert (await fetch(transport))[0] == 307
     await fetch(transport)
-    assert [seen.path for seen in server.requests] == ["/", "/"]
+    assert [request.path for request in server.requests] == ["/", "/"]
     assert "cookie" not in server.requests[1].headers
     await transport.aclose()
 

@@ -55,22 +55,22 @@ def make_provider(
 async def test_a_call_over_an_httpx_transport_sends_the_usual_request(
     image: Callable[[], md.ImagePart],
 ) -> None:
-    seen: list[httpx.Request] = []
+    received_requests: list[httpx.Request] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
+        received_requests.append(request)
         return httpx.Response(200, json=chat_completion("hi"))
 
     async with make_provider(respond) as backend:
         reply = await backend.model("m").generate([md.user("look", image())])
     assert reply.text == "hi"
-    assert (seen[0].url, seen[0].headers["authorization"]) == (
+    assert (received_requests[0].url, received_requests[0].headers["authorization"]) == (
         "http://backend.test/v1/chat/completions",
         "Bearer sk-key",
     )
-    body = json.loads(await seen[0].aread())
+    body = json.loads(await received_requests[0].aread())
     assert body["messages"][0]["content"][1]["image_url"]["url"] == image().to_data_url()
-    assert "cookie" not in seen[0].headers
+    assert "cookie" not in received_requests[0].headers
 
 
 async def test_a_stream_over_an_httpx_transport_has_the_usual_events() -> None:

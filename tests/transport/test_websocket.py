@@ -40,12 +40,13 @@ class WebSocketServer:
     """The server side of a websocket."""
 
     def __init__(self, peer: Peer) -> None:
-        seen = peer.request()
-        assert seen is not None
+        request = peer.request()
+        assert request is not None
         self.peer = peer
         self.protocol = WSConnection(ConnectionType.SERVER)
         self.protocol.initiate_upgrade_connection(
-            [(name.encode(), value.encode()) for name, value in seen.headers.items()], seen.path
+            [(name.encode(), value.encode()) for name, value in request.headers.items()],
+            request.path,
         )
         list(self.protocol.events())
         self.send(AcceptConnection())

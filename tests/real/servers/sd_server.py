@@ -39,11 +39,11 @@ class RealStableDiffusion(Routes):
         super().__init__(**settings)
         self._engine = engine
 
-    def answer(self, seen: ReceivedRequest) -> Response:
+    def answer(self, request: ReceivedRequest) -> Response:
         return (
             text_response("Stable Diffusion Server is running")
-            if seen.path == "/"
-            else super().answer(seen)
+            if request.path == "/"
+            else super().answer(request)
         )
 
     def _render(self, generation: Any, index: int) -> bytes:
