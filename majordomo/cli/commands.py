@@ -57,10 +57,12 @@ def draw(
         Path | None,
         typer.Option("-o", "--output", help="Output file; its suffix selects the format."),
     ] = None,
-    n: Annotated[int, typer.Option(help="Number of images; 0 uses the backend's default.")] = 0,
+    n: Annotated[
+        int, typer.Option(help="Number of images, 1 to 16; 0 uses the backend's default.")
+    ] = 0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
-    cfg: Annotated[float | None, typer.Option(help="Guidance scale (CFG).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps, 1 to 1000.")] = None,
+    cfg: Annotated[float | None, typer.Option(help="Guidance scale (CFG), 0 to 1000.")] = None,
     negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
     sampler: Annotated[
         str,
@@ -72,7 +74,9 @@ def draw(
     aspect: Annotated[str, typer.Option(help="Aspect ratio instead of a size, such as 16:9.")] = "",
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="Input image (repeatable: first is the start, the rest are references)."),
+        typer.Option(
+            help="Input image (repeatable; the first is the start, the others are references)."
+        ),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Grayscale mask; white areas are repainted.")
@@ -86,11 +90,14 @@ def draw(
         str | None, typer.Option(help="Question about the image for the chat model.")
     ] = None,
     chat_model: Annotated[str | None, typer.Option(help=CHAT_MODEL_HELP)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite output files that exist.")
+    ] = False,
 ) -> None:
     """Generate images from a prompt, and optionally ask a question about them.
 
-    Without -o, the files get a free name made from the prompt, in the current folder.
+    Without -o, the files get a free name made from the prompt, in the current folder. An
+    option without a stated default is not sent: the backend's own default applies.
     """
     console = plain_console()
     model_string, source = select_model(model, "image")

@@ -40,14 +40,17 @@ def edit(
         Path | None,
         typer.Option("-o", "--output", help="Output file; its suffix selects the format."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps, 1 to 1000.")] = None,
     negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
     seed: Annotated[int | None, typer.Option(help="Seed; random by default.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite output files that exist.")
+    ] = False,
 ) -> None:
     """Change an image, or the part of it that a mask marks.
 
-    Without -o, the result gets a free name in the current folder, such as IMAGE-edited.png.
+    Without -o, the result gets a free name in the current folder, such as IMAGE-edited.png. An
+    option without a stated default is not sent: the backend's own default applies.
     """
     console = plain_console()
     paths = output_paths(output, 1, force)

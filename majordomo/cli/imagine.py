@@ -71,8 +71,8 @@ def imagine(
         str, typer.Option(help="WIDTHxHEIGHT in pixels; by default as the brief says.")
     ] = "",
     aspect: Annotated[str, typer.Option(help="Aspect ratio instead of a size, such as 16:9.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
-    cfg: Annotated[float | None, typer.Option(help="Guidance scale (CFG).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps, 1 to 1000.")] = None,
+    cfg: Annotated[float | None, typer.Option(help="Guidance scale (CFG), 0 to 1000.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the first image; random by default.")
     ] = None,
