@@ -191,7 +191,7 @@ CELL_VALUES = {
     "warning": "the backend does not support the field or only some values; the reply has a"
     " warning, with `strict=True` an `UnsupportedError` is raised",
     "no": "an `UnsupportedError` is raised before anything is sent",
-    "moved": "sent in the next user message, labelled with its source",
+    "moved": "sent in the next user message, labeled with its source",
     "merged": "all system messages are combined at the start, and the reply has a warning",
     "prompted": "the schema is put in the prompt, not enforced by the server",
 }
