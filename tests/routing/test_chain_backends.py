@@ -27,6 +27,7 @@ from tests.support.loopback import (
     http_response,
     reply_with,
 )
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -309,8 +310,7 @@ async def test_cancellation_closes_the_connection_without_failover(serve: Serve)
             seen = len(server.requests)
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                while len(server.requests) == seen:
-                    await anyio.sleep(0.001)
+                await wait_until(lambda seen=seen: len(server.requests) != seen)
                 group.cancel_scope.cancel()
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)
         await chain.aclose()
