@@ -38,14 +38,14 @@ def sanitize(pipeline: Pipeline, step: Sanitize) -> None:
     if part is None or part.mime == "image/avif":
         if part is not None:
             pipeline.note(
-                "ENCODED_ANEW", "the AVIF was re-encoded, which is how its metadata is removed"
+                "RE_ENCODED", "the AVIF was re-encoded, which is how its metadata is removed"
             )
         pipeline.set_pixels(pipeline.pixels())
         return
     orientation = 1 if part.mime == "image/gif" else read_orientation(part.data)
     if orientation != 1 and step.orientation == "apply":
         if not is_lossless(part):
-            pipeline.note("ENCODED_ANEW", f"the rotated {part.mime} was re-encoded")
+            pipeline.note("RE_ENCODED", f"the rotated {part.mime} was re-encoded")
         pipeline.set_pixels(pipeline.pixels())
         return
     stripped = strip_metadata(part.data, icc=step.icc, orientation=orientation)

@@ -23,7 +23,7 @@ Anchor = Literal[
     "top",
     "top-right",
     "left",
-    "centre",
+    "center",
     "right",
     "bottom-left",
     "bottom",
@@ -120,8 +120,8 @@ class Resize(Step):
     fast: bool = False
     """Average blocks of pixels first: up to ten times as fast as Lanczos, and hardly worse when the
     image becomes much smaller. Default: False."""
-    anchor: Anchor = "centre"
-    """The part of the image that `"fill"` keeps. Default: `"centre"`."""
+    anchor: Anchor = "center"
+    """The part of the image that `"fill"` keeps. Default: `"center"`."""
 
     def __post_init__(self) -> None:
         _check_choice("how", self.how, ("fit", "fill", "exact", "long_side"))
@@ -165,14 +165,14 @@ class Crop(Step):
     aspect: str = ""
     """Aspect ratio of the largest possible part: two numbers from 1 to 1000, for example
     `"16:9"`."""
-    how: Literal["centre", "smart"] = "centre"
-    """`"centre"` crops at `anchor`; `"smart"` keeps the part with the most detail. Default:
-    `"centre"`."""
-    anchor: Anchor = "centre"
-    """The part of the image to keep. Default: `"centre"`."""
+    how: Literal["center", "smart"] = "center"
+    """`"center"` crops at `anchor`; `"smart"` keeps the part with the most detail. Default:
+    `"center"`."""
+    anchor: Anchor = "center"
+    """The part of the image to keep. Default: `"center"`."""
 
     def __post_init__(self) -> None:
-        _check_choice("how", self.how, ("centre", "smart"))
+        _check_choice("how", self.how, ("center", "smart"))
         _check_choice("anchor", self.anchor, get_args(Anchor))
         check_number("width", self.width, 1, MAX_SIDE, integer=True)
         check_number("height", self.height, 1, MAX_SIDE, integer=True)
@@ -343,7 +343,7 @@ class Text(Step):
 
     Example:
         ```python
-        Text("The end", anchor="centre", size=0.2)
+        Text("The end", anchor="center", size=0.2)
         ```
     """
 

@@ -13,6 +13,7 @@ from PIL import Image
 import majordomo as md
 from majordomo.bots import fit_upload, fit_upload_sync
 from majordomo.imaging import byte_budget, fit
+from tests.support.wait_until import wait_until
 
 MakeImage = Callable[..., md.ImagePart]
 
@@ -224,8 +225,7 @@ async def test_a_cancellation_does_not_wait_for_the_thread(monkeypatch: pytest.M
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(fit_upload, noisy(), 1000)
-            while not started.is_set():
-                await anyio.sleep(0.001)
+            await wait_until(started.is_set)
             group.cancel_scope.cancel()
     finally:
         proceed.set()

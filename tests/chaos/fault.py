@@ -43,6 +43,7 @@ from majordomo.transport import (
 from tests.support.chat_backends import BACKENDS, Backend
 from tests.support.chat_dialects import check
 from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
+from tests.support.wait_until import wait_until
 
 ONCE = md.Retries(attempts=1)
 # How late a call may end on a busy machine. The guaranteed 0.2 s have tests of their own.
@@ -448,8 +449,7 @@ def _run_on_loop(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
             await client.aclose()
         # The connection pool of a client may still be closing.
         with anyio.move_on_after(1):
-            while _task_count(runner.loop) != tasks:
-                await anyio.sleep(0.002)
+            await wait_until(lambda: _task_count(runner.loop) == tasks)
         assert _task_count(runner.loop) == tasks, "a task is still running"
         return outcome
 

@@ -403,7 +403,7 @@ TLS = [
         ),
         "not yet valid",
     ),
-    _untrusted("no certificate at all", _WithoutCertificate, "no TLS"),
+    _untrusted("no certificate at all", _WithoutCertificate, "TLS connection to"),
     Fault(
         "TLS",
         "a server without TLS",

@@ -25,6 +25,7 @@ from tests.support.loopback import (
     delta,
     images_reply,
 )
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 ATTEMPTS = 5
@@ -124,8 +125,7 @@ def test_cancelled_call_ends_promptly_and_sends_nothing_more(
         async with anyio.create_task_group() as group:
             group.start_soon(call)
             with anyio.fail_after(10):
-                while stopping_server.stopped == before:
-                    await anyio.sleep(0.001)
+                await wait_until(lambda: stopping_server.stopped != before)
                 await anyio.sleep(
                     0.001
                 )  # a turn of the loop in which it sees what has arrived, all of it on this machine

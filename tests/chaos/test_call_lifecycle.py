@@ -33,6 +33,7 @@ from tests.support.loopback import (
     images_reply,
     reply_with,
 )
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -127,9 +128,7 @@ def test_closing_during_a_call_ends_it_with_a_typed_error(
 
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            with anyio.fail_after(5):
-                while not server.requests:
-                    await anyio.sleep(0.002)
+            await wait_until(lambda: server.requests, seconds=5)
             await provider.aclose()
         with pytest.raises(md.ConfigurationError):
             await provider.model("m").generate("hi")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from majordomo.concurrency.task_stream import TaskStream
@@ -34,7 +35,7 @@ async def test_a_stream_may_be_read_from_several_tasks_in_turn() -> None:
     async def run(emit: Callable[[int], None]) -> None:
         for number in range(3):
             emit(number)
-            await anyio.sleep(0.01)
+            await anyio.lowlevel.checkpoint()
 
     stream = TaskStream(run)
     events: list[int] = []
@@ -69,7 +70,7 @@ async def test_aclose_cancels_the_task_and_waits_for_its_clean_up() -> None:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0.02)
+                await anyio.lowlevel.checkpoint()
             cleaned.append(True)
 
     stream = TaskStream(run)

@@ -39,6 +39,7 @@ from tests.support.sample_images import (
     png_chunk,
     rgba_bytes,
 )
+from tests.support.wait_until import wait_until
 
 SMALL = Recipe(Resize(8), Convert("jpeg"))
 
@@ -234,8 +235,7 @@ async def test_cancellation_does_not_wait_and_queued_work_is_not_run() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(threads.MAX_WORKERS):
                 group.start_soon(in_thread, block)
-            while len(started) < threads.MAX_WORKERS:
-                await anyio.sleep(0.001)
+            await wait_until(lambda: len(started) >= threads.MAX_WORKERS)
             async with anyio.create_task_group() as inner:
                 inner.start_soon(in_thread, done.append, 1)
                 await anyio.wait_all_tasks_blocked()
@@ -274,8 +274,7 @@ async def test_a_cancelled_recipe_stops_before_the_next_step(
     )
     async with anyio.create_task_group() as group:
         group.start_soon(apply_async, part(gradient()), Recipe(imaging.Orient(), imaging.Flatten()))
-        while not started.is_set():
-            await anyio.sleep(0.001)
+        await wait_until(started.is_set)
         group.cancel_scope.cancel()
     go.set()
     assert await anyio.to_thread.run_sync(ended.wait, 10)

@@ -99,7 +99,7 @@ def test_a_rotated_image_stays_upright(kind: str, orientation: int) -> None:
     turned = apply_with_notes(original, Sanitize(orientation="apply"))
     assert dict(turned.image.to_pil().getexif()) == {}
     assert rgba_bytes(turned.image) == rgba_bytes(upright)
-    assert [note.code for note in turned.notes] == (["ENCODED_ANEW"] if kind == "JPEG" else [])
+    assert [note.code for note in turned.notes] == (["RE_ENCODED"] if kind == "JPEG" else [])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
@@ -181,7 +181,7 @@ def test_an_avif_is_re_encoded_with_a_note() -> None:
     assert SECRET not in result.image.data
     assert (result.image.mime, [note.code for note in result.notes]) == (
         "image/avif",
-        ["ENCODED_ANEW"],
+        ["RE_ENCODED"],
     )
 
 

@@ -240,7 +240,7 @@ def test_a_smart_crop_of_a_plain_image_is_its_center() -> None:
     st.integers(1, 90),
     st.integers(1, 90),
     st.integers(1, 90),
-    st.sampled_from(["centre", "smart"]),
+    st.sampled_from(["center", "smart"]),
 )
 @settings(max_examples=max_examples(60), deadline=None)
 def test_any_crop_lies_within_the_image(

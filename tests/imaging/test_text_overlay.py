@@ -16,7 +16,7 @@ ANCHORS = [
     "top",
     "top-right",
     "left",
-    "centre",
+    "center",
     "right",
     "bottom-left",
     "bottom",
@@ -66,11 +66,11 @@ def test_font_size_is_a_fraction_of_the_shorter_side() -> None:
 def test_text_has_its_color_and_an_outline() -> None:
     result = apply(
         GRAY,
-        Text("I", size=0.8, color="#ff0000", outline=0.1, outline_color="#0000ff", anchor="centre"),
+        Text("I", size=0.8, color="#ff0000", outline=0.1, outline_color="#0000ff", anchor="center"),
     ).to_pil()
     colors = {color for count, color in result.getcolors(10_000) or () if count > 50}
     assert colors == {(100, 100, 100), (255, 0, 0), (0, 0, 255)}
-    plain = apply(GRAY, Text("I", size=0.8, color="#ff0000", outline=0, anchor="centre")).to_pil()
+    plain = apply(GRAY, Text("I", size=0.8, color="#ff0000", outline=0, anchor="center")).to_pil()
     assert {color for count, color in plain.getcolors(10_000) or () if count > 50} == {
         (100, 100, 100),
         (255, 0, 0),
@@ -80,8 +80,8 @@ def test_text_has_its_color_and_an_outline() -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        Text("I", size=0.9, outline=0, opacity=0.5, anchor="centre"),
-        Watermark("I", scale=0.3, opacity=0.5, anchor="centre"),
+        Text("I", size=0.9, outline=0, opacity=0.5, anchor="center"),
+        Watermark("I", scale=0.3, opacity=0.5, anchor="center"),
     ],
     ids=["text", "watermark"],
 )
@@ -97,7 +97,7 @@ def test_long_text_is_wrapped_and_reduced_with_a_note() -> None:
         "The quick brown fox jumps over the lazy dog and keeps on running until the evening comes. "
         * 3
     )
-    result = apply_with_notes(GRAY, Text(text, size=0.2, width=0.6, anchor="centre"))
+    result = apply_with_notes(GRAY, Text(text, size=0.2, width=0.6, anchor="center"))
     left, top, right, bottom = changed(GRAY, result.image)
     assert right - left <= 180
     assert bottom - top <= 184
@@ -214,7 +214,7 @@ def test_text_can_be_drawn_on_every_mode(step: Text | Watermark, mode: str) -> N
 def test_text_on_transparency_keeps_its_opacity() -> None:
     clear = part(Image.new("RGBA", (200, 100)))
     alpha = (
-        apply(clear, Text("Hi", opacity=0.5, anchor="centre", size=0.5)).to_pil().getchannel("A")
+        apply(clear, Text("Hi", opacity=0.5, anchor="center", size=0.5)).to_pil().getchannel("A")
     )
     assert alpha.getextrema() == (0, pytest.approx(128, abs=1))
     assert apply(part(noise(50, 50)), Text("x")).to_pil().mode == "RGB"

@@ -189,7 +189,7 @@ async def test_turns_are_limited_and_the_last_one_disables_tools(ask: Any) -> No
 
 async def test_the_loop_timeout_raises_deadline_exceeded_error(ask: Any) -> None:
     async def sleepy() -> None:
-        await anyio.sleep(30)
+        await anyio.sleep_forever()
 
     model, _ = ask([("sleepy", "{}")])
     with pytest.raises(md.DeadlineExceededError) as caught:
@@ -245,7 +245,7 @@ async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
     async def sleepy() -> None:
         started.set()
         try:
-            await anyio.sleep(30)
+            await anyio.sleep_forever()
         finally:
             stopped.set()
 

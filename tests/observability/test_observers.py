@@ -30,6 +30,7 @@ from tests.support.loopback import (
     reply_with,
 )
 from tests.support.recording_observer import RecordingObserver
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 KEY = "sk-very/secret+key"
@@ -264,8 +265,7 @@ async def test_a_queue_position_is_an_event(serve: Serve) -> None:
     provider = compatible(serve(handler), observer, max_concurrency=1)
 
     async def follow() -> None:
-        while ("on_event", Queued(1)) not in observer.events:
-            await anyio.sleep(0.001)
+        await wait_until(lambda: ("on_event", Queued(1)) in observer.events)
         proceed.set()
 
     async with anyio.create_task_group() as group:

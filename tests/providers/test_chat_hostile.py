@@ -24,6 +24,7 @@ from tests.support.chat_backends import BACKENDS, KEY, Backend
 from tests.support.chat_dialects import check
 from tests.support.loopback import Handler, Loopback, Peer, http_response
 from tests.support.tracebacks import library_locals
+from tests.support.wait_until import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Serve = Callable[[Handler], Loopback]
@@ -86,9 +87,9 @@ CALLS: dict[str, Callable[[llm.Model], Any]] = {
 
 
 async def all_closed(server: Loopback) -> None:
-    with anyio.fail_after(5):
-        while not all(peer.closed_by_client.is_set() for peer in server.peers):
-            await anyio.sleep(0.005)
+    await wait_until(
+        lambda: all(peer.closed_by_client.is_set() for peer in server.peers), seconds=5
+    )
 
 
 # Statuses
@@ -496,9 +497,7 @@ async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
                 model = provider.model(backend.model)
                 async with anyio.create_task_group() as group:
                     group.start_soon(ask, model)
-                    with anyio.fail_after(5):
-                        while not reached.is_set():
-                            await anyio.sleep(0.002)
+                    await wait_until(reached.is_set, seconds=5)
                     # The client may still be on its way to its wait, and can be canceled anywhere.
                     for _ in range(20):
                         await anyio.lowlevel.checkpoint()

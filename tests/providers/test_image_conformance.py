@@ -15,6 +15,7 @@ from majordomo.providers.base import provider_names
 from tests.support.image_backends import BACKENDS, Backend
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 from tests.support.recording_observer import RecordingObserver
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -288,18 +289,16 @@ async def test_a_canceled_call_leaves_no_connection(backend: Backend, serve: Ser
         for call in (lambda: model.generate("a"), lambda: _streamed(model)):
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                with anyio.fail_after(5):
-                    while not server.requests:
-                        await anyio.sleep(0.005)
+                await wait_until(lambda: server.requests, seconds=5)
                 group.cancel_scope.cancel()
             server.requests.clear()
     await _all_closed(server)
 
 
 async def _all_closed(server: Loopback) -> None:
-    with anyio.fail_after(5):
-        while not all(peer.closed_by_client.is_set() for peer in server.peers):
-            await anyio.sleep(0.01)
+    await wait_until(
+        lambda: all(peer.closed_by_client.is_set() for peer in server.peers), seconds=5
+    )
 
 
 @every_backend

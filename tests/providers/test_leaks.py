@@ -21,6 +21,7 @@ from majordomo.concurrency import portal
 from majordomo.providers.base import provider_names
 from tests.support import chat_backends, image_backends
 from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)
@@ -196,8 +197,7 @@ def tasks() -> int:
 async def tasks_have_ended(before: int) -> bool:
     """Return whether the number of tasks soon falls to `before`."""
     with anyio.move_on_after(CLEANUP_SECONDS):
-        while tasks() > before:
-            await anyio.sleep(0.001)
+        await wait_until(lambda: tasks() <= before)
     return tasks() <= before
 
 

@@ -18,6 +18,7 @@ from majordomo.queueing.resource_group import ModelLease, ResourceGroup, named_g
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
 from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta, images_reply
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -136,14 +137,11 @@ async def test_chat_and_image_streams_report_queue_positions(
 
         async with anyio.create_task_group() as group:
             group.start_soon(swap.model("qwen").generate, "first")
-            while not gpu.running:
-                await anyio.sleep(0.005)
+            await wait_until(lambda: gpu.running)
             group.start_soon(stream_chat)
-            while not events["chat"]:
-                await anyio.sleep(0.005)
+            await wait_until(lambda: events["chat"])
             group.start_soon(stream_image)
-            while not events["image"]:
-                await anyio.sleep(0.005)
+            await wait_until(lambda: events["image"])
             box.release(3)
     assert events["chat"][0] == llm.Queued(1)
     assert isinstance(events["chat"][-1], llm.Done)
@@ -171,8 +169,7 @@ async def test_a_user_with_many_calls_does_not_delay_another_user(
             await anyio.wait_all_tasks_blocked()
             for count in range(1, 8):
                 box.release()
-                while len(finished) < count:
-                    await anyio.sleep(0.002)
+                await wait_until(lambda count=count: len(finished) >= count)
     assert finished.index("modest") <= 2
     assert finished.count("greedy") == 6
 

@@ -18,6 +18,7 @@ from tests.servers.llamaswap import LlamaSwap
 from tests.servers.plain_client import halves
 from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 ImageFactory = Callable[..., md.ImagePart]
@@ -306,8 +307,7 @@ async def test_queue_positions_are_events_and_calls_run_in_order(
             if number == 0:
                 await to_thread.run_sync(engine.reached)
             else:
-                while not events_by_model[name]:
-                    await anyio.sleep(0.005)
+                await wait_until(lambda name=name: events_by_model[name])
         assert len(engine.jobs) == 1
         engine.release()
     assert events_by_model["one"][-1] == "Done"
@@ -350,11 +350,9 @@ async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_cancel
 
     async with anyio.create_task_group() as group:
         group.start_soon(first.generate, "a")
-        while len(engine.jobs) < 1:
-            await anyio.sleep(0.005)
+        await wait_until(lambda: len(engine.jobs) >= 1)
         group.start_soon(follow)
-        while not positions:
-            await anyio.sleep(0.005)
+        await wait_until(lambda: positions)
         ids += list(engine._process.jobs)
         group.cancel_scope.cancel()
     assert positions == [2]
@@ -371,8 +369,9 @@ async def test_canceling_a_running_job_sends_a_cancel_request(
             async with anyio.create_task_group() as group:
                 group.start_soon(partial(provider.image_model("m").generate, "a"))
                 await to_thread.run_sync(engine.reached)
-                while not any("/jobs/" in request.path for request in server.requests):
-                    await anyio.sleep(0.005)
+                await wait_until(
+                    lambda: any("/jobs/" in request.path for request in server.requests)
+                )
                 group.cancel_scope.cancel()
         assert not scope.cancelled_caught
     assert server.requests[-1].path.endswith("/cancel")
@@ -412,8 +411,7 @@ async def test_a_full_server_queue_raises_rate_limit_error(
     ):
         for _ in range(64):
             group.start_soon(provider.image_model("m").generate, "a")
-        while len(engine.jobs) < 64:
-            await anyio.sleep(0.005)
+        await wait_until(lambda: len(engine.jobs) >= 64)
         with pytest.raises(md.RateLimitError, match="full"):
             await provider.image_model("m").generate("b")
         group.cancel_scope.cancel()
@@ -451,13 +449,11 @@ async def test_a_loading_model_is_reported_by_the_stream(
 
         async def follow() -> None:
             async with provider.image_model("tiny").stream("a", seed=1) as stream:
-                events.extend([event async for event in stream])
+                async for event in stream:
+                    events.append(event)
 
         async def load() -> None:
-            with anyio.fail_after(10):
-                while not events and swap.state("tiny") != "starting":
-                    await anyio.sleep(0.01)
-                await anyio.sleep(1.2)  # a look at /running is due once a second
+            await wait_until(lambda: events)
             swap.loaded("tiny")
 
         group.start_soon(follow)

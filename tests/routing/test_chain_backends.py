@@ -27,6 +27,7 @@ from tests.support.loopback import (
     http_response,
     reply_with,
 )
+from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -309,8 +310,9 @@ async def test_cancellation_closes_the_connection_without_failover(serve: Serve)
             request_count = len(server.requests)
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                while len(server.requests) == request_count:
-                    await anyio.sleep(0.001)
+                await wait_until(
+                    lambda request_count=request_count: len(server.requests) != request_count
+                )
                 group.cancel_scope.cancel()
             assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)
         await chain.aclose()

@@ -29,6 +29,7 @@ from tests.support.loopback import (
     images_reply,
     reply_with,
 )
+from tests.support.wait_until import wait_until
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -377,8 +378,7 @@ async def test_cancelled_call_is_not_recorded(serve: Serve, tmp_path: Path) -> N
     recorder = Recorder(tmp_path)
     async with compatible(server.url, recorder) as backend, anyio.create_task_group() as group:
         group.start_soon(backend.model("m").generate, "hi")
-        while not server.requests:
-            await anyio.sleep(0.01)
+        await wait_until(lambda: server.requests)
         group.cancel_scope.cancel()
     assert files(tmp_path) == []
     assert recorder.unused == []

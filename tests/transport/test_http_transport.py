@@ -32,6 +32,7 @@ from majordomo.transport.socket_stream import READ_BYTES, SocketStream
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
+from tests.support.wait_until import wait_until
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -570,9 +571,9 @@ async def test_cancellation_closes_the_socket_at_once_and_releases_the_slot(serv
             group.cancel_scope.cancel()
 
     assert await best_duration(cancel_twelve, 0.2) < 0.1 + 0.1
-    with anyio.fail_after(1):
-        while not all(peer.closed_by_client.is_set() for peer in stalled_peers):
-            await anyio.sleep(0.01)
+    await wait_until(
+        lambda: all(peer.closed_by_client.is_set() for peer in stalled_peers), seconds=1
+    )
     for _ in range(6):
         assert await fetch(transport, get("/quick")) == (200, b"ok")
     await transport.aclose()
@@ -673,9 +674,7 @@ async def test_finish_does_not_wait_for_a_server_that_never_ends_its_stream(serv
     started_at = time.monotonic()
     await reply.finish()
     assert time.monotonic() - started_at < 1
-    with anyio.fail_after(1):
-        while not server.peers[0].closed_by_client.is_set():
-            await anyio.sleep(0.01)
+    await wait_until(lambda: server.peers[0].closed_by_client.is_set(), seconds=1)
     await transport.aclose()
 
 

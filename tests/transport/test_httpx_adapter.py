@@ -126,7 +126,7 @@ async def test_first_byte_and_idle_limits_are_enforced() -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
         if b"stall" in await request.aread():
             return httpx.Response(200, stream=ByteChunks(b"{", b"}", pause=1))
-        await anyio.sleep(5)
+        await anyio.sleep_forever()
         return httpx.Response(200)
 
     async with make_provider(slow, timeout=md.Timeout(first_byte=0.2, idle=0.3)) as backend:  # type: ignore[arg-type]
