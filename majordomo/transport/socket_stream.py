@@ -41,6 +41,35 @@ MAX_WRITE_BUFFER_BYTES = 64 * 1024
 # As much as an event loop reads at once. With less, each read would be split in two and waited for
 # twice.
 READ_BYTES = 256 * 1024
+POLLIN: int = getattr(select, "POLLIN", 1)
+POLLOUT: int = getattr(select, "POLLOUT", 4)
+_POLLERR = 8
+
+
+class SelectPoll:
+    """The part of `select.poll` that one socket needs, for systems without it, such as Windows."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._events = 0
+
+    def register(self, fd: int, events: int) -> None:
+        """Set the socket and the events, POLLIN or POLLIN | POLLOUT."""
+        self._fd, self._events = fd, events
+
+    def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
+        """Return the socket with its events; [] if there is none within `timeout_ms`."""
+        fds = [self._fd]
+        readable, writable, failed = select.select(
+            fds, fds if self._events & POLLOUT else [], fds, timeout_ms / 1000
+        )
+        events = (
+            (POLLIN if readable else 0) | (POLLOUT if writable else 0) | (_POLLERR if failed else 0)
+        )
+        return [(self._fd, events)] if events else []
+
+
+create_poll: Any = getattr(select, "poll", SelectPoll)
 
 
 class SocketStream(httpcore.AsyncNetworkStream):
@@ -59,10 +88,10 @@ class SocketStream(httpcore.AsyncNetworkStream):
         # Whether bytes of its response arrived.
         self.replied: bool = False
         raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-        self._poll = select.poll()
-        self._poll.register(raw.fileno(), select.POLLIN)
-        self._poll_both = select.poll()
-        self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
+        self._poll = create_poll()
+        self._poll.register(raw.fileno(), POLLIN)
+        self._poll_both = create_poll()
+        self._poll_both.register(raw.fileno(), POLLIN | POLLOUT)
         self._chunks = Chunks()
         # What was received while a body was being sent.
         self._early_response = b""
@@ -153,7 +182,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         # tickets look like a response.
         if self.sent and not self._secure:
             ready = self._poll_both.poll(0)
-            if ready and ready[0][1] & ~select.POLLOUT:
+            if ready and ready[0][1] & ~POLLOUT:
                 raise httpcore.WriteError("the server already responded")
             # The socket is full: the server does not read, and may be about to respond.
             listen = not ready

@@ -21,14 +21,14 @@ import trustme
 import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import BaseURL
+from majordomo.transport import BaseURL, socket_stream
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import Pool
 from majordomo.transport.response import TAIL_BYTES
-from majordomo.transport.socket_stream import READ_BYTES, SocketStream
+from majordomo.transport.socket_stream import READ_BYTES, SelectPoll, SocketStream
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
@@ -37,6 +37,13 @@ from tests.support.wait_until import wait_until
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
+
+
+@pytest.fixture(params=["poll", "select"])
+def each_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with `select.poll` and with its replacement for Windows."""
+    if request.param == "select":
+        monkeypatch.setattr(socket_stream, "create_poll", SelectPoll)
 
 
 def http_transport(server: Loopback | str, **settings: object) -> HTTPTransport:
@@ -128,6 +135,7 @@ async def test_an_empty_post_has_a_content_length(serve: Serve) -> None:
     await transport.aclose()
 
 
+@pytest.mark.usefixtures("each_poll")
 @pytest.mark.parametrize(
     "unsolicited",
     [
@@ -604,6 +612,7 @@ async def test_streams_closed_early_or_cancelled_release_their_slots(serve: Serv
     await transport.aclose()
 
 
+@pytest.mark.usefixtures("each_poll")
 async def test_finish_reads_the_end_of_the_message_and_keeps_the_connection(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -710,6 +719,7 @@ class LargeBody:
             yield b"x" * 65536
 
 
+@pytest.mark.usefixtures("each_poll")
 @pytest.mark.parametrize("pause", [0, 0.3], ids=["while sending", "while the socket is full"])
 async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause: float) -> None:
     def handler(peer: Peer) -> None:
