@@ -54,7 +54,7 @@ def imagine(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help=IMAGE_MODEL_HELP)] = None,
-    chat: Annotated[
+    chat_model: Annotated[
         str | None,
         typer.Option(
             help="Chat model that writes the prompts; by default MAJORDOMO_CHAT_MODEL, else the "
@@ -102,10 +102,10 @@ def imagine(
     folder = output_dir.choose_folder(output, brief)
     classification = classify(brief)
     image_model_string, image_source = select_model(model, "image")
-    chat_model_string, chat_source = select_model(chat, "chat")
+    chat_model_string, chat_source = select_model(chat_model, "chat")
     image_model = registry.image_model(image_model_string)
     # Without a configured chat model, rules write better prompts than the offline chat would.
-    writer = registry.model(chat_model_string) if chat or chat_model_string is None else None
+    writer = registry.model(chat_model_string) if chat_model or chat_model_string is None else None
     with closing(image_model), closing(writer) if writer is not None else nullcontext():
         _print_models(console, image_model, image_source, writer, chat_source)
         studio = Studio(
@@ -172,7 +172,7 @@ def _print_models(
     prompts_by = (
         f"{writer.provider}/{writer.id}{chat_source}"
         if writer is not None
-        else "rules (no --chat and no configured chat model)"
+        else "rules (no --chat-model and no configured chat model)"
     )
     console.print(
         f"drawing with {image_model.provider}/{image_model.id}{image_source}, "

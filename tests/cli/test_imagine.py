@@ -240,7 +240,7 @@ def test_chat_model_writes_the_prompts_and_its_answer_is_in_the_manifest(
         BRIEF,
         "-o",
         "out",
-        "--chat",
+        "--chat-model",
         f"openaicompatible://127.0.0.1:{server.port}/m",
         *QUICK,
     )
@@ -253,7 +253,7 @@ def test_chat_model_writes_the_prompts_and_its_answer_is_in_the_manifest(
 
 def test_failing_chat_model_is_a_warning_and_rules_write_the_prompts(majordomo: Any) -> None:
     done = majordomo(
-        "imagine", BRIEF, "-o", "out", "--chat", "openaicompatible://127.0.0.1:9/m", *QUICK
+        "imagine", BRIEF, "-o", "out", "--chat-model", "openaicompatible://127.0.0.1:9/m", *QUICK
     )
     assert done.status == 0, done
     assert "warning: the prompts were written by rules: " in done.out

@@ -558,6 +558,7 @@ async def test_outside_a_call_there_is_no_current_call() -> None:
     async with md.Offline(observers=[CurrentCallRecorder()]).model("rules").stream("hi") as stream:
         async for _ in stream:
             assert current_call() is None
+    assert current_calls == [None]
     assert current_call() is None
 
 
