@@ -147,10 +147,21 @@ def test_source_distribution_contains_tests_and_no_build_files(sdist: Path) -> N
         "LICENSE",
         "SECURITY.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "tests/conftest.py",
         "scripts/check",
+        "benchmarks/run.py",
     } <= names
-    allowed = ("majordomo/", "tests/", "docs/", "examples/", "scripts/")
+    allowed = (
+        "majordomo/",
+        "tests/",
+        "docs/",
+        "examples/",
+        "scripts/",
+        "benchmarks/",
+        "fuzz/",
+        ".ci/",
+    )
     loose = {name for name in names if not name.startswith(allowed)}
     assert loose <= {
         "PKG-INFO",
@@ -160,6 +171,8 @@ def test_source_distribution_contains_tests_and_no_build_files(sdist: Path) -> N
         "SECURITY.md",
         "CHANGELOG.md",
         "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CODE_OF_CONDUCT.md",
         ".gitignore",
         "zensical.toml",
     }
