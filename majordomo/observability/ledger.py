@@ -144,10 +144,12 @@ class Ledger(Observer):
         InvalidRequestError: `max_entries` is out of range.
 
     Example:
+        ```python
         ledger = md.Ledger()
         async with md.Ollama(observers=[ledger]) as ollama:
             await ollama.model("gemma3").generate("Hello", user_id="ann")
         print(ledger.by_user()["ann"].output_tokens)
+        ```
     """
 
     def __init__(
