@@ -51,9 +51,11 @@ class Offline(BaseProvider):
         ConfigurationError: An argument has a value that is not allowed.
 
     Example:
+        ```pycon
         >>> offline = md.Offline()
         >>> result = await offline.image_model("renderer").generate("a lighthouse", seed=7)
         >>> reply = await offline.model("rules").generate([md.user("Colors?", result.image)])
+        ```
     """
 
     name = "offline"
@@ -87,7 +89,7 @@ class Offline(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             InvalidRequestError: The id is not a valid model name.
@@ -99,7 +101,7 @@ class Offline(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             InvalidRequestError: The id is not a valid model name.

@@ -142,9 +142,11 @@ class OllamaAdmin:
         """Download a model and stream the progress. A failure is raised by the iteration.
 
         Example:
+            ```python
             async with admin.stream_pull("gemma3") as stream:
                 async for progress in stream:
                     print(progress.status)
+            ```
         """
         return self._transfer_run("/api/pull", model, insecure).stream()
 
