@@ -241,7 +241,7 @@ async def read_all(reply: HTTPStream, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise BadResponseError(
-                f"the answer is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
+                f"the response is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
             )
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -60,6 +60,7 @@ class Offline(BaseProvider):
 
     name = "offline"
     default_models: ClassVar[Mapping[str, str]] = {"chat": "rules", "image": "renderer"}
+    """Model ids, by kind of model, for a model string that names only the provider."""
 
     def __init__(
         self,

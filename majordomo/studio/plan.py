@@ -40,7 +40,7 @@ class GenerationConfig:
     sampler: str = ""
     """Name of the sampler."""
     n: int = 1
-    """Number of images in the whole plan, 1 to 16."""
+    """Number of images in the whole plan, 1 to 16. Default: 1."""
 
     def __post_init__(self) -> None:
         check_number("n", self.n, 1, MAX_IMAGES, integer=True)

@@ -443,5 +443,5 @@ def _model_list(document: dict[str, Any]) -> list[dict[str, Any]]:
     if models is None:
         return []
     if not isinstance(models, list):
-        raise BadResponseError('the answer has no list "models"')
+        raise BadResponseError('the response has no list "models"')
     return [item for item in models if isinstance(item, dict)]
