@@ -3,10 +3,12 @@
 Importing this module is cheap: each public name is loaded when it is first used.
 
 Example:
+    ```python
     import majordomo as md
 
     image = md.Offline().image_model("renderer").generate_sync("a lighthouse at dusk").image
     image.save("lighthouse.png")
+    ```
 """
 
 from __future__ import annotations

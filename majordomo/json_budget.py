@@ -60,7 +60,8 @@ def exceeds_budget(raw: bytes, max_bytes: int = MAX_BYTES) -> bool:
                 return False
             at = end + 1
             before = end
-            while raw[before - 1] == 92:  # backslash
+            # 92 is the backslash.
+            while raw[before - 1] == 92:
                 before -= 1
             if (end - before) % 2 == 0:
                 break

@@ -56,7 +56,7 @@ def as_secret(value: str | Secret | None) -> Secret | None:
 
 
 class Redactor:
-    """A function that replaces secrets in text with `HIDDEN`.
+    """A function that replaces secrets in text with `REDACTED`.
 
     It finds secrets as they are, percent-encoded and in base64, and also the beginning of a secret
     in front of "…", which marks truncated text. With `within`, it also finds a secret in the base64

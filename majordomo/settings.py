@@ -91,18 +91,18 @@ class Retries:
     """
 
     attempts: int = 3
-    """Attempts in total, 1 to 100. 1 never retries."""
+    """Attempts in total, 1 to 100. 1 never retries. Default: 3."""
     initial_delay: float = 0.5
     """Upper bound, in seconds, of the random wait before the second attempt; from 0. It doubles
-    with each further attempt."""
+    with each further attempt. Default: 0.5."""
     max_delay: float = 8.0
-    """Upper bound, in seconds, of every random wait; from 0."""
+    """Upper bound, in seconds, of every random wait; from 0. Default: 8."""
     max_retry_after: float = 120.0
     """Longest wait, in seconds, that a backend may ask for (Retry-After); from 0. When it asks for
-    more, the call fails instead of waiting."""
+    more, the call fails instead of waiting. Default: 120."""
     budget: float = 40.0
     """Retry budget that all calls of a provider share; from 0. Each retry costs 1, each successful
-    call returns 0.1."""
+    call returns 0.1. Default: 40."""
 
     def __post_init__(self) -> None:
         if (

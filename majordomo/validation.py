@@ -96,7 +96,7 @@ def check_number(
 ) -> None:
     """Check that `value` is None or a finite number from `low` to `high`.
 
-    With `whole`, it must be an integer.
+    With `integer`, it must be an integer.
 
     Raises:
         InvalidRequestError: If it is not.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 # Quote marks, list markers and any indentation may precede a fence: a fence within a list item is
 # indented like the item, and chat platforms do not check the indentation. An info string after
-# backticks contains no backticks ("``` x ```" is inline code), and a very long one is no language.
+# backticks contains no backticks ("``` x ```" is inline code), and a very long one is no longer the
+# name of a language.
 _OPENING = re.compile(
     r"(?P<prefix>[ \t]{0,80}(?:>[ \t]?){0,8}(?:(?:[-*+]|\d{1,9}[.)])[ \t]{1,8}){0,8}[ \t]{0,80})"
     r"(?:(?P<ticks>`{3,})(?P<tick_info>[^`\n]{0,200})"
@@ -59,7 +60,8 @@ class Fence:
 
 def _quote_prefix(line: str) -> str:
     match = _QUOTE.match(line)
-    assert match is not None  # the pattern also matches empty text
+    # The pattern also matches empty text.
+    assert match is not None
     return match[0]
 
 

@@ -27,6 +27,8 @@ def safe_text(text: str) -> str:
         text: The text to send.
 
     Example:
+        ```python
         await channel.send(safe_text(reply.text))
+        ```
     """
     return _MENTION.sub(lambda match: match[0] + JOINER, text)

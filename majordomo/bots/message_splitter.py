@@ -30,8 +30,10 @@ def split(text: str, limit: int = 2000, *, count: Count = "characters") -> list[
         InvalidRequestError: `text` is not a str, `limit` is below 16, or `count` is unknown.
 
     Example:
+        ```python
         for message in split(reply.text, limit=2000):
             await channel.send(message)
+        ```
     """
     return [piece.text for piece in pieces(text, limit, count=count) if piece.text.strip()]
 
@@ -89,6 +91,7 @@ class Splitter:
         InvalidRequestError: `limit` is below 16, or `count` is unknown.
 
     Example:
+        ```python
         splitter = Splitter(limit=2000)
         for change in splitter.update(text_so_far):
             if change.new:
@@ -97,6 +100,7 @@ class Splitter:
                 await messages[change.index].edit(change.text)
             else:
                 await messages.pop().delete()
+        ```
     """
 
     def __init__(self, limit: int = 2000, *, count: Count = "characters") -> None:

@@ -207,9 +207,11 @@ def throttle(
             iteration raises what the stream raises, unchanged.
 
     Example:
+        ```python
         async with throttle(chat.stream(question)) as answer:
             async for snapshot in answer:
                 await message.edit(snapshot.display_text)
+        ```
     """
     return ThrottledStream(
         stream, lambda now: ChatState(formatter, now), interval, heartbeat, clock

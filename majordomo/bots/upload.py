@@ -24,9 +24,11 @@ async def fit_upload(
 
     Args:
         image: The image.
-        max_bytes: Maximum size of the file in bytes.
-        formats: Accepted formats of "png", "webp" and "jpeg", the preferred one first.
-        min_side: Minimum length in pixels of the shorter side.
+        max_bytes: Maximum size of the file in bytes, 1 to 2**40.
+        formats: Accepted formats, preferred first: some of "png", "webp", "jpeg" and "avif"; "gif"
+            applies only to an image that already fits. Default: "png", "webp", "jpeg".
+        min_side: Minimum length in pixels of the shorter side, 1 to 16,384; 256 by default. A
+            smaller image is not scaled.
         parameters: Whether a new encoding keeps the generation parameters (prompt and settings).
 
     Raises:
@@ -34,7 +36,9 @@ async def fit_upload(
             to fit, with the code IMAGE_TOO_LARGE.
 
     Example:
+        ```python
         image = await fit_upload(result.image, 8 * 1024 * 1024)
+        ```
     """
     from majordomo.imaging import byte_budget, in_thread
 
@@ -59,9 +63,11 @@ def fit_upload_sync(
 
     Args:
         image: The image.
-        max_bytes: Maximum size of the file in bytes.
-        formats: Accepted formats of "png", "webp" and "jpeg", the preferred one first.
-        min_side: Minimum length in pixels of the shorter side.
+        max_bytes: Maximum size of the file in bytes, 1 to 2**40.
+        formats: Accepted formats, preferred first: some of "png", "webp", "jpeg" and "avif"; "gif"
+            applies only to an image that already fits. Default: "png", "webp", "jpeg".
+        min_side: Minimum length in pixels of the shorter side, 1 to 16,384; 256 by default. A
+            smaller image is not scaled.
         parameters: Whether a new encoding keeps the generation parameters (prompt and settings).
 
     Raises:

@@ -72,8 +72,10 @@ class UserQueue:
         ConfigurationError: A number is out of range.
 
     Example:
+        ```python
         queue = UserQueue(max_concurrency=2, per_user=2, cooldown=3)
         reply = await queue.run(str(message.author.id), lambda: chat.generate(message.text))
+        ```
     """
 
     def __init__(

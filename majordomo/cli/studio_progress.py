@@ -70,7 +70,7 @@ class _ProgressBars:
             case studio.DerivativeReady(name, derived):
                 self._update(name, f"{derived.name} ready")
             case studio.ImageFailed(name, error):
-                self._update(name, f"failed at {error.details.get('stage', 'work')}")
+                self._update(name, f"failed at {error.details.get('stage', 'an unknown stage')}")
             case _:
                 pass
 

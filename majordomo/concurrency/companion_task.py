@@ -40,9 +40,9 @@ async def run_with_companion(
 async def run_or_withdraw(
     function: Callable[[], Awaitable[T]], withdraw_job: Callable[[], Awaitable[None]]
 ) -> T:
-    """Return the result of `function()`; if it is canceled or runs out of time, call `withdraw()`.
+    """Return the result of `function()`; call `withdraw_job()` if it is canceled or out of time.
 
-    `withdraw` stops the job at the backend. It may take at most CLEANUP_SECONDS.
+    `withdraw_job` stops the job at the backend. It may take at most CLEANUP_SECONDS.
     """
     try:
         return await function()

@@ -22,7 +22,7 @@ LoopGuard = AsyncGenerator[None, None]
 """A suspended generator; its `aclose` closes the stream and releases the admission."""
 
 
-class Closable(Protocol):
+class SupportsAclose(Protocol):
     """A stream that can be closed at any point."""
 
     async def aclose(self) -> None:
@@ -30,7 +30,7 @@ class Closable(Protocol):
         ...
 
 
-class Releasable(Protocol):
+class SupportsRelease(Protocol):
     """An admission that is released once."""
 
     def release(self) -> None:
@@ -38,18 +38,21 @@ class Releasable(Protocol):
         ...
 
 
-async def close_with_loop(stream: Closable, admission: Releasable | None = None) -> LoopGuard:
+async def close_with_loop(
+    stream: SupportsAclose, admission: SupportsRelease | None = None
+) -> LoopGuard:
     """Bind a stream and its admission to the running event loop.
 
-    Returns a guard. Its `aclose`, or the end of the loop, closes the stream and then releases the
-    admission.
+    Returns:
+        A guard. Its `aclose`, or the end of the loop, closes the stream and then releases the
+        admission.
     """
     guard = _until_loop_ends(stream, admission)
     await guard.__anext__()
     return guard
 
 
-async def _until_loop_ends(stream: Closable, admission: Releasable | None) -> LoopGuard:
+async def _until_loop_ends(stream: SupportsAclose, admission: SupportsRelease | None) -> LoopGuard:
     try:
         yield
     finally:

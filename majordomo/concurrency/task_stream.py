@@ -131,4 +131,4 @@ def spawn_loop_task(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     # every program 20 ms at its start.
     import asyncio
 
-    return asyncio.get_running_loop().create_task(function(), name="majordomo-work")
+    return asyncio.get_running_loop().create_task(function(), name="majordomo-task-stream")

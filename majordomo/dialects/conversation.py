@@ -134,7 +134,9 @@ def tool_results(message: Message) -> list[ToolResultPart]:
     results = [part for part in message.parts if isinstance(part, ToolResultPart)]
     if len(results) != len(message.parts):
         raise InvalidRequestError(
-            'a message with the role "tool" must hold tool results only', field="messages"
+            'a message with the role "tool" must contain tool results only; got '
+            + ", ".join(sorted({type(part).__name__ for part in message.parts})),
+            field="messages",
         )
     return results
 
@@ -150,7 +152,7 @@ def refuse_misplaced(part: Part) -> None:
 
 
 def own_thinking(part: ThinkingPart, provider: str, model: str = "") -> bool:
-    """Whether a thinking part may be sent back to this provider.
+    """Return whether a thinking part may be sent back to this provider.
 
     If its opaque data names a model, it may only be sent back to that model.
     """
@@ -202,7 +204,7 @@ def attachments(parts: Iterable[Part]) -> list[ImagePart | FilePart]:
     return [part for part in parts if isinstance(part, (ImagePart, FilePart))]
 
 
-def tools_of(request_tools: Iterable[Tool], messages: Iterable[Message]) -> list[Tool]:
+def undeclared_tools(request_tools: Iterable[Tool], messages: Iterable[Message]) -> list[Tool]:
     """Return a tool for each name that the history calls and the request does not offer.
 
     Some backends refuse a history with calls of tools that the request does not declare.

@@ -26,8 +26,8 @@ MAX_VECTOR_BYTES = 512 << 20
 def decode_document(body: bytes, count: int, limits: Limits) -> dict[str, Any]:
     """Decode the response for `count` texts.
 
-    Raises BadResponseError for a body that is not a JSON object or is too large, and the error that
-    a 200 carries.
+    Raises BadResponseError for a body that is not a JSON object or is too large, and the error in
+    a body that the server sent with status 200.
     """
     document = decode_object(body, limits.max_json_depth, _memory_limit(body, count))
     if document.get("error"):
@@ -45,7 +45,7 @@ def decode_vectors(items: Any, count: int) -> tuple[tuple[float, ...], ...]:
         received = len(items) if isinstance(items, list) else "no"
         raise BadResponseError(f"the response holds {received} vectors for {count} texts")
     limit = max(MAX_BYTES, count * MAX_DIMENSIONS * BYTES_PER_NUMBER)
-    # Four characters of base64 hold three bytes, and a number has four: 3/16 numbers a character.
+    # Four base64 characters encode three bytes, and a number takes four bytes: 3/16 numbers each.
     base64_size = sum(len(item) for item in items if isinstance(item, str))
     if base64_size * BYTES_PER_NUMBER * 3 // 16 > limit:
         raise BadResponseError(

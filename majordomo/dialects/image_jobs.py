@@ -48,7 +48,9 @@ class UploadedFile:
     """An uploaded file, under the name that the backend gave it."""
 
     name: str
+    """File name."""
     subfolder: str = ""
+    """Folder inside the backend's input folder; "" for none."""
 
     @property
     def path(self) -> str:
@@ -61,7 +63,9 @@ class UploadedInputs:
     """The uploaded files of one request."""
 
     images: tuple[UploadedFile, ...] = ()
+    """The input images, in the order of the request."""
     mask: UploadedFile | None = None
+    """The mask, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,9 @@ class StoredFile:
     """An image file on the backend's disk."""
 
     filename: str
+    """File name."""
     subfolder: str
+    """Folder inside the root folder; "" for none."""
     folder: str
     """The backend's name of the root folder: "output" or "temp"."""
 
@@ -99,5 +105,6 @@ class JobOutputs:
     """What a finished job left on the backend's disk."""
 
     images: tuple[StoredFile, ...]
+    """The generated images, in order."""
     raw: Any
     """The backend's own record of the job."""

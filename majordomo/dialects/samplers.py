@@ -118,7 +118,7 @@ class SamplerVocabulary:
     """Canonical names that every build of the backend has, so that no list is needed."""
 
     def needs_catalog(self, request: Request) -> bool:
-        """Whether it takes the backend's own list to know if it has this sampler and scheduler."""
+        """Return whether the backend's own list is needed to know if it has these names."""
         pairs = ((request.sampler, _CANONICAL_SAMPLERS), (request.scheduler, _CANONICAL_SCHEDULERS))
         return any(
             name and canonical_names.get(_normalize(name)) not in self.certain

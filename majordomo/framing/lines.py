@@ -138,7 +138,7 @@ class EventDecoder:
                         code="TOO_LARGE",
                     )
                 data.append(value)
-            elif line[0] == 58:  # ":"
+            elif line.startswith(b":"):
                 # A comment, used to keep the connection alive.
                 continue
             elif line.partition(b":")[0] not in _FIELDS:

@@ -82,8 +82,8 @@ class Model(ABC):
 
     Settings come from four places; later ones override earlier ones: the options passed when the
     model was created, the fields of the request, the options of the call, the keyword arguments.
-    None unsets a field. A setting that the backend cannot
-    honor becomes a warning in the result, or raises UnsupportedError with `strict=True`.
+    None unsets a field. A setting that the backend cannot honor becomes a warning in the result, or
+    raises UnsupportedError with `strict=True`.
 
     Example:
         ```python

@@ -101,8 +101,8 @@ class Request:
     previews: int = 0
     """Number of unfinished images that a stream emits, 0 to 100."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Values merged into the request body of the backend unchanged. `{"automatic1111": {...}}`
-    applies to that provider only."""
+    """Values merged deeply into the request body of the backend. Those under the name of a
+    provider, as in `{"automatic1111": {...}}`, are sent to that provider only."""
     aspect: str = ""
     """Aspect ratio, `"WIDTH:HEIGHT"` from 1:16 to 16:1. The size is chosen to suit the model. May
     be combined with `megapixels`. Excludes `size`."""

@@ -33,7 +33,8 @@ FORMATS = ("png", "webp", "jpeg")
 # Below the last quality, artifacts are more visible than missing pixels.
 QUALITIES = (90, 80, 70, 60)
 _LOSSY = ("webp", "jpeg", "avif")
-_PNG_LEVEL = 6  # the file size matters more than the time here
+# The file size matters more than the time here.
+_PNG_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,8 @@ def encode_to_fit(pixels: Pixels, budget: ByteBudget, size: int, text: str = "")
     """
     formats = budget.formats
     lossy = tuple(name for name in formats if name in _LOSSY)
-    # Of a file of twice the limit, a lossless copy will not fit, and to find that out takes ten
-    # seconds for 40 megapixels.
+    # A lossless copy of a file twice as large as the limit will not fit, and finding that out takes
+    # ten seconds for 40 megapixels.
     full_size_formats = formats if not lossy or size < 2 * budget.max_bytes else lossy
     search = _BudgetSearch(pixels, budget.max_bytes, full_size_formats, lossy or formats, text)
     data = search.run(budget.min_side)

@@ -11,15 +11,17 @@ from majordomo.imaging.pixels import decode_srgb, flatten_onto
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
-_PHASH_SIDE = 32  # pixels a side of the image that phash transforms
-_PHASH_FREQUENCIES = 8  # lowest frequencies in each direction that phash keeps
+# Side, in pixels, of the image that phash transforms.
+_PHASH_SIDE = 32
+# Number of the lowest frequencies that phash keeps in each direction.
+_PHASH_FREQUENCIES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """The difference of two images.
 
-    An image of another size is scaled to the size of the first one before.
+    If the sizes differ, the second image is scaled to the size of the first one.
     """
 
     same_size: bool

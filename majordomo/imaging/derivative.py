@@ -48,7 +48,10 @@ class Derivative:
                 field="recipe",
             )
         if self.quality is not None and self.format is None:
-            raise InvalidRequestError("quality needs a format", field="quality")
+            raise InvalidRequestError(
+                f'quality needs a format, for example "webp"; got quality {self.quality!r} alone',
+                field="quality",
+            )
         self.full_recipe  # noqa: B018 - reading it validates `size`, `format` and `quality`
 
     @property

@@ -34,7 +34,9 @@ def embed_parameters(image: ImagePart, parameters: Mapping[str, Any] | None = No
     values = image.parameters if parameters is None else parameters
     if not isinstance(values, Mapping) or not values:
         raise InvalidRequestError(
-            "parameters must be a mapping that is not empty", field="parameters"
+            "parameters must be a mapping that is not empty;"
+            f" got {'an empty one' if isinstance(values, Mapping) else type(values).__name__}",
+            field="parameters",
         )
     try:
         return ImagePart(with_metadata(image.data, write_parameters(values))).with_parameters(

@@ -17,7 +17,8 @@ from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number
 
-MAX_FEATHER = 1000  # pixels
+# In pixels.
+MAX_FEATHER = 1000
 
 
 def mask_from_alpha(image: ImagePart, *, limits: Limits | None = None) -> ImagePart:

@@ -131,14 +131,20 @@ class Resize(Step):
         _check_flags(self, "enlarge", "fast")
         if self.how == "long_side" and (self.width is None or self.height is not None):
             raise InvalidRequestError(
-                '"long_side" needs width, and height must be None', field="width"
+                '"long_side" needs width, and height must be None;'
+                f" got width {self.width} and height {self.height}",
+                field="width",
             )
         if self.how in ("fill", "exact") and (self.width is None or self.height is None):
             raise InvalidRequestError(
-                f'"{self.how}" needs width and height', field="height" if self.width else "width"
+                f'"{self.how}" needs width and height;'
+                f" got width {self.width} and height {self.height}",
+                field="height" if self.width else "width",
             )
         if self.width is None and self.height is None:
-            raise InvalidRequestError("a resize needs width, height, or both", field="width")
+            raise InvalidRequestError(
+                "a resize needs width, height, or both; got neither", field="width"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,8 @@ class Crop(Step):
             self.shape  # noqa: B018 - reading it validates `aspect`
         elif self.width is None or self.height is None:
             raise InvalidRequestError(
-                "a crop needs width and height", field="height" if self.width else "width"
+                f"a crop needs width and height; got width {self.width} and height {self.height}",
+                field="height" if self.width else "width",
             )
 
     @property
@@ -420,7 +427,9 @@ class Watermark(Step):
     def __post_init__(self) -> None:
         if bool(self.text) == (self.image is not None):
             raise InvalidRequestError(
-                "a watermark needs exactly one of text and image", field="text"
+                "a watermark needs exactly one of text and image;"
+                f" got {'both' if self.text else 'neither'}",
+                field="text",
             )
         if self.image is None:
             _check_not_blank(self.text)

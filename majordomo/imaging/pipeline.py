@@ -80,14 +80,16 @@ class Pipeline:
         self.part: ImagePart | None = part
         self.size: Size = upright_size(part)
         self.options: EncodeOptions = _default_options(part)
-        self.has_format = False  # whether a step has chosen the format
+        # Whether a step has chosen the format.
+        self.has_format = False
         texts = read_texts(part.data)
         # The generation parameters in the file, as the text to write into the new file.
         self.parameters_text: str = texts.get("parameters") or _canonical_text(texts)
         self.parameters: dict[str, Any] = part.parameters
         self.keep_profile = True
         self.notes: dict[tuple[str, str], CallWarning] = {}
-        self.step = ""  # the name of the current step
+        # The name of the current step.
+        self.step = ""
         self._source: DecodedImage | None = source
         self._pixels: Pixels | None = None
 

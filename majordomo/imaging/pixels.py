@@ -20,7 +20,8 @@ from majordomo.media.image_limits import check_area, check_size
 from majordomo.media.image_part import DECODING_ERRORS, ImagePart, as_image_part
 from majordomo.settings import Limits
 
-Note = Callable[[str, str], None]  # code, message
+# Called with the code and the message of a note.
+Note = Callable[[str, str], None]
 Size = tuple[int, int]
 _PILLOW_FORMATS = {
     "image/png": "PNG",
@@ -30,7 +31,8 @@ _PILLOW_FORMATS = {
     "image/avif": "AVIF",
 }
 FORMATS = {mime: name.lower() for mime, name in _PILLOW_FORMATS.items()}
-MAX_WEBP_SIDE = 16_383  # RFC 9649: 14 bits
+# RFC 9649: width and height have 14 bits.
+MAX_WEBP_SIDE = 16_383
 DEFAULT_QUALITIES = {"jpeg": 90, "webp": 85, "avif": 70}
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,7 +110,8 @@ def open_image(
             field=field,
         )
         if min_size is not None:
-            image.draft(None, min_size)  # None keeps the mode
+            # None keeps the mode.
+            image.draft(None, min_size)
         image.load()
     except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
         message = f"the {part.mime} image cannot be decoded: {type(error).__name__}"
@@ -259,7 +262,8 @@ def _convert_with_profile(image: Image.Image, profile: bytes) -> Image.Image:
         ImageCms.createProfile("sRGB"),
         outputMode=mode,
     )
-    assert converted is not None  # None is returned with `inPlace` only
+    # `profileToProfile` returns None with `inPlace` only.
+    assert converted is not None
     converted.info = {}
     return converted
 
@@ -363,7 +367,8 @@ def _pillow_settings(options: EncodeOptions) -> dict[str, Any]:
         if options.lossless:
             return {
                 "lossless": True,
-                "exact": True,  # keep the colors of transparent pixels
+                # Keep the colors of transparent pixels.
+                "exact": True,
                 "quality": 100 if effort else 60,
                 "method": 6 if effort else 3,
             }

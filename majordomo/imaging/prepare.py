@@ -24,7 +24,8 @@ from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 Size = tuple[int, int]
-MIN_SIDE = 64  # an image with a shorter longer side is of no use to a model
+# An image whose longer side has fewer pixels is of no use to a model.
+MIN_SIDE = 64
 # A mask drawn on a scaled-down copy differs by the rounding of a pixel.
 MAX_ASPECT_RATIO_DIFFERENCE = 0.02
 

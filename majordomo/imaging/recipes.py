@@ -19,7 +19,8 @@ from majordomo.errors import InvalidRequestError
 from majordomo.media.image_part import ImagePart
 
 S = TypeVar("S")
-StepTypes = Mapping[str, type[S]]  # step classes by name
+# Step classes by name.
+StepTypes = Mapping[str, type[S]]
 
 MAX_STEPS = 100
 MAX_LINE_CHARACTERS = 20_000

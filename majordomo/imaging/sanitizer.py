@@ -38,7 +38,8 @@ _PNG_KEPT = {
 # entropy-coded data the marker 0.
 _JPEG_KEPT = {0, *range(0xC0, 0xD0), *range(0xDA, 0xE0), JPEG_END}
 _WEBP_KEPT = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
-_ICC, _EXIF, _XMP = 0x20, 0x08, 0x04  # flags of VP8X (RFC 9649, 2.7)
+# Flags of VP8X (RFC 9649, 2.7).
+_ICC, _EXIF, _XMP = 0x20, 0x08, 0x04
 
 
 def strip_metadata(data: bytes, *, icc: bool = True, orientation: int = 1) -> bytes:

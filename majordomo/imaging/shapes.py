@@ -14,7 +14,8 @@ from majordomo.media.image_header import read_orientation
 from majordomo.settings import Limits
 
 Box = tuple[float, float, float, float]
-_DETAIL_SIDE = 160  # longer side in pixels of the copy in which a smart crop looks for detail
+# Longer side, in pixels, of the copy in which a smart crop looks for detail.
+_DETAIL_SIDE = 160
 _CLOCKWISE = {
     90: Image.Transpose.ROTATE_270,
     180: Image.Transpose.ROTATE_180,

@@ -28,10 +28,14 @@ from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number, check_text
 
 Color = tuple[int, int, int]
-MAX_IMAGES = 400  # on a contact sheet
-_MIN_FONT_SIZE = 14  # pixels
-_LINE_HEIGHT = 1.6  # of a label, as a multiple of the font size
-_LABEL_GAP = 0.3  # between an image and its label, as a multiple of the font size
+# Images on one contact sheet.
+MAX_IMAGES = 400
+# In pixels.
+_MIN_FONT_SIZE = 14
+# Height of a line of a label, as a multiple of the font size.
+_LINE_HEIGHT = 1.6
+# Gap between an image and its label, as a multiple of the font size.
+_LABEL_GAP = 0.3
 
 
 def contact_sheet(

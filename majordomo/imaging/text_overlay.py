@@ -22,8 +22,10 @@ from majordomo.imaging.shapes import anchor_position
 
 Font = ImageFont.FreeTypeFont
 Color = tuple[int, int, int]
-MIN_FONT_SIZE = 6  # pixels; smaller text is not readable
-_SAMPLE_FONT_SIZE = 20  # pixels; enough to distinguish a glyph from the box for a missing one
+# In pixels. Smaller text is not readable.
+MIN_FONT_SIZE = 6
+# In pixels: enough to distinguish a glyph from the box for a missing one.
+_SAMPLE_FONT_SIZE = 20
 _FALLBACK_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -31,7 +33,8 @@ _FALLBACK_FONTS = (
     "Arial Unicode.ttf",
     "Arial.ttf",
 )
-_LINE_SPACING = 0.1  # as a fraction of the font size
+# Space between two lines, as a fraction of the font size.
+_LINE_SPACING = 0.1
 
 
 def text(pipeline: Pipeline, step: Text) -> None:

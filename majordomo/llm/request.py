@@ -103,7 +103,8 @@ class Request:
     """Reasoning effort: `"off"`, `"low"`, `"medium"`, `"high"`, or a number of tokens from 1 to
     2**31."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Values merged deeply into the request body of the backend."""
+    """Values merged deeply into the request body of the backend. Those under the name of a
+    provider, as in `{"ollama": {...}}`, are sent to that provider only."""
     user_id: str = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""
@@ -180,7 +181,7 @@ def check_request(request: Request, limits: Limits) -> None:
     ):
         raise InvalidRequestError(
             f"stop must be at most {MAX_STOP_SEQUENCES} texts, none of them empty;"
-            f" got {len(request.stop)}",
+            f" got {len(request.stop)}: {repr(request.stop)[:80]}",
             field="stop",
         )
     for text in request.stop:

@@ -15,7 +15,8 @@ JPEG_END = 0xD9
 # the scan (T.81, B.1.1.2 and B.1.1.5).
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MAX_BOXES = 4096
-_MAX_TEXT_BYTES = 1 << 20  # of one text chunk of a PNG
+# Size of one text chunk of a PNG.
+_MAX_TEXT_BYTES = 1 << 20
 # Bytes that the first chunk needs to contain the size (RFC 9649, 2.5 to 2.7).
 _WEBP_HEADER_BYTES = {b"VP8X": 10, b"VP8L": 5, b"VP8 ": 10}
 # The length of a segment includes its own two bytes, and the block starts with Exif and two zeros.

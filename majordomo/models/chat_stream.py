@@ -218,7 +218,7 @@ class HTTPChatSource:
         if "json" in content_type and "ndjson" not in content_type:
             return await self._read_body(stream)
         if "html" in content_type:
-            raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
+            raise BadResponseError("the response is a web page, not a stream", code="NOT_JSON")
         decoder = self._decoder
         while True:
             if decoder.failure is not None:

@@ -52,12 +52,17 @@ class BackendClient:
     """What all calls of one provider share."""
 
     provider: str
+    """Name of the provider, as in errors and results."""
     transport: Transport
+    """Sends the requests."""
     retries: Retries
+    """How failed requests are retried."""
     limits: Limits
+    """Largest sizes of requests and replies."""
     redact: Callable[[str], str] = str
     """Removes secrets from a text."""
     clock: Callable[[], float] = time.monotonic
+    """Seconds of a clock that is never set, for deadlines."""
     wall_clock: Callable[[], float] = time.time
     """Seconds since the epoch, to read the dates in `Retry-After` headers."""
     fraction: Callable[[], float] = random.random
@@ -67,14 +72,17 @@ class BackendClient:
     provider_names: Callable[[], Collection[str]] = tuple
     """Names under which `extra` may hold settings for other providers, which are not sent."""
     admission: AdmissionControl = field(default_factory=lambda: AdmissionControl(None))
+    """What each call waits for. Default: nothing."""
     unload: Callable[[str], Awaitable[None]] | None = None
     """Makes the backend free the memory of a model; None where it cannot."""
     observers: Sequence[Observer] = ()
+    """Observers of every call."""
     address: str = ""
     """Scheme, host and port of the backend."""
     provider_instance: Any = field(default=None, repr=False)
     """The provider, for its free queries."""
     budget: RetryBudget = field(init=False)
+    """Bounds the retries of all calls together."""
 
     def __post_init__(self) -> None:
         self.budget = RetryBudget(self.retries.budget)
@@ -233,7 +241,7 @@ async def read_all(reply: HTTPStream, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise BadResponseError(
-                f"the answer is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
+                f"the response is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
             )
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -223,7 +223,7 @@ class ImageModel(imagegen.Model):
         )
 
     async def aclose(self) -> None:
-        """Close the provider if this model was made by name; otherwise do nothing."""
+        """Close the provider if this model was created from a model string; else do nothing."""
         if self._owned_provider is not None:
             await self._owned_provider.aclose()
 

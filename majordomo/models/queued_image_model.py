@@ -1,10 +1,10 @@
-"""Images from ComfyUI's queue: upload files, submit a graph, poll, download the images.
+"""Images from a backend with a queue: upload files, submit a graph, poll, download the images.
 
 Theory of operation:
 
 The job id is chosen here, so that a job can be canceled before the reply to its submission
-arrives; older servers choose another one. The graph is submitted once, all other requests are
-repeated like queries. The history alone decides how a job ended: polls look for it there, then
+arrives; older servers choose another one. The graph is submitted once; all other requests are
+retried, as queries are. The history alone decides how a job ended: polls look for it there, then
 in the queue, and once more in the history, because the server moves an ended job from one to the
 other.
 

@@ -77,7 +77,7 @@ class StreamedImageModel(ReplyImageModel):
                     decoder.feed(chunk)
                 return self._codec.decode_reply(decoder, request, self._limits)
             if "html" in content_type:
-                raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
+                raise BadResponseError("the response is a web page, not a stream", code="NOT_JSON")
             return await self._read_stream(
                 reply, self._stream_codec.stream_decoder(request, self._limits), emit_event
             )

@@ -77,8 +77,10 @@ async def run_tools(
         InvalidRequestError: For no tools, two tools of one name, or a value out of range.
 
     Example:
+        ```python
         reply = await md.run_tools(model, "What is 19 times 23?", tools=[multiply])
         history.extend(reply.new_messages)
+        ```
     """
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
     return await loop.run(None)
@@ -163,8 +165,10 @@ def image_tool(
         description: Description of the tool, as the chat model sees it.
 
     Example:
+        ```python
         tool = md.image_tool(md.Offline().image_model("renderer"), md.with_steps(8))
         reply = await md.run_tools(model, "Draw a lighthouse.", tools=[tool])
+        ```
     """
 
     async def generate_image(prompt: str, context: ToolContext) -> list[ImagePart | str]:
@@ -202,8 +206,9 @@ class _ToolLoop:
                 "tools must contain at least one tool; got none", field="tools"
             )
         if len(self._tools) != len(as_tuple(tools, "tools")):
+            names = ", ".join(as_tool(tool).name for tool in as_tuple(tools, "tools"))
             raise InvalidRequestError(
-                "tools must have different names; two have the same name", field="tools"
+                f"the names of tools must differ; got {names}"[:500], field="tools"
             )
         self._max_turns = max_turns
         self._timeout = timeout

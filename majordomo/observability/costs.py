@@ -30,8 +30,10 @@ def cost(
         ConfigurationError: `prices` is not a mapping of "provider/model" to Price.
 
     Example:
+        ```python
         reply = await chat.generate("Hello")
         spent = md.cost(reply, {"ollama/*": md.Price(per_second="0.0001")})
+        ```
     """
     billable = billable_from(output, call)
     if prices is not None:

@@ -66,7 +66,7 @@ class Account:
     seconds: float = 0.0
     """Seconds that backends worked, where they report it; for a local one, its GPU time."""
     waited: float = 0.0
-    """Seconds that calls took on the side of the client."""
+    """Seconds that calls took, measured here: queueing, retries and network time included."""
     money: Decimal = Decimal(0)
     """US dollars of the calls whose price is known."""
     unpriced: int = 0
@@ -144,10 +144,12 @@ class Ledger(Observer):
         InvalidRequestError: `max_entries` is out of range.
 
     Example:
+        ```python
         ledger = md.Ledger()
         async with md.Ollama(observers=[ledger]) as ollama:
             await ollama.model("gemma3").generate("Hello", user_id="ann")
         print(ledger.by_user()["ann"].output_tokens)
+        ```
     """
 
     def __init__(

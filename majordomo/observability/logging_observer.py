@@ -27,9 +27,9 @@ class LoggingObserver(Observer):
 
     Args:
         logger: The logger; `majordomo.calls` by default.
-        finished: Level for calls that finish. 0 logs none of them.
-        failed: Level for calls that fail. 0 logs none of them.
-        cancelled: Level for calls that are canceled. 0 logs none of them.
+        finished: Level for calls that finish. 0 logs none of them. Default: INFO.
+        failed: Level for calls that fail. 0 logs none of them. Default: WARNING.
+        cancelled: Level for calls that are canceled. 0 logs none of them. Default: INFO.
     """
 
     def __init__(

@@ -123,9 +123,11 @@ class Observer:
     backend, with keys removed.
 
     Example:
+        ```python
         class Counter(md.Observer):
             def on_success(self, call: md.Call, outcome: md.CallResult) -> None:
                 print(call.model, outcome.usage.output_tokens)
+        ```
     """
 
     wants_content: bool = False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OfflineChatModel(ChatModel):
-    """The rule-based chat as a chat model. Make one with `Offline.model`."""
+    """The rule-based chat as a chat model. Create it with `Offline.model`."""
 
     def __init__(self, provider: Offline, id: str, options: Sequence[llm.Option]) -> None:
         super().__init__(
@@ -32,7 +32,7 @@ class OfflineChatModel(ChatModel):
 
     @property
     def provider_instance(self) -> Offline:
-        """The provider that made this model."""
+        """The provider that created this model."""
         return self._offline
 
     async def _generate(self, request: llm.Request) -> llm.Reply:
@@ -128,7 +128,7 @@ class _ReplySource:
 
     def _limited_words(self, text: str) -> list[str]:
         """Split the text into words, up to a stop sequence or `max_tokens`."""
-        stops = [at for stop in self._request.stop if (at := text.find(stop)) >= 0]
+        stops = [index for stop in self._request.stop if (index := text.find(stop)) >= 0]
         words = re.findall(r"\S+\s*|\s+", text[: min(stops)] if stops else text)
         max_words = self._request.max_tokens
         if max_words is not None and len(words) > max_words:

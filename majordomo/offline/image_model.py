@@ -25,7 +25,7 @@ GEOMETRY = Geometry(pixels=512 * 512)
 
 
 class OfflineImageModel(ImageModel):
-    """The renderer as an image model. Make one with `Offline.image_model`."""
+    """The renderer as an image model. Create it with `Offline.image_model`."""
 
     def __init__(self, provider: Offline, id: str, options: Sequence[imagegen.Option]) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class OfflineImageModel(ImageModel):
 
     @property
     def provider_instance(self) -> Offline:
-        """The provider that made this model."""
+        """The provider that created this model."""
         return self._offline
 
     async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:

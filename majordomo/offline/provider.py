@@ -51,13 +51,16 @@ class Offline(BaseProvider):
         ConfigurationError: An argument has a value that is not allowed.
 
     Example:
+        ```pycon
         >>> offline = md.Offline()
         >>> result = await offline.image_model("renderer").generate("a lighthouse", seed=7)
         >>> reply = await offline.model("rules").generate([md.user("Colors?", result.image)])
+        ```
     """
 
     name = "offline"
     default_models: ClassVar[Mapping[str, str]] = {"chat": "rules", "image": "renderer"}
+    """Model ids, by kind of model, for a model string that names only the provider."""
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class Offline(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             InvalidRequestError: The id is not a valid model name.
@@ -99,7 +102,7 @@ class Offline(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             InvalidRequestError: The id is not a valid model name.

@@ -54,6 +54,7 @@ class Automatic1111(HTTPProvider):
     default_max_concurrency: int | None = 1
     basic_auth = True
     default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
+    """Model ids, by kind of model, for a model string that names only the provider."""
 
     def __init__(
         self,
@@ -220,5 +221,5 @@ class Automatic1111(HTTPProvider):
 def _decode_upscaled(body: bytes, limits: Limits) -> ImagePart:
     reply = decode_object(body, limits.max_json_depth)
     if not isinstance(reply.get("image"), str):
-        raise BadResponseError("the answer contains no image")
+        raise BadResponseError("the response contains no image")
     return parse_base64_image(reply["image"], limits)

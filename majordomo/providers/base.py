@@ -75,14 +75,15 @@ class CommonSettings(TypedDict, total=False):
     limits: Limits | None
     """Largest sizes of requests, replies and images. Default: `Limits()`."""
     proxy: str | None
-    """URL of an HTTP proxy. It is never taken from the environment."""
+    """URL of an HTTP proxy. It is never taken from the environment. Default: no proxy."""
     tls: str | ssl.SSLContext | None
-    """Path of a file with CA certificates, or an `ssl.SSLContext`."""
+    """Path of a file with CA certificates, or an `ssl.SSLContext`. Default: the public CAs."""
     headers: Mapping[str, str | Secret] | None
-    """Headers to send with every request. Their values are treated as secrets."""
+    """Headers to send with every request. Their values are treated as secrets. Default: none."""
     transport: Any
     """Replaces the built-in HTTP transport: an `httpx.AsyncClient`, an `httpx.AsyncBaseTransport`,
-    or a wrapper from `majordomo.testing` (`Recorder`, `Replay`, `Faults`).
+    or a wrapper from `majordomo.testing` (`Recorder`, `Replay`, `Faults`). Default: the built-in
+    one.
     """
     observers: Sequence[Observer]
     """Observers of every call, for logs, metrics and costs. Default: none."""
@@ -165,7 +166,7 @@ def make_admission(
 
 
 class BaseProvider(Closeable, llm.Provider, imagegen.Provider):
-    """The base of all providers. A kind of model that a subclass does not offer is refused."""
+    """The base of all providers. A kind of model that a subclass lacks raises UnsupportedError."""
 
     name = ""
 
@@ -213,7 +214,7 @@ class HTTPProvider(BaseProvider):
     can_unload = False
     """Whether the backend can be asked to free the memory of a model."""
     default_max_concurrency: int | None = None
-    """Calls at once unless `max_concurrency` is set; 1 for a backend that is one GPU."""
+    """Calls at once unless `max_concurrency` is set; 1 where the backend runs one job at a time."""
 
     def __init__(
         self,
@@ -316,7 +317,7 @@ class HTTPProvider(BaseProvider):
         """Ask the backend to unload a model. Only called where `can_unload` is set."""
 
     def _load_check(self) -> LoadCheck | None:
-        """Return what tells a loading model from a hanging one.
+        """Return the check that distinguishes a loading model from one that hangs.
 
         None where there is no free query for it.
         """
@@ -364,7 +365,7 @@ class HTTPProvider(BaseProvider):
             await to_thread.run_sync(portal.run, self._client.transport.aclose)
 
     def __repr__(self) -> str:
-        # There is none when the constructor has failed and a traceback shows its local variables.
+        # There is no address when the constructor has failed and a traceback shows its locals.
         address = getattr(self, "address", None)
         return (
             f"<{type(self).__name__} {address.origin}{address.path}>"

@@ -68,6 +68,7 @@ class ComfyUI(HTTPProvider):
     name = "comfyui"
     default_max_concurrency: int | None = 1
     default_models: ClassVar[Mapping[str, str]] = {"image": CURRENT}
+    """Model ids, by kind of model, for a model string that names only the provider."""
 
     def __init__(
         self,

@@ -201,9 +201,11 @@ class LlamaSwap(HTTPProvider):
         The stream has no end of its own. Raises StreamBrokenError when llama-swap ends it.
 
         Example:
+            ```python
             async with provider.changes() as changes:
                 async for models in changes:
                     print(models)
+            ```
         """
         return cast(
             "AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]", EventStream(self._feed)

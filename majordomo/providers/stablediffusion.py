@@ -43,6 +43,7 @@ class StableDiffusion(HTTPProvider):
     name = "stablediffusion"
     default_max_concurrency: int | None = 1
     default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
+    """Model ids, by kind of model, for a model string that names only the provider."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-# So many waiters are notified of every move, farther ones now and then.
+# The number of waiters at the front that are notified of every move; others are less often.
 ALWAYS_NOTIFIED = 10
 
 
@@ -120,7 +120,7 @@ class FairQueue:
         self._listening -= waiter.listens
 
     def _notify_positions(self) -> None:
-        """Notify listeners of their positions: those at the front, how many depends on the move."""
+        """Notify listeners whose position changed; those further back are notified less often."""
         if not self._listening:
             self._moves = 0
             return

@@ -74,7 +74,7 @@ class UserRate:
     def wait(self, now: float) -> float:
         """Return the seconds until one more call may start.
 
-        A call and a token must be left.
+        At least one call and one token must be left.
         """
         waits = [0.0]
         if self._calls is not None:
@@ -130,7 +130,7 @@ class RateLimiter:
             A function that undoes the counting, for a call that does not start after all.
 
         Raises:
-            RateLimitError: At once, when the wait would exceed the limits of the call
+            RateLimitError: At once, when the wait would exceed the time limits of the call
                 (`LOCAL_RATE_LIMIT`).
             OverloadedError: At once, when too many calls are waiting (`QUEUE_FULL`).
         """
@@ -139,7 +139,7 @@ class RateLimiter:
             rates = self._rates_for(user_id)
             wait = max(rate.wait(now) for rate in rates)
             # Count the call now, so that later calls wait behind it. A call whose turn would come
-            # after its limits counts nothing.
+            # only after its time limit is not counted.
             if wait > 0:
                 deadline.start_phase("queue")
             if wait > deadline.next_timeout():

@@ -76,7 +76,8 @@ class ResourceGroup:
                 )
         if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
             raise ConfigurationError(
-                "name must be 1 to 100 printable characters", details={"field": "name"}
+                f"name must be 1 to 100 printable characters; got {describe(name)}",
+                details={"field": "name"},
             )
         self.name = name
         self.slots = slots

@@ -65,8 +65,10 @@ class Chain(ChainBase[llm.Model, llm.Option], llm.Model):
         ChainExhaustedError: From a call: no model answered. `failures` holds the error of each.
 
     Example:
+        ```python
         chain = Chain(["ollama/qwen3", "openai/gpt-5-mini"])
         reply = await chain.generate("Hello")
+        ```
     """
 
     operation = "chat"

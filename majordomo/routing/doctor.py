@@ -167,7 +167,8 @@ async def _check(subject: _Subject, config: Config, timeout: float) -> BackendRe
         provider = _make_provider(subject, config)
     except MajordomoError as error:
         return replace(report, hints=(Hint(error.message, fault=report.configured),))
-    except Exception as error:  # a plug-in may raise anything
+    except Exception as error:
+        # A plug-in may raise anything.
         message = f"the provider cannot be constructed: {type(error).__name__}: {error}"
         return replace(report, hints=(Hint(message, fault=report.configured),))
     address = getattr(provider, "address", None)
@@ -200,7 +201,8 @@ async def _check_provider(
         status = status_of(error)
         fault = report.configured and status not in ("loading", "busy")
         return replace(report, status=status, hints=(Hint(hint_for_error(error, setup), fault),))
-    except Exception as error:  # a plug-in may raise anything
+    except Exception as error:
+        # A plug-in may raise anything.
         message = f"the check failed: {type(error).__name__}: {error}"
         return replace(report, status="unexpected", hints=(Hint(message, report.configured),))
     listed = models if models is not None else ()

@@ -133,7 +133,7 @@ def configured_class(config: Config, table: str) -> type[BaseProvider]:
 def make_provider(config: Config, name: ModelName, **overrides: Any) -> BaseProvider:
     """Construct the provider of a model name.
 
-    It gets the keywords of its table, or the URL and key of the DSN, or only its defaults.
+    It gets the keywords of its table, or the URL and key of the model URL, or only its defaults.
 
     Args:
         config: The configuration.

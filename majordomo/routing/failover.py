@@ -343,5 +343,6 @@ async def _check_health(provider: llm.Provider | imagegen.Provider) -> Health:
         return await provider.health()
     except MajordomoError as error:
         return Health(False, error.message, error=error)
-    except Exception as error:  # a custom provider may raise anything; the group would wrap it
+    except Exception as error:
+        # A custom provider may raise anything; the group would wrap it.
         return Health(False, f"{type(error).__name__}: {error}")

@@ -30,7 +30,7 @@ NEVER_FAIL_OVER = (
     InvalidRequestError,
     PermissionDeniedError,
 )
-# Failures shown in the message; `failures` of the error has them all.
+# Failures that the message lists; the error's `failures` holds all of them.
 MAX_SHOWN_FAILURES = 8
 
 
@@ -77,14 +77,14 @@ def is_unsupported(error: MajordomoError) -> bool:
 
 
 def was_skipped(error: MajordomoError) -> bool:
-    """Return whether nothing was sent to the member; to no member in a nested chain."""
+    """Return whether nothing was sent to the member; in a nested chain, to any of its members."""
     if isinstance(error, ChainExhaustedError) and error.failures:
         return all(was_skipped(failure) for failure in error.failures)
     return error.code == COOLING_DOWN or is_unsupported(error)
 
 
 def failed_attempts(errors: Iterable[MajordomoError]) -> tuple[FailedAttempt, ...]:
-    """Return the failed attempts, those of nested chains in their place."""
+    """Return the failed attempts in order. A nested chain is replaced by its own attempts."""
     attempts: list[FailedAttempt] = []
     for error in errors:
         if isinstance(error, ChainExhaustedError) and error.failures:
@@ -135,7 +135,7 @@ def broken_stream_error(
 ) -> StreamBrokenError:
     """Return the error for an answer that was interrupted after a part of it was delivered.
 
-    `partial` is that part, a reply, a result or None; `before` are the attempts that failed before.
+    `partial` is that part: a reply, a result or None. `before` are the earlier failed attempts.
     """
     if isinstance(error, StreamBrokenError) and error.partial is not None:
         partial = error.partial

@@ -99,9 +99,9 @@ class ChainHealth:
     Chains may share one: it can be used from several threads and event loops.
 
     Args:
-        cooldown: Seconds of the first cooldown.
-        failures: Number of consecutive failures that start a cooldown, 1 or more.
-        max_cooldown: Upper limit of the doubled cooldown in seconds.
+        cooldown: Seconds of the first cooldown. Default: 30.
+        failures: Number of consecutive failures that start a cooldown, 1 or more. Default: 5.
+        max_cooldown: Upper limit of the doubled cooldown in seconds. Default: 900.
         listeners: Functions that are called with each HealthChanged, in the thread in which it
             happens. An exception that a listener raises is ignored.
         clock: Returns the current time in seconds. It may jump.

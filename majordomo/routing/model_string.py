@@ -4,14 +4,14 @@
     provider:model          ollama:gemma3
     provider                offline
     ...?option=value        ollama/gemma3?temperature=0.2
-    DSN                     provider[+https]://[key@]host[:port]/model[?option=value]
+    model URL               provider[+https]://[key@]host[:port]/model[?option=value]
     first,second            a chain: the second is called when the first fails
 
-In a DSN the whole path after the host is the model id, which may contain `/` and `:`. The option
-`base_path` sets the path of a server that is not at the root of its host; every other option is a
-field of the request. The key is `user:password` for a backend that requires both. An option is read
-as JSON if it is valid JSON, otherwise as text. A comma inside brackets or quotes does not separate
-members. A model id that contains a comma or a `?` must be percent-encoded in a DSN.
+In a model URL the whole path after the host is the model id, which may contain `/` and `:`. The
+option `base_path` sets the path of a server that is not at the root of its host; every other option
+is a field of the request. The key is `user:password` for a backend that requires both. An option is
+read as JSON if it is valid JSON, otherwise as text. A comma inside brackets or quotes does not
+separate members. A model id that contains a comma or a `?` must be percent-encoded in a model URL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from majordomo.redaction import REDACTED, Secret, as_secret
 
 MAX_CHARACTERS = 2000
 _PROVIDER = re.compile(r"[a-z][a-z0-9_-]*")
-_DSN = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(\+https?)?://(.*)", re.DOTALL)
+_MODEL_URL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(\+https?)?://(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class ModelName:
     model: str = ""
     """The model id; "" for the provider's default."""
     base_url: str = ""
-    """The URL of a DSN; "" for the provider's default."""
+    """The base URL of the server from a model URL; "" for the provider's default."""
     key: Secret | None = None
-    """The key of a DSN."""
+    """The key from a model URL."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the request that the string sets."""
     written: str = field(default="", compare=False)
@@ -112,8 +112,8 @@ def parse(name: str) -> ModelName:
             details={"field": "model"},
         )
     name = members[0]
-    if dsn := _DSN.fullmatch(name):
-        return _parse_dsn(dsn[1], dsn[2] == "+https", dsn[3])
+    if model_url := _MODEL_URL.fullmatch(name):
+        return _parse_model_url(model_url[1], model_url[2] == "+https", model_url[3])
     name, mark, query = name.partition("?")
     options = parse_options(query) if mark else {}
     separator = re.search(r"[/:]", name)
@@ -167,7 +167,7 @@ def parse_options(query: str) -> dict[str, Any]:
     return options
 
 
-def _parse_dsn(written: str, secure: bool, rest: str) -> ModelName:
+def _parse_model_url(written: str, secure: bool, rest: str) -> ModelName:
     provider = canonical(written)
     try:
         parts = urlsplit("//" + rest)
@@ -177,7 +177,7 @@ def _parse_dsn(written: str, secure: bool, rest: str) -> ModelName:
         host = None
     if not host:
         raise ConfigurationError(
-            f"the {provider} DSN must name a host, as in {provider}://localhost:8080/model",
+            f"the model URL must name a host, as in {provider}://localhost:8080/model",
             details={"field": "model"},
         )
     user, password = unquote(parts.username or ""), unquote(parts.password or "")

@@ -55,7 +55,8 @@ def _plugin_class(name: str) -> type[BaseProvider] | None:
         raise _plugin_error(name, entries, "they have the same name; uninstall one")
     try:
         loaded = entries[0].load()
-    except Exception as error:  # a plug-in may raise anything
+    except Exception as error:
+        # A plug-in may raise anything.
         raise _plugin_error(
             name, entries, f"it cannot be imported: {type(error).__name__}: {error}"
         ) from error

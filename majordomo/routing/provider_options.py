@@ -119,7 +119,8 @@ def _call(kind: Any, arguments: Mapping[str, Any]) -> Any:
     """
     try:
         return kind(**arguments)
-    except Exception as error:  # a plug-in, or code that reads its files, may raise anything
+    except Exception as error:
+        # A plug-in, or code that reads its files, may raise anything.
         return error.with_traceback(None)
 
 
@@ -136,7 +137,8 @@ def constructor_keywords(kind: type[BaseProvider]) -> dict[str, Any]:
     """Return all keywords of the constructor with their types; Any for one without annotation."""
     try:
         hints = get_type_hints(kind.__init__)
-    except Exception:  # annotations of a plug-in may name what does not exist at run time
+    except Exception:
+        # Annotations of a plug-in may name what does not exist at run time.
         hints = {}
     keywords: dict[str, Any] = {}
     for name, parameter in inspect.signature(kind.__init__).parameters.items():

@@ -43,9 +43,11 @@ class Registry(Closeable):
         ConfigurationError: The configuration is invalid. The message names file, line and key.
 
     Example:
+        ```python
         async with md.Registry() as registry:
             chat = registry.model()              # [defaults] chat
             images = registry.image_model("images", md.with_steps(8))
+        ```
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Registry(Closeable):
         """Return a chat model.
 
         Args:
-            name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
+            name: provider/model, a model URL, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
                 otherwise `[defaults] chat`.
             *options: Options for all calls of the model.
 
@@ -109,8 +111,8 @@ class Registry(Closeable):
         """Return an image model.
 
         Args:
-            name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_IMAGE_MODEL,
-                otherwise `[defaults] image`.
+            name: provider/model, a model URL, an alias, or a chain. None uses
+                MAJORDOMO_IMAGE_MODEL, otherwise `[defaults] image`.
             *options: Options for all calls of the model.
 
         Raises:
@@ -122,7 +124,7 @@ class Registry(Closeable):
         """Return an embedding model.
 
         Args:
-            name: provider/model, a DSN, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL,
+            name: provider/model, a model URL, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL,
                 otherwise `[defaults] embedding`.
 
         Raises:
@@ -135,8 +137,8 @@ class Registry(Closeable):
         """Return a provider. The registry closes it.
 
         Args:
-            name: A configured provider, a kind of provider, a DSN, or a model string, which gives
-                the model's provider.
+            name: A configured provider, a kind of provider, a model URL, or a model string, which
+                gives the model's provider.
 
         Raises:
             ConfigurationError: The string names no provider, or a chain of several.
@@ -164,7 +166,7 @@ def model(name: str | None = None, *options: llm.Option) -> llm.Model:
     of the configuration are available as in `Registry()`.
 
     Args:
-        name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
+        name: provider/model, a model URL, an alias, or a chain. None uses MAJORDOMO_CHAT_MODEL,
             otherwise `[defaults] chat`.
         *options: Options for all calls of the model.
 
@@ -173,8 +175,10 @@ def model(name: str | None = None, *options: llm.Option) -> llm.Model:
             cannot be constructed.
 
     Example:
+        ```python
         async with md.model("ollama/gemma3") as chat:
             reply = await chat.generate("Hello")
+        ```
     """
     return cast("llm.Model", _model_with_own_provider("chat", name, options))
 
@@ -186,7 +190,7 @@ def image_model(name: str | None = None, *options: imagegen.Option) -> imagegen.
     of the configuration are available as in `Registry()`.
 
     Args:
-        name: provider/model, a DSN, an alias, or a chain. None uses MAJORDOMO_IMAGE_MODEL,
+        name: provider/model, a model URL, an alias, or a chain. None uses MAJORDOMO_IMAGE_MODEL,
             otherwise `[defaults] image`.
         *options: Options for all calls of the model.
 
@@ -204,8 +208,8 @@ def embedding_model(name: str | None = None) -> EmbeddingModel:
     configuration are available as in `Registry()`.
 
     Args:
-        name: provider/model, a DSN, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL, otherwise
-            `[defaults] embedding`.
+        name: provider/model, a model URL, or an alias. None uses MAJORDOMO_EMBEDDING_MODEL,
+            otherwise `[defaults] embedding`.
 
     Raises:
         ConfigurationError: The configuration is invalid, the string names no model or a chain, or
@@ -218,8 +222,8 @@ def provider(name: str | None = None) -> BaseProvider:
     """Return a new provider. Close it with `await provider.aclose()`.
 
     Args:
-        name: A configured provider, a kind of provider, a DSN, or a model string, which gives the
-            model's provider. None gives the provider of the default chat model.
+        name: A configured provider, a kind of provider, a model URL, or a model string, which gives
+            the model's provider. None gives the provider of the default chat model.
 
     Raises:
         ConfigurationError: The configuration is invalid, or the string names no provider or a chain

@@ -137,7 +137,8 @@ class _Resolver:
             self._count += 1
             if self._count > MAX_MEMBERS:
                 raise ConfigurationError(
-                    f"a chain must have at most {MAX_MEMBERS} models", details={"field": "model"}
+                    f"a chain must have at most {MAX_MEMBERS} models, aliases resolved; got more",
+                    details={"field": "model"},
                 )
             return self._resolve_model(member, options)
         if name in visited:

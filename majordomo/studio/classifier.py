@@ -18,13 +18,13 @@ from majordomo.studio.vocabulary import Match, Table, Vocabulary, Word, load_voc
 from majordomo.validation import check_text
 
 MAX_BRIEF_CHARACTERS = 20_000
-# Characters of the text to write in the image.
+# Length of the text to write in the image.
 MAX_TEXT_CHARACTERS = 200
-# Images of one run.
+# Images in one run.
 MAX_IMAGES = 16
 # Passages that a classification records.
 MAX_FOUND = 200
-# Words of a text behind a cue that neither quotation marks nor punctuation end.
+# Words of a text that follows a cue and is ended by neither quotation marks nor punctuation.
 _MAX_CUE_WORDS = 8
 # Each alternative opens with one mark and closes with its counterpart. The length is bounded, so
 # that a thousand opening marks cost at most a thousand times 200 characters.
@@ -63,7 +63,7 @@ class Found:
     start: int
     """Index of its first character in the brief."""
     end: int
-    """Index behind its last character."""
+    """Index after its last character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Classification:
     aspect: str = ""
     """`"WIDTH:HEIGHT"`."""
     size: str = ""
-    """`"WIDTHxHEIGHT"` in pixels."""
+    """`"WIDTHxHEIGHT"` in pixels, 128 to 16,384 a side."""
     text: str = ""
     """The text to write in the image, at most 200 characters."""
     count: int = 0
@@ -161,8 +161,10 @@ def classify(
         ConfigurationError: The vocabulary is invalid.
 
     Example:
+        ```pycon
         >>> classify("a watercolor cat, 16:9").medium
         'watercolor'
+        ```
     """
     loaded = load_vocabulary(vocabulary)
     check_text(brief, "brief", limit)
@@ -262,7 +264,7 @@ class _Reader:
         return (match for match in self._matches if match.kind == kind)
 
     def _frequent_category(self, kind: str) -> str:
-        """Return the category named most often; the first one of several."""
+        """Return the category named most often; of several such categories, the first."""
         counts: dict[str, int] = {}
         for match in self._matches_of(kind):
             self._record_match(match)
@@ -345,9 +347,13 @@ class _Reader:
         return named[0] if named else ""
 
     def _read_count(self) -> tuple[int, tuple[CallWarning, ...]]:
-        """Return the first number that a noun such as "variants" follows, at most one word on."""
+        """Return the number of images, 0 if the brief names none, and warnings.
+
+        It is the first number that is followed, directly or after one other word, by a noun such as
+        "variants".
+        """
         nouns = {match.first for match in self._matches_of("count")}
-        # The number and the index of its first word, by the index behind its last word.
+        # The number and the index of its first word, by the index after its last word.
         numbers = {
             match.last: (int(match.category), match.first) for match in self._matches_of("number")
         }
@@ -366,7 +372,7 @@ class _Reader:
         return 0, ()
 
     def _read_language(self) -> str:
-        """Return the language of the script, or else the one of the function words."""
+        """Return the language that the script or else the function words indicate."""
         unmasked = "".join(
             c for c, masked in zip(self._brief, self._mask, strict=True) if not masked
         )

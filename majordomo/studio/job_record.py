@@ -29,7 +29,7 @@ FINAL_STATES = ("done", "failed", "cancelled")
 class StudioJobStatus:
     """The status of a job at one moment.
 
-    Times are in seconds since the epoch, None while they lie in the future.
+    Times are in seconds since the epoch.
     """
 
     id: str
@@ -49,11 +49,11 @@ class StudioJobStatus:
     submitted_at: float = 0.0
     """When the job was submitted."""
     started_at: float | None = None
-    """When processing started."""
+    """When processing started; None before."""
     ended_at: float | None = None
-    """When the job ended, in whichever state."""
+    """When the job reached a final state; None before."""
     expires_at: float | None = None
-    """When the job and its files are removed."""
+    """When the job and its files are removed; None until the job has ended."""
     user_id: str = ""
     """The user who submitted the job; "" when unknown."""
     error: dict[str, Any] | None = None
@@ -85,7 +85,8 @@ class JobRecord:
         self.result: StudioResult | None = None
         self.stored = False
         self._change: anyio.Event | None = None
-        # Kept events by number, in order; and the number of the latest event of each progress.
+        # The kept events by number, in order, and the number of the latest progress event by image
+        # name and type.
         self._events: dict[int, StudioEvent] = {}
         self._latest: dict[tuple[str, type], int] = {}
         self._number = 0
@@ -139,7 +140,9 @@ class JobRecord:
 
     def events_since(self, number: int) -> tuple[int, Sequence[StudioEvent]]:
         """Return the number of the last event, and the kept events after event `number`."""
-        return self._number, [event for at, event in self._events.items() if at > number]
+        return self._number, [
+            event for event_number, event in self._events.items() if event_number > number
+        ]
 
     async def wait_for_change(self) -> None:
         """Wait until the record changes."""
@@ -153,7 +156,11 @@ class JobRecord:
             self._change = None
 
     def status(self, position: int | None, ttl: float) -> StudioJobStatus:
-        """Return the status. `position` is None when the engine does not list the job."""
+        """Return the status.
+
+        `position` is None when the engine does not list the job. `ttl` is how many seconds an ended
+        job is kept.
+        """
         # The engine has taken the job from its queue but has not started it yet.
         is_starting = self.state == "queued" and position is None
         return StudioJobStatus(

@@ -40,7 +40,7 @@ class GenerationConfig:
     sampler: str = ""
     """Name of the sampler."""
     n: int = 1
-    """Number of images in the whole plan, 1 to 16."""
+    """Number of images in the whole plan, 1 to 16. Default: 1."""
 
     def __post_init__(self) -> None:
         check_number("n", self.n, 1, MAX_IMAGES, integer=True)
@@ -57,7 +57,11 @@ class GenerationConfig:
 
 @dataclass(frozen=True, slots=True)
 class NamedPrompt:
-    """The prompts of one image."""
+    """The prompts of one image.
+
+    Raises:
+        InvalidRequestError: A field is not a text, too long, or empty where it must not be.
+    """
 
     name: str
     """A name for people and for file names, 1 to 80 printable characters."""
@@ -83,7 +87,11 @@ class NamedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything needed to generate the images of a run, and where it came from."""
+    """Everything needed to generate the images of a run, and where it came from.
+
+    Raises:
+        InvalidRequestError: There are no prompts or too many, or two have the same name.
+    """
 
     classification: Classification
     """The brief, as the classifier read it."""
@@ -113,7 +121,9 @@ class Plan:
             )
         names = [prompt.name for prompt in self.prompts]
         if len(set(names)) != len(names):
-            raise InvalidRequestError("prompts must have different names", field="prompts")
+            raise InvalidRequestError(
+                f"prompts must have different names; got {', '.join(names)}"[:500], field="prompts"
+            )
 
     @property
     def brief(self) -> str:

@@ -55,7 +55,9 @@ class Faults:
         ConfigurationError: `plan` contains something else.
 
     Example:
+        ```pycon
         >>> provider = md.OpenAI(transport=Faults([Refused(), None, CutAfter(20)]))
+        ```
     """
 
     def __init__(self, plan: Plan, inner: Any = None) -> None:

@@ -74,9 +74,11 @@ def no_network(*, allow_loopback: bool = False) -> Iterator[NoNetwork]:
         NetworkForbiddenError: In the code that tries to connect or to look up a name.
 
     Example:
+        ```pycon
         >>> with no_network() as network:
         ...     run_program()
         >>> assert network.forbidden == []
+        ```
     """
     guard = NoNetwork(allow_loopback)
     with ExitStack() as undo:

@@ -52,8 +52,10 @@ class Pause:
     for each use.
 
     Example:
+        ```pycon
         >>> pause = Pause()
         >>> model = ScriptedChatModel([["Good ", pause, "evening"]])
+        ```
     """
 
     def __init__(self) -> None:

@@ -31,7 +31,9 @@ class ScriptedProvider(BaseProvider):
         ScriptError: A script contains something that is not an answer.
 
     Example:
+        ```pycon
         >>> provider = ScriptedProvider(chat=["Good evening."], images=[plain_image()])
+        ```
     """
 
     name = "scripted"
@@ -63,7 +65,7 @@ class ScriptedProvider(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             UnsupportedError: There is no script for chat models.
@@ -85,7 +87,7 @@ class ScriptedProvider(BaseProvider):
 
         Args:
             id: Any valid model id.
-            options: Defaults for every request.
+            *options: Defaults for every request.
 
         Raises:
             UnsupportedError: There is no script for image models.

@@ -60,7 +60,9 @@ class Recorder(CassetteWrapper):
             secret (SECRET_IN_IMAGE).
 
     Example:
+        ```pycon
         >>> provider = md.OpenAI(transport=Recorder("tests/cassettes/openai"))
+        ```
     """
 
     def __init__(

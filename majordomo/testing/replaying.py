@@ -84,7 +84,9 @@ class Replay(CassetteWrapper):
         RecordingError: In a call: a file cannot be read.
 
     Example:
+        ```pycon
         >>> provider = md.OpenAI("no key", transport=Replay("tests/cassettes/openai"))
+        ```
     """
 
     inner = None

@@ -41,7 +41,7 @@ class ScriptedChatModel(ChatModel):
     Args:
         script: A list of answers, used in the order of the requests, or a function, which may be
             async, from request to answer.
-        options: Defaults for every request.
+        *options: Defaults for every request.
         id: Model id.
         provider: Name of the provider, as in errors and replies.
         limits: Limits on the size of requests.
@@ -51,7 +51,9 @@ class ScriptedChatModel(ChatModel):
             left (SCRIPT_EXHAUSTED).
 
     Example:
+        ```pycon
         >>> model = ScriptedChatModel(["Good evening.", md.RateLimitError("slow down")])
+        ```
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class ScriptedChatModel(ChatModel):
 
 
 def chat_script(script: ChatScript) -> Script[llm.Request]:
-    """Return the script itself, or a new one from its answers."""
+    """Return `script` if it is a `Script`, else a new `Script` of these answers."""
     if isinstance(script, Script):
         return script
     return Script(script, check_answer, (str, llm.Message, llm.Reply, *PARTS, *EVENTS))

@@ -35,7 +35,7 @@ class ScriptedImageModel(ImageModel):
     Args:
         script: A list of answers, used in the order of the requests, or a function, which may be
             async, from request to answer.
-        options: Defaults for every request.
+        *options: Defaults for every request.
         id: Model id.
         provider: Name of the provider, as in errors and results.
         limits: Limits on the size of requests.
@@ -45,7 +45,9 @@ class ScriptedImageModel(ImageModel):
             left (SCRIPT_EXHAUSTED).
 
     Example:
+        ```pycon
         >>> model = ScriptedImageModel([[imagegen.Step(1, 2), plain_image()]])
+        ```
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class LazyTransport:
         return (self._transport or self._get_transport()).open(request, deadline)
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        """Open a websocket with the inner transport.
+        """Open a websocket, whose messages have at most `limit` bytes, with the inner transport.
 
         Raises UnsupportedError if the inner transport does not support websockets.
         """

@@ -33,10 +33,10 @@ def _create_context(ca_file: str | None) -> ssl.SSLContext:
         ca_file = certifi.where()
     try:
         context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError):
+    except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             "tls must be an SSLContext or the path of a file of CA certificates;"
-            " the file cannot be loaded",
+            f" the file cannot be loaded: {type(error).__name__}",
             details={"field": "tls"},
         ) from None
     context.set_alpn_protocols(["http/1.1"])

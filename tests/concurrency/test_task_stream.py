@@ -110,7 +110,7 @@ async def test_a_reader_receives_the_cancellation_of_the_task() -> None:
     stream = TaskStream(run)
     assert list(await stream.next_events()) == [1]
     for task in asyncio.all_tasks():
-        if task.get_name() == "majordomo-work":
+        if task.get_name() == "majordomo-task-stream":
             task.cancel()
     assert list(await stream.next_events()) == []
     with pytest.raises(asyncio.CancelledError):

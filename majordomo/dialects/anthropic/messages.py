@@ -28,7 +28,7 @@ from majordomo.dialects.conversation import (
     own_thinking,
     refuse_misplaced,
     tool_results,
-    tools_of,
+    undeclared_tools,
 )
 from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.json_schema import closed_schema, object_schema
@@ -226,7 +226,7 @@ class AnthropicMessagesCodec:
         warnings: list[CallWarning],
     ) -> None:
         # "History containing tool_use while tools is absent: 400"
-        withdrawn = tools_of(request.tools, messages)
+        withdrawn = undeclared_tools(request.tools, messages)
         tools = [*request.tools, *withdrawn]
         if not tools:
             return

@@ -102,7 +102,9 @@ class Workflow:
     """A graph and its slots. The graph is never changed; change a copy from `copied()`."""
 
     graph: Graph
+    """The nodes by id, in API format."""
     slots: Slots
+    """The node inputs that each request field sets."""
 
     @classmethod
     def parse(

@@ -45,10 +45,10 @@ LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")
 SIZES = {"1K": 1024 * 1024 / 1e6, "2K": 2048 * 2048 / 1e6, "4K": 4096 * 4096 / 1e6}
 MAX_SEED = 2**31 - 1
 
-# For a body with images in it. Larger images would have to be uploaded as files first.
+# Maximum size of a request with images in its body. Larger images would have to be uploaded first.
 MAX_BODY_BYTES = 20 * 1024 * 1024
 
-# Of the model's text in errors and in `details`.
+# Maximum length of the model's text in errors and in `details`.
 MAX_TEXT_CHARACTERS = 2000
 
 # Ratios within this factor of each other count as the same, so that 21:9 need not be written with

@@ -56,7 +56,9 @@ class SearchResult:
     """A page that a web search found."""
 
     title: str
+    """Title of the page; "" when the service does not say."""
     url: str
+    """URL of the page."""
     content: str
     """An extract of the page."""
     raw: Any = field(default=None, repr=False, compare=False)
@@ -68,6 +70,7 @@ class WebPage:
     """A fetched web page."""
 
     title: str
+    """Title of the page; "" when the service does not say."""
     content: str
     """The text of the page."""
     links: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name, check_text
 
-# Of a SHA-256 digest.
+# Length of a SHA-256 digest.
 DIGEST_HEX_DIGITS = 64
 
 
@@ -222,7 +222,8 @@ def check_digest(digest: str) -> str:
 def decode_frame(line: bytes, limits: Limits) -> dict[str, Any]:
     """Return the object on one line of a streamed response.
 
-    Raises the error that a line reports: after the first line an HTTP status can no longer do so.
+    Raises BadResponseError for a line that is not an object, and the error that a line reports:
+    after the first line an HTTP status can no longer do so.
     """
     frame = decode_json(line, limits.max_json_depth)
     if not isinstance(frame, dict):

@@ -389,7 +389,8 @@ def _encode_part(part: Part, placeholders: Base64Placeholders) -> dict[str, Any]
             return {"type": "text", "text": part.text}
         case ImagePart() | FilePart():
             return _encode_attachment(part, placeholders)
-        case _:  # thinking
+        case _:
+            # Thinking is not sent.
             return None
 
 

@@ -213,7 +213,8 @@ class OpenAIChatAccumulator(ChatAccumulator):
                 self._add_refusal(refusal, events)
             elif isinstance(text := part.get("text"), str) and text:
                 self._add_content_text(text, events)
-            elif part_type == "thinking":  # Mistral: a list of text chunks
+            elif part_type == "thinking":
+                # Mistral sends a list of text chunks.
                 chunks = part.get("thinking")
                 for chunk in chunks if isinstance(chunks, list) else ():
                     if (

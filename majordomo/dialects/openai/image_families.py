@@ -25,11 +25,13 @@ class ImageModelFamily:
     geometry: Geometry | None = None
     """Supported sizes. None: any size; if one has to be computed, it follows from the model id."""
     max_prompt_characters: int = 1_000_000
+    """Maximum length of the prompt."""
     max_images: int = 10
     """Maximum number of images per request."""
     max_edit_images: int = 16
     """Maximum number of input images of an edit; 0 if the family supports no edits."""
     max_edit_image_bytes: int = 50 * MIB
+    """Maximum size of each input image of an edit, in bytes."""
     qualities: tuple[str, ...] | None = None
     """Accepted values of `quality`; None accepts any value."""
     output_formats: bool = True

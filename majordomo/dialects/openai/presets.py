@@ -16,9 +16,11 @@ class Preset:
     """The defaults for one server."""
 
     base_url: str
+    """Base URL of the API."""
     key_variable: str
     """Environment variable with the API key."""
     codec: OpenAIChatCodec = field(default_factory=OpenAIChatCodec)
+    """Codec with the deviations of this server."""
     local: bool = False
     """Whether it is a self-hosted server: it needs no key, and calls wait while a model loads."""
 

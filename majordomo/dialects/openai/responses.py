@@ -454,7 +454,8 @@ class ResponsesStreamDecoder(ChatStreamDecoder):
                 accumulator.start_item(index, item, events)
             case "response.output_item.done" if isinstance(item, dict):
                 accumulator.finish_item(index, item, events)
-            case "error":  # the document is the error, without a wrapper
+            case "error":
+                # The document is the error, without a wrapper.
                 raise self.stream_error(build_error(200, read_error_value(document), {}))
             case "response.failed":
                 raise self.stream_error(

@@ -142,9 +142,11 @@ class OllamaAdmin:
         """Download a model and stream the progress. A failure is raised by the iteration.
 
         Example:
+            ```python
             async with admin.stream_pull("gemma3") as stream:
                 async for progress in stream:
                     print(progress.status)
+            ```
         """
         return self._transfer_run("/api/pull", model, insecure).stream()
 
@@ -441,5 +443,5 @@ def _model_list(document: dict[str, Any]) -> list[dict[str, Any]]:
     if models is None:
         return []
     if not isinstance(models, list):
-        raise BadResponseError('the answer has no list "models"')
+        raise BadResponseError('the response has no list "models"')
     return [item for item in models if isinstance(item, dict)]

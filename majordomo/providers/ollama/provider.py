@@ -59,7 +59,7 @@ MAX_STATE_BYTES = 1 << 20
 class EnsureSupported(Protocol):
     """Raises UnsupportedError or NotFoundError for a server or model that generates no images.
 
-    The answer is cached; `again` queries anew.
+    The answer is cached; with `again`, the server is queried again.
     """
 
     async def __call__(self, model: str, *, again: bool = False) -> OllamaServer:
