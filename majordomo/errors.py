@@ -19,7 +19,7 @@ The exception tree:
       x DeadlineExceededError      A time limit has passed: see `phase`. Also a TimeoutError.
       x StreamBrokenError          The stream was cut off: see `partial`.
       x JobLostError               The backend no longer knows the job.
-      x JobCancelledError          The job was canceled at the backend.
+      x JobCancelledError          The job was cancelled at the backend.
       x StorageError               A local file cannot be read or written.
       x ChainExhaustedError        Every model of a chain failed: see `failures`.
 
@@ -322,7 +322,7 @@ class JobLostError(MajordomoError):
 
 
 class JobCancelledError(MajordomoError):
-    """The job was canceled at the backend, not by us."""
+    """The job was cancelled at the backend, not by us."""
 
     status_hint = 409
     default_code = "JOB_CANCELLED"

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A `TaskStream` task enters the stream, reads it, applies its events to a state object, and leaves
-it. The caller takes snapshots of the state, at most one per interval. So reading is never canceled
+it. The caller takes snapshots of the state, at most one per interval. So reading is never cancelled
 to look at a clock, and a slow edit only means fewer edits.
 
 * The task emits one item per change since the last snapshot, so the queue between them holds at

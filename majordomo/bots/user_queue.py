@@ -145,7 +145,7 @@ class UserQueue:
         """Wait for a slot, then run a job.
 
         A job that is rejected (every error below but JobCancelledError) does not count for the
-        cooldown. When the task is canceled from outside, the job gives up its slot or its position.
+        cooldown. When the task is cancelled from outside, the job gives up its slot or position.
 
         Args:
             user_id: The user: printable text of at most 256 characters.
@@ -162,7 +162,7 @@ class UserQueue:
                 `max_queue` jobs are waiting (code QUEUE_FULL).
             RateLimitError: The user is in the cooldown (code COOLING_DOWN); `retry_after` is the
                 time left.
-            JobCancelledError: The job was canceled with `cancel` (code CANCELED_BY_USER).
+            JobCancelledError: The job was cancelled with `cancel` (code CANCELLED_BY_USER).
             InvalidRequestError: `user_id` is invalid.
         """
         check_user_id(user_id)
@@ -173,7 +173,7 @@ class UserQueue:
                 return await job()
         finally:
             self._leave(entry)
-        raise JobCancelledError("the job was canceled by its user", code="CANCELED_BY_USER")
+        raise JobCancelledError("the job was cancelled by its user", code="CANCELLED_BY_USER")
 
     def cancel(self, user_id: str) -> int:
         """Cancel all jobs of a user, waiting or running.
@@ -182,7 +182,7 @@ class UserQueue:
             user_id: The user.
 
         Returns:
-            The number of jobs that were canceled.
+            The number of jobs that were cancelled.
         """
         jobs = [job for job in self._jobs.get(user_id, ()) if not job.cancelled]
         for job in jobs:

@@ -40,7 +40,7 @@ async def run_with_companion(
 async def run_or_withdraw(
     function: Callable[[], Awaitable[T]], withdraw_job: Callable[[], Awaitable[None]]
 ) -> T:
-    """Return the result of `function()`; call `withdraw_job()` if it is canceled or out of time.
+    """Return the result of `function()`; call `withdraw_job()` if it is cancelled or out of time.
 
     `withdraw_job` stops the job at the backend. It may take at most CLEANUP_SECONDS.
     """

@@ -101,7 +101,7 @@ class TaskStream(Generic[E, T]):
         except Exception as error:
             self._error = error
         except BaseException as error:
-            # Canceled from outside. The reader receives the cancellation as the task's error.
+            # Cancelled from outside. The reader receives the cancellation as the task's error.
             self._error = error
             raise
         finally:

@@ -18,7 +18,7 @@ backends share: `Queued`, `Loading`, then `Step` and `Preview`, then one `Done`.
    `StreamedImageModel` (progress in the reply), `PolledImageModel` (progress on a second route),
    `JobImageModel` and `QueuedImageModel` (submit, poll, fetch). They send the request that starts a
    generation with `_send_job`, which repeats it only when the backend has not accepted it, and they
-   cancel on the server what they started when they are canceled.
+   cancel on the server what they started when they are cancelled.
 4. `_complete_result`: sizes, warnings and generation parameters that only the request knows.
 
 All batches and all steps share one start time and one total limit.

@@ -1,7 +1,7 @@
 """Images from a backend with jobs: submit, poll until the job is done, or cancel it.
 
 The submit request is sent once. Polls are free queries with limits and retries of their own. A
-canceled call cancels its job on the server.
+cancelled call cancels its job on the server.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ class PolledImageCodec(ImageCodec, Protocol):
 class PolledImageModel(HTTPImageModel):
     """An image model of a backend with a second route for progress.
 
-    A canceled call interrupts the running job only when the backend says that it is the job of this
-    call, or, where the backend does not name jobs, when `exclusive` says that there are no other
-    users.
+    A cancelled call interrupts the running job only when the backend says that it is the job of
+    this call, or, where the backend does not name jobs, when `exclusive` says that there are no
+    other users.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class _ProgressPoller:
             self._server_was_idle = not (await self._poll(False)).busy
 
     async def follow(self) -> None:
-        """Poll and emit events until canceled."""
+        """Poll and emit events until cancelled."""
         while True:
             with suppress(MajordomoError):
                 self._emit_progress(await self._poll(self._previews_emitted < self._previews))

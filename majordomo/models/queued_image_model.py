@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-The job id is chosen here, so that a job can be canceled before the reply to its submission
+The job id is chosen here, so that a job can be cancelled before the reply to its submission
 arrives; older servers choose another one. The graph is submitted once; all other requests are
 retried, as queries are. The history alone decides how a job ended: polls look for it there, then
 in the queue, and once more in the history, because the server moves an ended job from one to the
@@ -10,7 +10,7 @@ other.
 
 With a listener, a websocket is opened before the submission, so that no event is missed. It
 emits steps and previews and shortens the wait for the next poll; everything works without it. It
-is closed before the files are downloaded. A canceled call deletes the job from the queue, or
+is closed before the files are downloaded. A cancelled call deletes the job from the queue, or
 interrupts it when it is the one that runs.
 """
 
@@ -179,7 +179,7 @@ class QueuedImageModel(HTTPImageModel):
         job = self._new_job()
         http_request = self._codec.encode_request(model, request, uploads, job)
         websocket = await self._connect_websocket(job, deadline) if emit is not None else None
-        # A newer server takes this id, so that the job can be canceled before the reply arrives.
+        # A newer server takes this id, so that the job can be cancelled before the reply arrives.
         queued_job = _QueuedJob(SubmittedJob(job))
 
         async def read(reply: HTTPStream) -> SubmittedJob:

@@ -363,7 +363,7 @@ async def _call_function(function: Callable[..., Any], arguments: dict[str, Any]
         getattr(function, "__call__", None)  # noqa: B004 (a coroutine function as `__call__`)
     ):
         return await function(**arguments)
-    # A thread cannot be stopped; when the call is canceled, the thread is left to end by itself.
+    # A thread cannot be stopped; when the call is cancelled, the thread is left to end by itself.
     returned = await to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
     return await returned if inspect.isawaitable(returned) else returned
 

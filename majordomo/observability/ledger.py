@@ -32,7 +32,7 @@ class Account:
     failures: int = 0
     """Number of calls that failed."""
     cancelled: int = 0
-    """Number of calls that were canceled; the others finished or are still running."""
+    """Number of calls that were cancelled; the others finished or are still running."""
     retries: int = 0
     """Number of attempts that were repeated."""
     input_tokens: int = 0
@@ -79,7 +79,7 @@ class Account:
     def at_least(self) -> bool:
         """Whether more may have been spent than `money`.
 
-        That is so when a call has no known price, failed, or was canceled.
+        That is so when a call has no known price, failed, or was cancelled.
         """
         return bool(self.unpriced or self.failures or self.cancelled)
 

@@ -29,7 +29,7 @@ class LoggingObserver(Observer):
         logger: The logger; `majordomo.calls` by default.
         finished: Level for calls that finish. 0 logs none of them. Default: INFO.
         failed: Level for calls that fail. 0 logs none of them. Default: WARNING.
-        cancelled: Level for calls that are canceled. 0 logs none of them. Default: INFO.
+        cancelled: Level for calls that are cancelled. 0 logs none of them. Default: INFO.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LoggingObserver(Observer):
         )
 
     def on_cancel(self, call: Call) -> None:
-        """Log a canceled call."""
+        """Log a cancelled call."""
         self._log(call, "cancelled", "", {})
 
     def _log(self, call: Call, outcome: str, summary: str, attributes: dict[str, Any]) -> None:

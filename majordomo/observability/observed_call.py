@@ -246,7 +246,7 @@ class ObservedSource:
             return
 
     async def aclose(self) -> None:
-        """Close the source. A call that has not ended is reported as canceled."""
+        """Close the source. A call that has not ended is reported as cancelled."""
         try:
             await self._source.aclose()
         finally:

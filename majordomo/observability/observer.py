@@ -189,10 +189,10 @@ class Observer:
         """
 
     def on_cancel(self, call: Call) -> None:
-        """Handle the end of a call that was canceled.
+        """Handle the end of a call that was cancelled.
 
-        Called once when the task is canceled or a stream is closed before its end, in the thread of
-        the call's event loop. The backend may have done work and may charge for it.
+        Called once when the task is cancelled or a stream is closed before its end, in the thread
+        of the call's event loop. The backend may have done work and may charge for it.
 
         Args:
             call: The call.

@@ -47,7 +47,7 @@ class OpenTelemetryObserver(Observer):
     """An observer that records a client span for each call, and metrics of tokens and durations.
 
     The span is a child of the span that is current where the call is made. Content is never
-    recorded. A retry is an event of the span. A canceled call has the attribute
+    recorded. A retry is an event of the span. A cancelled call has the attribute
     `majordomo.cancelled` and no error.
 
     Args:
@@ -153,7 +153,7 @@ class OpenTelemetryObserver(Observer):
         self._durations.record(call.elapsed(), dimensions)
 
     def on_cancel(self, call: Call) -> None:
-        """End the span, marked as canceled."""
+        """End the span, marked as cancelled."""
         span = self._spans.pop(call.id)
         span.set_attribute("majordomo.cancelled", True)
         span.end()

@@ -34,7 +34,7 @@ class Automatic1111(HTTPProvider):
     title or name of a checkpoint; "current" is the loaded one. Prompts keep their A1111 syntax
     (`(word:1.2)`, `<lora:name:0.8>`).
 
-    A canceled call interrupts its job if the server reports that this job is running
+    A cancelled call interrupts its job if the server reports that this job is running
     (`current_task`, which forks report and A1111 up to 1.10 does not), or if `exclusive` is set.
     Otherwise the server finishes the image.
 

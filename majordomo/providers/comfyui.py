@@ -44,7 +44,7 @@ class ComfyUI(HTTPProvider):
     time.
 
     `extra={"comfyui": {"3": {"inputs": {"eta": 1}}}}` is merged into the graph by node id. A
-    canceled call is deleted from the queue, or interrupted if the server reports that its job is
+    cancelled call is deleted from the queue, or interrupted if the server reports that its job is
     running. Steps and previews need a websocket (extra `comfyui`); without one, and with another
     `transport`, only the queue position is reported.
 

@@ -31,7 +31,7 @@ class StableDiffusion(HTTPProvider):
     Args:
         base_url: Address of the server.
         api_key: The server has no keys; one is sent for a proxy in front of it.
-        api: "native" (default): jobs with a queue position. Canceling removes a queued job; a
+        api: "native" (default): jobs with a queue position. Cancelling removes a queued job; a
             running one runs to its end, because the server cannot stop it. "sdapi": A1111's routes.
             "openai": OpenAI's routes, with the settings in a tag in the prompt.
         **common: See `CommonSettings`.

@@ -5,7 +5,7 @@ Theory of operation:
 * A call acquires, in this order: a slot of the provider (`max_concurrency`, waiting in a
   `SlotQueue`), its turn by the rate limits (`RateLimiter`), and a slot of the resource group. Each
   of them is optional.
-* If a later step fails or is canceled, the earlier ones are undone before the error is raised:
+* If a later step fails or is cancelled, the earlier ones are undone before the error is raised:
   a failed `acquire` holds nothing.
 * The returned `Admission` owns all of it. Its owner calls `release` once; further calls do nothing.
   `release` undoes the steps in reverse order and records the tokens that the call used.

@@ -69,7 +69,7 @@ class MemberStatus:
     """The code of the last error; "" when there was none."""
     attempts: int = 0
     """Number of calls since the start. Calls beyond `successes` and `errors` are still running or
-    were canceled."""
+    were cancelled."""
     successes: int = 0
     """Number of calls that were answered."""
     errors: int = 0

@@ -39,12 +39,12 @@ JobHandler = Callable[[JobOrder], Awaitable[None]]
 
 
 class JobEngine(Protocol):
-    """Executes each order once, in the order of `put`, unless it is canceled before."""
+    """Executes each order once, in the order of `put`, unless it is cancelled before."""
 
     def open(self, handler: JobHandler) -> None:
         """Set the function that executes an order. Called once, before any `put`.
 
-        The handler raises only when it is canceled.
+        The handler raises only when it is cancelled.
         """
 
     async def put(self, order: JobOrder) -> None:

@@ -95,7 +95,7 @@ class JobRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is done, failed or canceled."""
+        """Whether the job is done, failed or cancelled."""
         return self.state in FINAL_STATES
 
     def start(self, now: float) -> None:

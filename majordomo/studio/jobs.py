@@ -2,7 +2,7 @@
 
 A `JobRecord` per job has its state, its kept events and, unless a store has it, its result. The
 engine calls `_run_job` once for each submitted job; that method always brings the record to a final
-state, also when it is canceled. Ended jobs are listed in `_ended_at` in the order in which they
+state, also when it is cancelled. Ended jobs are listed in `_ended_at` in the order in which they
 ended. When `ttl` has passed they are dropped from memory at the next access; their files are
 removed by `sweep`, because removing files takes a worker thread.
 """
@@ -155,7 +155,7 @@ class Jobs(Closeable):
 
         Raises:
             MajordomoError: The error that the job failed with.
-            JobCancelledError: The job was canceled.
+            JobCancelledError: The job was cancelled.
             NotFoundError: The job is unknown or has expired (UNKNOWN_JOB).
             StorageError: The stored result cannot be read.
         """
@@ -166,7 +166,7 @@ class Jobs(Closeable):
 
     async def _result(self, record: JobRecord) -> StudioResult:
         if record.state == "cancelled":
-            raise JobCancelledError(f"job {record.id} was canceled")
+            raise JobCancelledError(f"job {record.id} was cancelled")
         if record.state == "failed":
             assert record.error is not None
             raise copy_error(record.error)
@@ -192,7 +192,7 @@ class Jobs(Closeable):
         """Withdraw or stop a job.
 
         Returns:
-            Whether the job was canceled; False when it had already ended.
+            Whether the job was cancelled; False when it had already ended.
 
         Raises:
             NotFoundError: The job is unknown or has expired (UNKNOWN_JOB).

@@ -3,7 +3,7 @@
 For company proxies, SOCKS, custom TLS or authentication, and in-process applications. Sizes,
 redirects, error mapping and the total, first-byte and idle limits are those of our own transport.
 The connect and queue limits are the client's own, and so is what it does to its pool when a call is
-canceled, or when a server sends a response without a request.
+cancelled, or when a server sends a response without a request.
 """
 
 from __future__ import annotations

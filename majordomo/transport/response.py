@@ -161,7 +161,7 @@ class HTTPResponse(DecodedResponse):
         try:
             await self._stream.aclose()
         finally:
-            # If canceled here, the connection is not clean, and the pool closes it (shielded).
+            # If cancelled here, the connection is not clean, and the pool closes it (shielded).
             await self._release(self._connection)
 
     async def finish(self) -> None:

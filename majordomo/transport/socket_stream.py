@@ -304,7 +304,7 @@ async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
 async def start_tls(
     stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext
 ) -> anyio.abc.ByteStream:
-    """Start TLS over `stream`. Closes `stream` if that fails or is canceled."""
+    """Start TLS over `stream`. Closes `stream` if that fails or is cancelled."""
     from anyio.streams.tls import TLSStream
 
     try:

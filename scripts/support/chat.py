@@ -145,7 +145,7 @@ TESTS = {
     ],
     "cancelling": [
         "tests/providers/test_chat_providers.py::test_leaving_a_stream_closes_its_connection",
-        "tests/providers/test_chat_hostile.py::test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works",
+        "tests/providers/test_chat_hostile.py::test_cancelling_in_any_phase_leaves_no_socket_and_the_next_call_works",
     ],
     "`models()` reports": [
         "tests/dialects/test_model_lists.py::test_a_list_gives_the_declared_capabilities",

@@ -164,13 +164,13 @@ async def test_cancel_ends_waiting_and_running_jobs_of_a_user() -> None:
         assert queue.cancel("ann") == 0
         assert queue.cancel("dan") == 0
         await run_ready_tasks()
-        assert sorted(ended) == ["ann/1 CANCELED_BY_USER", "ann/2 CANCELED_BY_USER"]
+        assert sorted(ended) == ["ann/1 CANCELLED_BY_USER", "ann/2 CANCELLED_BY_USER"]
         assert jobs.started == ["ann/1", "bob/1"]
         await jobs.end("bob/1")
     assert (queue.running, queue.waiting) == (0, 0)
 
 
-async def test_a_canceled_task_releases_its_slot_or_position() -> None:
+async def test_a_cancelled_task_releases_its_slot_or_position() -> None:
     queue, jobs = UserQueue(), ControlledJobs()
     scopes = {name: anyio.CancelScope() for name in ("ann/1", "bob/1", "cid/1")}
 

@@ -1,8 +1,8 @@
 """Cancellation of a call.
 
-A canceled call ends within 100 ms, its socket is closed within 1 s, no request follows, and the
+A cancelled call ends within 100 ms, its socket is closed within 1 s, no request follows, and the
 next call works. A busy machine may be late for other reasons, so the best of several attempts
-counts; a wait that is part of canceling would be in each of them.
+counts; a wait that is part of cancelling would be in each of them.
 """
 
 from __future__ import annotations

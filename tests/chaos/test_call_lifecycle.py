@@ -1,4 +1,4 @@
-"""The life cycle of a provider: closed, not closed, forked, canceled, and streams left early.
+"""The life cycle of a provider: closed, not closed, forked, cancelled, and streams left early.
 
 No resource stays open, and nothing is sent afterwards.
 """

@@ -99,7 +99,7 @@ async def test_a_failure_is_a_warning_with_its_code(
     )
 
 
-async def test_a_canceled_call_is_logged_as_canceled(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancelled_call_is_logged_as_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
     async with md.Offline(observers=[LoggingObserver()]).model("rules").stream("hi"):
         pass

@@ -290,7 +290,7 @@ async def test_the_first_token_of_a_stream_is_one_event(serve: Serve) -> None:
 
 
 @everywhere
-async def test_a_canceled_call_calls_on_cancel(serve: Serve) -> None:
+async def test_a_cancelled_call_calls_on_cancel(serve: Serve) -> None:
     observer = RecordingObserver()
 
     def silent(peer: Peer) -> None:

@@ -210,7 +210,7 @@ async def test_an_error_has_its_code_and_retries_are_events(
 
 
 @pytest.mark.anyio
-async def test_a_canceled_call_is_not_an_error(serve: Serve, telemetry: Telemetry) -> None:
+async def test_a_cancelled_call_is_not_an_error(serve: Serve, telemetry: Telemetry) -> None:
     def silent(peer: Peer) -> None:
         peer.request()
         peer.wait_for_close()

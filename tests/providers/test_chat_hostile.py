@@ -447,7 +447,7 @@ async def test_retry_after_is_honored_or_the_call_fails_at_once(
             group.start_soon(call, name, refusal, times, expected)
 
 
-# Canceling
+# Cancelling
 
 PHASES = [
     "before the head",
@@ -460,7 +460,7 @@ PHASES = [
 
 
 @each
-async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
+async def test_cancelling_in_any_phase_leaves_no_socket_and_the_next_call_works(
     backend: Backend, serve: Serve
 ) -> None:
     for phase in PHASES:
@@ -498,7 +498,7 @@ async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
                 async with anyio.create_task_group() as group:
                     group.start_soon(ask, model)
                     await wait_until(reached.is_set, seconds=5)
-                    # The client may still be on its way to its wait, and can be canceled anywhere.
+                    # The client may still be on its way to its wait, and can be cancelled anywhere.
                     for _ in range(20):
                         await anyio.lowlevel.checkpoint()
                     group.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""How jobs of the ComfyUI provider end: failed, canceled, lost, or with invalid replies."""
+"""How jobs of the ComfyUI provider end: failed, cancelled, lost, or with invalid replies."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_a_history_entry_without_a_status_is_accepted(serve: Serve) -> Non
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_canceled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
+async def test_a_cancelled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -95,7 +95,7 @@ async def test_a_canceled_call_interrupts_its_own_job(serve: Serve, old: bool) -
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_canceled_queued_call_leaves_the_queue_and_interrupts_no_other_job(
+async def test_a_cancelled_queued_call_leaves_the_queue_and_interrupts_no_other_job(
     serve: Serve, old: bool
 ) -> None:
     server = ComfyUI(old=old)

@@ -335,7 +335,7 @@ async def test_leaving_a_stream_closes_its_websocket(serve: Serve) -> None:
     assert server.interrupts == 1
 
 
-async def test_a_job_whose_id_has_not_arrived_is_canceled(serve: Serve) -> None:
+async def test_a_job_whose_id_has_not_arrived_is_cancelled(serve: Serve) -> None:
     """An old server chooses the job's id, but it knows which client submitted the job."""
     server = ComfyUI(old=True)
     server.hold_at(1)

@@ -383,7 +383,7 @@ async def test_models_are_listed_from_all_pages(
     assert (await provider.health()).ok
 
 
-async def test_canceling_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
+async def test_cancelling_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
     server.hold()
     async with anyio.create_task_group() as group:
         group.start_soon(provider.image_model(FLASH).generate, "a")

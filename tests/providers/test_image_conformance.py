@@ -282,7 +282,7 @@ async def test_a_silent_backend_times_out_and_leaves_no_connection(
 
 
 @every_backend
-async def test_a_canceled_call_leaves_no_connection(backend: Backend, serve: Serve) -> None:
+async def test_a_cancelled_call_leaves_no_connection(backend: Backend, serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url) as provider:
         model = provider.image_model(backend.model)

@@ -399,7 +399,7 @@ async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) 
     assert caught.value.phase == "load"
 
 
-async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
+async def test_a_cancelled_chat_stream_closes_its_socket(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (request := peer.request()) is not None:
             if request.json.get("stream"):

@@ -533,7 +533,7 @@ class TestFailures:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
         assert pixel(result.image) == color(EXPECTED_JOB)
 
-    async def test_canceling_stops_the_generation_and_releases_the_slot(
+    async def test_cancelling_stops_the_generation_and_releases_the_slot(
         self, url: str, server: Ollama
     ) -> None:
         server.hold()

@@ -215,7 +215,7 @@ async def test_a_failed_unload_does_not_block_the_next_call(
             assert (await swap.model("b").generate("a")).text == "calm"
 
 
-async def test_a_canceled_call_leaves_pending_unloads_to_the_next_one() -> None:
+async def test_a_cancelled_call_leaves_pending_unloads_to_the_next_one() -> None:
     unload_requests: list[str] = []
     cancelled = anyio.Event()
 
@@ -346,7 +346,7 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, image_bytes: by
 
 
 @pytest.mark.slow
-async def test_ten_thousand_queued_calls_can_be_canceled() -> None:
+async def test_ten_thousand_queued_calls_can_be_cancelled() -> None:
     gpu = ResourceGroup("box")
     image_model = md.Offline(gpu=gpu).image_model("renderer")
     acquire = ResourceGroup.acquire
@@ -407,7 +407,7 @@ def test_one_queue_serves_all_event_loops_and_threads(serve: Serve, image_bytes:
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_a_canceled_queued_call_leaves_the_queue(serve: Serve, image_bytes: bytes) -> None:
+async def test_a_cancelled_queued_call_leaves_the_queue(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap, anyio.create_task_group() as group:

@@ -242,7 +242,7 @@ async def test_refusals_are_typed_in_replies_and_streams(
     assert result is None
 
 
-async def test_a_canceled_stream_closes_its_connection(
+async def test_a_cancelled_stream_closes_its_connection(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.hold()

@@ -332,7 +332,7 @@ async def test_waiting_for_a_slot_is_limited_by_the_queue_timeout(
         engine.release()
 
 
-async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_canceled(
+async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_cancelled(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold("queued")
@@ -359,7 +359,7 @@ async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_cancel
     assert [engine.status(job) for job in ids] == ["cancelled", "cancelled"]
 
 
-async def test_canceling_a_running_job_sends_a_cancel_request(
+async def test_cancelling_a_running_job_sends_a_cancel_request(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold()

@@ -208,7 +208,7 @@ def test_outcomes_of_earlier_epochs_are_ignored(health: ChainHealth, clock: Manu
     assert (state(health), health.status("a", "chat").failures) == ("closed", 0)
 
 
-def test_after_a_canceled_probe_the_next_call_probes(
+def test_after_a_cancelled_probe_the_next_call_probes(
     health: ChainHealth, clock: ManualClock
 ) -> None:
     fail(health, 5)
@@ -549,7 +549,7 @@ async def test_the_error_of_the_last_resort_replaces_its_cooldown_error(
     assert [error.code for error in caught.value.failures] == ["CONNECTION_FAILED", "COOLING_DOWN"]
 
 
-async def test_after_a_canceled_probe_the_next_call_of_a_chain_probes(
+async def test_after_a_cancelled_probe_the_next_call_of_a_chain_probes(
     health: ChainHealth, clock: ManualClock
 ) -> None:
     first = FakeChatModel("a", *[down()] * 5, [anyio.sleep_forever], "hello again")

@@ -152,7 +152,7 @@ class SdcppJobsCodec:
 
         Raises:
             BackendError: The job failed.
-            JobCancelledError: The job was canceled.
+            JobCancelledError: The job was cancelled.
             NoImageError: The finished job has no image.
         """
         job = reply.finish()

@@ -63,7 +63,7 @@ class OllamaAdmin:
     Long operations (`pull`, `push`, `create`) have no total limit unless the provider was given
     one. They call `on_event` with each `PullProgress`, in the event loop of the call; the blocking
     versions call it in the portal's event loop. `stream_pull`, `stream_push` and `stream_create`
-    yield the same values. Canceling the call or leaving the stream stops the operation; an
+    yield the same values. Cancelling the call or leaving the stream stops the operation; an
     interrupted pull continues where it was when it is called again.
     """
 

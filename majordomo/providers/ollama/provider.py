@@ -113,8 +113,8 @@ class Ollama(HTTPProvider):
 
     Before the first image of a model, the server's version and the model's capabilities are
     queried: UnsupportedError where there is no image generation, NotFoundError for an unknown
-    model. Only 0.15.0 to 0.15.4 accept input images. Steps are reported as events; canceling a call
-    stops the generation between two steps.
+    model. Only 0.15.0 to 0.15.4 accept input images. Steps are reported as events; cancelling a
+    call stops the generation between two steps.
 
     Args:
         base_url: Address of the server.
