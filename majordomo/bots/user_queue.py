@@ -166,7 +166,7 @@ class UserQueue:
             InvalidRequestError: `user_id` is invalid.
         """
         check_user_id(user_id)
-        entry = self._enter(user_id, listens=on_position is not None)
+        entry = self._add_job(user_id, listens=on_position is not None)
         try:
             with entry.scope:
                 await self._wait_for_slot(entry, on_position)
@@ -190,7 +190,7 @@ class UserQueue:
             job.scope.cancel()
         return len(jobs)
 
-    def _enter(self, user_id: str, *, listens: bool) -> _Job:
+    def _add_job(self, user_id: str, *, listens: bool) -> _Job:
         """Add a job, or raise when the user or the queue has too many."""
         now = self._clock.now()
         while (
