@@ -28,8 +28,8 @@ def main() -> None:
     sd = StableDiffusion(model_path=str(model), taesd_path=str(decoder), n_threads=1, verbose=False)
     if not sd.model:
         sys.exit(f"cannot load {model}")
-    for name, arguments in json.load(sys.stdin).items():
-        image = sd.generate_image(**arguments)[0]
+    for name, fields in json.load(sys.stdin).items():
+        image = sd.generate_image(**fields)[0]
         image.info.clear()
         image.save(arguments.out / name, "PNG")
 
