@@ -113,7 +113,7 @@ async def test_a_wrong_digest_is_refused(ollama: md.Ollama) -> None:
 
     digest = "sha256:" + hashlib.sha256(b"something").hexdigest()
     with pytest.raises(md.InvalidRequestError, match="digest mismatch"):
-        await ollama.admin._fetch(
+        await ollama.admin._send(
             HTTPRequest(
                 "POST", f"/api/blobs/{digest}", b"something else", "application/octet-stream"
             )

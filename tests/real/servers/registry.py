@@ -21,10 +21,10 @@ class Registry:
         self.uploads: dict[str, bytes] = {}
         # Send blobs with a changed first byte.
         self.corrupted = False
-        registry = self
+        running = self
 
         class Handler(_Handler):
-            registry = registry
+            registry = running
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_port}"
