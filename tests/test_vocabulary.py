@@ -114,7 +114,12 @@ def sources() -> list[Path]:
     folders = ("majordomo", "tests", "examples", "benchmarks", "fuzz", "scripts")
     modules = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     programs = [path for path in sorted((ROOT / "scripts").iterdir()) if is_python_program(path)]
-    return [path for path in modules + programs if not relative(path).startswith(SKIPPED)]
+    # The environments of the benchmark are in a folder whose name begins with a dot.
+    return [
+        path
+        for path in modules + programs
+        if not relative(path).startswith(SKIPPED) and "/." not in relative(path)
+    ]
 
 
 def is_python_program(path: Path) -> bool:
