@@ -59,22 +59,23 @@ class Redactor:
     """A function that replaces secrets in text with `REDACTED`.
 
     It finds secrets as they are, percent-encoded and in base64, and also the beginning of a secret
-    in front of "…", which marks truncated text. With `within`, it also finds a secret in the base64
-    of a longer text; in a recording such base64 may be an image, so it is switched off there.
+    in front of "…", which marks truncated text. With `inside_base64`, it also finds a
+    secret in the base64 of a longer text; in a recording such base64 may be an image, so it is
+    switched off there.
     """
 
-    def __init__(self, secrets: Iterable[Secret | None], *, within: bool = True) -> None:
+    def __init__(self, secrets: Iterable[Secret | None], *, inside_base64: bool = True) -> None:
         forms: set[str] = set()
         for secret in secrets:
             # Shorter secrets are ordinary text; replacing them would only garble messages.
             if secret is not None and len(value := secret.reveal()) >= 4:
-                forms |= _encoded_forms(value, within)
+                forms |= _encoded_forms(value, inside_base64)
                 # The password of "user:password".
                 if len(password := value.partition(":")[2]) >= 4:
                     forms.add(password)
                 # The token of a header value such as "Bearer token".
                 if len(token := value.rpartition(" ")[2]) >= 8:
-                    forms |= _encoded_forms(token, within)
+                    forms |= _encoded_forms(token, inside_base64)
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -92,10 +93,10 @@ class Redactor:
         return TRUNCATION_MARK.join(sections)
 
 
-def _encoded_forms(value: str, within: bool) -> set[str]:
+def _encoded_forms(value: str, inside_base64: bool) -> set[str]:
     """Return how a secret appears in text: as it is, in a URL, and in base64.
 
-    With `within`, and from 8 bytes on, the base64 forms include those within a longer text.
+    With `inside_base64`, and from 8 bytes on, the base64 forms include those within a longer text.
     """
     raw = value.encode("utf-8", "replace")
     forms = {
@@ -109,7 +110,7 @@ def _encoded_forms(value: str, within: bool) -> set[str]:
         forms.add(value.replace("\\", "\\\\"))
     for escaped in (quote(value, safe="", errors="replace"), quote(value, errors="replace")):
         forms |= {escaped, _ESCAPE.sub(lambda match: match[0].lower(), escaped)}
-    if within and len(raw) >= 8:
+    if inside_base64 and len(raw) >= 8:
         for before in range(3):
             # The first and last digits depend on the neighboring bytes, so leave them out.
             digits = base64.b64encode(bytes(before) + raw)[

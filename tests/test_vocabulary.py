@@ -98,7 +98,6 @@ ALLOWED = {
     "CHANGELOG.md": ".",  # lists old names with their new ones
     "CONTRIBUTING.md": "picture",  # examples of words to avoid
     "docs/adr/0023-layers-and-names.md": "door|picture",  # examples of words to avoid
-    "docs/adr/0013-chains-and-health.md": "stand in for",
     "majordomo/framing/base64.py": "^tell$",  # of io.BytesIO
     "majordomo/offline/renderer/palette.py": "grey",  # prompts of users
     "majordomo/offline/rule_chat.py": "colours?",  # questions of users

@@ -272,7 +272,7 @@ class HTTPProvider(BaseProvider):
                 tls=tls,
                 proxy=proxy,
                 transport=transport,
-                redact=Redactor([key, *secrets.values()], within=False),
+                redact=Redactor([key, *secrets.values()], inside_base64=False),
             ),
             retries or Retries(),
             limits or Limits(),

@@ -38,7 +38,7 @@ def make_redactor(
         for secret in all_secrets
         if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()
     ]
-    redactor = Redactor(all_secrets, within=False)
+    redactor = Redactor(all_secrets, inside_base64=False)
     return lambda text: _KEY_SHAPES.sub(REDACTED, then(redactor(text)))
 
 

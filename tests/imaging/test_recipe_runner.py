@@ -281,7 +281,7 @@ async def test_a_cancelled_recipe_stops_before_the_next_step(
     assert later == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
 def test_a_forked_child_has_its_own_threads() -> None:
     code = (
         "import anyio, os, majordomo.imaging as im\n"

@@ -20,6 +20,7 @@ from tests.servers.automatic1111 import Automatic1111
 from tests.servers.held_jobs import pixels
 from tests.servers.plain_client import halves
 from tests.support.loopback import Handler, Loopback, http_response, reply_with
+from tests.support.sample_images import rgb_pixel
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -48,10 +49,6 @@ def provider(server: Loopback) -> Iterator[md.Automatic1111]:
 @pytest.fixture
 def image_model(provider: md.Automatic1111) -> imagegen.Model:
     return provider.image_model("current")
-
-
-def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return image.to_pil().convert("RGB").getpixel(at)
 
 
 def image_requests(server: Loopback) -> list[Any]:
@@ -83,7 +80,7 @@ async def test_every_setting_reaches_the_server(
     }
     assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("DPM++ 2M", "Karras")
-    assert dot(result.image) == engine.color(job)
+    assert rgb_pixel(result.image) == engine.color(job)
     assert result.details[0].seed == 0
     assert result.warnings == ()
     assert result.image.parameters["sampler"] == "DPM++ 2M"
@@ -95,7 +92,7 @@ async def test_several_images_are_generated_in_sequence(
     result = await image_model.generate("a", n=3, seed=5, **SMALL)
     assert (engine.jobs[0]["n_iter"], engine.jobs[0]["batch_size"]) == (3, 1)
     assert [detail.seed for detail in result.details] == [5, 6, 7]
-    assert [dot(image) for image in result.images] == [
+    assert [rgb_pixel(image) for image in result.images] == [
         engine.color(engine.jobs[0], index) for index in range(3)
     ]
 
@@ -146,8 +143,8 @@ async def test_black_areas_of_a_mask_are_kept(
     result = await image_model.generate(
         "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, steps=2, seed=1
     )
-    assert dot(result.image, (2, 32)) == (255, 0, 0)
-    assert dot(result.image, (61, 32)) == engine.color(engine.jobs[0])
+    assert rgb_pixel(result.image, (2, 32)) == (255, 0, 0)
+    assert rgb_pixel(result.image, (61, 32)) == engine.color(engine.jobs[0])
     assert (engine.jobs[0]["inpainting_fill"], engine.jobs[0]["inpaint_full_res"]) == (1, False)
 
 

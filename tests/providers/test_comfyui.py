@@ -21,9 +21,9 @@ from tests.servers.plain_client import halves, png
 from tests.support.comfyui_calls import (
     FOX,
     custom_workflow,
-    pixel,
 )
 from tests.support.loopback import Handler, Loopback, Peer
+from tests.support.sample_images import rgb_pixel
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -55,7 +55,7 @@ async def test_settings_reach_the_sampler(serve: Serve) -> None:
         "width": 64,
         "height": 72,
     }
-    assert [pixel(image) for image in result.images] == [color(settings), color(settings, 1)]
+    assert [rgb_pixel(image) for image in result.images] == [color(settings), color(settings, 1)]
     assert [detail.seed for detail in result.details] == [7, 7]
     assert result.details[0].actual_size == result.details[0].requested_size == (64, 72)
     assert (result.provider, result.model, result.warnings) == ("comfyui", "b c.safetensors", ())
@@ -73,7 +73,7 @@ def test_sync_methods_work_like_async_ones(serve: Serve) -> None:
             events = list(stream)
         assert "euler" in provider.samplers_sync()
         assert "karras" in provider.schedulers_sync()
-    assert pixel(result.image) == color(FOX)
+    assert rgb_pixel(result.image) == color(FOX)
     assert result.model == "model.safetensors"
     assert isinstance(events[-1], imagegen.Done)
 
@@ -89,10 +89,10 @@ async def test_image_to_image(serve: Serve) -> None:
         other = await model.generate("a fox", seed=7, steps=3, images=[input_image])
         larger = await model.generate("a fox", seed=7, steps=3, images=[input_image], size="128x64")
     facts = FOX | {"init": fingerprint(input_image.data)}
-    assert [pixel(image) for image in again.images] == [
+    assert [rgb_pixel(image) for image in again.images] == [
         color(facts | {"denoise": 0.5}, index) for index in (0, 1)
     ]
-    assert pixel(other.image) == color(facts | {"denoise": 0.75})
+    assert rgb_pixel(other.image) == color(facts | {"denoise": 0.75})
     assert (larger.image.width, larger.image.height) == (128, 64)
     assert sorted(server.inputs)[0].count(" (") == 1, (
         "the server renames what is there already, and its name is used"
@@ -106,8 +106,8 @@ async def test_only_white_areas_of_a_mask_are_repainted(serve: Serve) -> None:
         result = await provider.image_model("current").generate(
             "a fox", seed=7, steps=3, images=[input_image], mask=mask, strength=1
         )
-    assert pixel(result.image, 2, 2) == (9, 8, 7)
-    assert pixel(result.image, 60, 2) == color(FOX | {"init": fingerprint(input_image.data)})
+    assert rgb_pixel(result.image, (2, 2)) == (9, 8, 7)
+    assert rgb_pixel(result.image, (60, 2)) == color(FOX | {"init": fingerprint(input_image.data)})
 
 
 @pytest.mark.parametrize("own_loader", [True, False])
@@ -136,8 +136,8 @@ async def test_a_mask_is_stored_in_the_alpha_channel_if_the_workflow_needs_it(
         result = await provider.image_model("current").generate(
             "a fox", seed=7, images=[input_image], mask=mask
         )
-    assert pixel(result.image, 2, 2) == (9, 8, 7)
-    assert pixel(result.image, 60, 2) == color(FOX | {"init": fingerprint(input_image.data)})
+    assert rgb_pixel(result.image, (2, 2)) == (9, 8, 7)
+    assert rgb_pixel(result.image, (60, 2)) == color(FOX | {"init": fingerprint(input_image.data)})
 
 
 async def test_a_custom_workflow(serve: Serve, tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ async def test_a_custom_workflow(serve: Serve, tmp_path: Path) -> None:
         set_ = await second.image_model("other.safetensors").generate(
             "a fox", size="64x64", seed=6, extra={"comfyui": {"3": {"inputs": {"cfg": 2.0}}}}
         )
-    assert pixel(own.image) == color(FOX | {"seed": 5, "cfg": 3.0})
+    assert rgb_pixel(own.image) == color(FOX | {"seed": 5, "cfg": 3.0})
     assert own.details[0].seed == 5
     assert (own.model, set_.model) == ("model.safetensors", "other.safetensors")
     assert [warning.code for warning in own.warnings] == ["SEED_DEFAULT"]
-    assert pixel(set_.image) == color(
+    assert rgb_pixel(set_.image) == color(
         FOX | {"seed": 6, "cfg": 2.0, "ckpt_name": "other.safetensors"}
     )
     assert set(server.submitted[-1]) == {"prompt", "client_id", "prompt_id"}
@@ -175,7 +175,7 @@ async def test_without_a_slot_for_n_several_calls_are_made(serve: Serve) -> None
     workflow["3"]["inputs"]["latent_image"] = ["16", 0]
     async with md.ComfyUI(serve(server).url, workflow=workflow, slots=slots) as provider:
         result = await provider.image_model("current").generate("a fox", seed=7, n=2)
-    assert [pixel(image) for image in result.images] == [
+    assert [rgb_pixel(image) for image in result.images] == [
         color(FOX | {"seed": seed}) for seed in (7, 8)
     ]
     assert [detail.seed for detail in result.details] == [7, 8]
@@ -209,7 +209,7 @@ async def test_a_repeated_request_generates_a_new_image(serve: Serve, old: bool)
         first, second = [
             await model.generate("a fox", seed=7, size="64x64", steps=3) for _ in range(2)
         ]
-    assert pixel(first.image) == pixel(second.image)
+    assert rgb_pixel(first.image) == rgb_pixel(second.image)
     assert len(set(server.files)) == 2
 
 
@@ -222,7 +222,7 @@ async def test_a_job_without_an_image_raises_no_image_error(serve: Serve) -> Non
         result = await model.generate("a fox", seed=7, size="64x64")
         with pytest.raises(md.NoImageError, match="seed"):
             await model.generate("a fox", seed=7, size="64x64")
-    assert pixel(result.image) == color(FOX)
+    assert rgb_pixel(result.image) == color(FOX)
 
 
 # Queries
@@ -251,7 +251,7 @@ async def test_a_model_string_sets_address_checkpoint_and_steps(serve: Serve) ->
     address = serve(ComfyUI()).url.removeprefix("http://")
     async with md.image_model(f"comfyui+http://{address}/model.safetensors?steps=3") as model:
         result = await model.generate("a fox", seed=7, size="64x64")
-    assert pixel(result.image) == color(FOX)
+    assert rgb_pixel(result.image) == color(FOX)
 
 
 async def test_the_base_url_may_have_a_path(serve: Serve) -> None:

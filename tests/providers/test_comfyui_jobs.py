@@ -15,11 +15,11 @@ from tests.servers.plain_client import png
 from tests.support.comfyui_calls import (
     FOX,
     custom_workflow,
-    pixel,
     running_call,
     wait_in_thread,
 )
 from tests.support.loopback import Handler, Loopback, Peer
+from tests.support.sample_images import rgb_pixel
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -194,4 +194,4 @@ async def test_a_queue_too_large_to_decode_does_not_lose_the_image(serve: Serve)
     ):
         await wait_in_thread(queue_was_read.wait, 5)
         server.release()
-    assert pixel(outcome[0].image) == color(FOX)
+    assert rgb_pixel(outcome[0].image) == color(FOX)

@@ -18,11 +18,11 @@ from tests.servers.plain_client import png
 from tests.support.comfyui_calls import (
     FOX,
     custom_workflow,
-    pixel,
     running_call,
     wait_in_thread,
 )
 from tests.support.loopback import Handler, Loopback, Peer
+from tests.support.sample_images import rgb_pixel
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -137,7 +137,7 @@ async def test_steps_and_previews_are_events(serve: Serve, old: bool) -> None:
         assert (progress_events[2].image.mime, progress_events[2].image.width) == ("image/jpeg", 8)
         assert isinstance(progress_events[-1], imagegen.Done)
         assert progress_events[3:-1] in ([imagegen.Step(3, 3)], [])
-        assert pixel(progress_events[-1].result.image) == color(FOX)
+        assert rgb_pixel(progress_events[-1].result.image) == color(FOX)
         assert progress_events[-1].result.warnings == ()
         await wait_in_thread(server.listening, 0)
     paths = [request.path.partition("?")[0] for request in handler.requests]
@@ -249,7 +249,7 @@ async def test_a_broken_websocket_does_not_lose_the_image(
                 break_websocket(server)
                 server.release()
     assert isinstance(events[-1], imagegen.Done)
-    assert pixel(events[-1].result.image) == color(FOX)
+    assert rgb_pixel(events[-1].result.image) == color(FOX)
 
 
 async def test_a_silent_websocket_does_not_lose_the_image(serve: Serve) -> None:

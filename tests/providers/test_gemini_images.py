@@ -16,6 +16,7 @@ import majordomo as md
 from tests.servers.gemini import MODELS, Gemini, Model, color, pixels
 from tests.servers.hashed_images import fingerprint
 from tests.support.loopback import Handler, Loopback
+from tests.support.sample_images import rgb_pixel
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -43,10 +44,6 @@ def loopback(server: Gemini, serve: Serve) -> Loopback:
 def provider(loopback: Loopback) -> Iterator[md.Gemini]:
     with md.Gemini("k", base_url=loopback.url + "/v1beta", retries=QUICK) as provider:
         yield provider
-
-
-def dot(image: md.ImagePart) -> Any:
-    return image.to_pil().convert("RGB").getpixel((0, 0))
 
 
 def requested_shape(server: Gemini) -> tuple[str, str]:
@@ -134,7 +131,7 @@ async def test_aspect_and_megapixels_select_a_supported_size(
 async def test_the_reply_is_decoded_completely(provider: md.Gemini, server: Gemini) -> None:
     server.drafts = 1
     result = await provider.image_model(PRO).generate("a red fox", seed=7)
-    assert dot(result.image) == color({"model": PRO, "prompt": "a red fox", "seed": 7})
+    assert rgb_pixel(result.image) == color({"model": PRO, "prompt": "a red fox", "seed": 7})
     assert len(result.images) == 1, "a draft is none of the images"
     assert result.details[0].seed == 7
     assert result.details[0].settings["thoughtSignature"]
@@ -157,7 +154,7 @@ async def test_image_to_image(
     names = [fingerprint(image.data) for image in input_images]
     assert server.jobs[0]["images"] == names
     assert requested_shape(server)[0] == "4:3", "the first image decides the shape"
-    assert dot(result.image) == color(
+    assert rgb_pixel(result.image) == color(
         {"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names}
     )
     parts = loopback.requests[0].json["contents"][0]["parts"]
@@ -180,7 +177,7 @@ async def test_several_images_are_several_calls(provider: md.Gemini, server: Gem
     result = await provider.image_model(FLASH).generate("a red fox", n=2, seed=5)
     assert sorted(job["seed"] for job in server.jobs) == [5, 6]
     assert [detail.seed for detail in result.details] == [5, 6]
-    assert [dot(image) for image in result.images] == [
+    assert [rgb_pixel(image) for image in result.images] == [
         color({"prompt": "a red fox", "seed": seed}) for seed in (5, 6)
     ]
     assert result.usage.input_tokens == 6
@@ -399,5 +396,5 @@ def test_sync_methods_work_like_async_ones(
     assert (len(result.images), len(server.jobs)) == (2, 2)
     with provider.image_model(FLASH).stream_sync("a red fox", seed=7) as stream:
         assert [type(event).__name__ for event in stream] == ["Done"]
-    assert dot(stream.result.image) == color({"prompt": "a red fox", "seed": 7})
+    assert rgb_pixel(stream.result.image) == color({"prompt": "a red fox", "seed": 7})
     assert provider.models_sync()

@@ -10,10 +10,10 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen
-from tests.servers import plain_client
 from tests.servers.hashed_images import fingerprint
 from tests.servers.ollama import BUSY, CRASHED, MEMORY, Ollama, color
 from tests.support.loopback import Handler, Loopback, Peer
+from tests.support.sample_images import rgb_pixel
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -52,10 +52,6 @@ def url(loopback: Loopback) -> str:
     return loopback.url
 
 
-def pixel(image: md.ImagePart) -> tuple[int, ...]:
-    return plain_client.pixel(image.to_pil())
-
-
 def warning_fields(result: imagegen.Result) -> list[tuple[str, str | None]]:
     return [(warning.code, warning.field) for warning in result.warnings]
 
@@ -64,7 +60,7 @@ class TestGeneration:
     async def test_an_image_is_generated(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(EXPECTED_JOB)
+        assert rgb_pixel(result.image) == color(EXPECTED_JOB)
         [detail] = result.details
         assert (detail.seed, detail.requested_size, detail.sent_size, detail.actual_size) == (
             7,
@@ -95,7 +91,7 @@ class TestGeneration:
     def test_sync_methods_work_like_async_ones(self, url: str) -> None:
         with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(EXPECTED_JOB)
+            assert rgb_pixel(model.generate_sync("a red fox", **SMALL).image) == color(EXPECTED_JOB)
             with model.stream_sync("a red fox", **SMALL) as stream:
                 events = list(stream)
         assert [type(event) for event in events] == [imagegen.Step] * 3 + [imagegen.Done]
@@ -109,7 +105,7 @@ class TestGeneration:
             events = [event async for event in stream]
         assert events[:-1] == [imagegen.Step(1, 3), imagegen.Step(2, 3), imagegen.Step(3, 3)]
         assert isinstance(events[-1], imagegen.Done)
-        assert pixel(events[-1].result.image) == color(EXPECTED_JOB)
+        assert rgb_pixel(events[-1].result.image) == color(EXPECTED_JOB)
 
     async def test_several_images_are_sequential_calls(self, url: str, server: Ollama) -> None:
         async with (
@@ -120,7 +116,7 @@ class TestGeneration:
         assert sorted(job["seed"] for job in server.jobs) == [7, 8, 9]
         result = stream.result
         assert [detail.seed for detail in result.details] == [7, 8, 9]
-        assert [pixel(image) for image in result.images] == [
+        assert [rgb_pixel(image) for image in result.images] == [
             color(EXPECTED_JOB | {"seed": seed}) for seed in (7, 8, 9)
         ]
         assert result.usage == imagegen.Usage(
@@ -192,7 +188,7 @@ class TestGeneration:
             f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3"
         ) as model:
             result = await model.generate("a red fox", size="64x48", seed=7)
-        assert pixel(result.image) == color(EXPECTED_JOB)
+        assert rgb_pixel(result.image) == color(EXPECTED_JOB)
 
 
 class TestUnsupportedFields:
@@ -294,7 +290,7 @@ class TestVersions:
         server.version = version
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(EXPECTED_JOB)
+        assert rgb_pixel(result.image) == color(EXPECTED_JOB)
 
     async def test_a_server_upgrade_between_two_images_is_detected(
         self, url: str, server: Ollama
@@ -389,7 +385,7 @@ class TestEdits:
         [job] = server.jobs
         assert job["images"] == [fingerprint(first.data), fingerprint(second.data)]
         assert (result.image.width, result.image.height) == (80, 48)
-        assert pixel(result.image) == color(
+        assert rgb_pixel(result.image) == color(
             EXPECTED_JOB
             | {
                 "model": FLUX,
@@ -465,7 +461,9 @@ class TestFailures:
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
+            assert rgb_pixel((await model.generate("a red fox", **SMALL)).image) == color(
+                EXPECTED_JOB
+            )
         assert len(server.jobs) == 2, "a job that has begun is never sent twice"
 
     @pytest.mark.parametrize("listening", [True, False])
@@ -498,7 +496,9 @@ class TestFailures:
                 else:
                     await model.generate("a red fox", **SMALL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
+            assert rgb_pixel((await model.generate("a red fox", **SMALL)).image) == color(
+                EXPECTED_JOB
+            )
         assert type(caught.value) is kind
         assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
         assert events == ([imagegen.Step(1, 3)] if listening else [])
@@ -531,7 +531,7 @@ class TestFailures:
         provider._client.fraction = relieve
         async with provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(EXPECTED_JOB)
+        assert rgb_pixel(result.image) == color(EXPECTED_JOB)
 
     async def test_cancelling_stops_the_generation_and_releases_the_slot(
         self, url: str, server: Ollama
@@ -546,7 +546,7 @@ class TestFailures:
             assert await anyio.to_thread.run_sync(server.left)
             server.release()
             with anyio.fail_after(5):
-                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(
+                assert rgb_pixel((await model.generate("a red fox", **SMALL)).image) == color(
                     EXPECTED_JOB
                 )
 

@@ -16,6 +16,7 @@ from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_images import FAMILIES, OpenAIImages, color
 from tests.servers.plain_client import halves
 from tests.support.loopback import Handler, Loopback, http_response, images_reply, reply_with
+from tests.support.sample_images import rgb_pixel
 
 Serve = Callable[[Handler], Loopback]
 ImageFactory = Callable[..., md.ImagePart]
@@ -40,10 +41,6 @@ def loopback(server: OpenAIImages, serve: Serve) -> Loopback:
 def provider(loopback: Loopback) -> Iterator[md.OpenAI]:
     with md.OpenAI("k", base_url=loopback.url + "/v1", retries=QUICK) as provider:
         yield provider
-
-
-def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return image.to_pil().convert("RGB").getpixel(at)
 
 
 EVERYTHING: dict[str, dict[str, Any]] = {
@@ -94,7 +91,7 @@ async def test_the_reply_is_decoded_completely(provider: md.OpenAI, server: Open
     )
     assert all(
         abs(actual - expected) < 4
-        for actual, expected in zip(dot(result.image), color(server.jobs[0]), strict=True)
+        for actual, expected in zip(rgb_pixel(result.image), color(server.jobs[0]), strict=True)
     ), "WebP loses a little"
     assert result.image.mime == "image/webp"
     assert result.usage.output_tokens
@@ -153,8 +150,8 @@ async def test_edits_with_images_and_a_mask(
     assert [len(job["images"]) for job in server.jobs] == [1, 2, 1]
     assert server.jobs[0]["images"] == [fingerprint(Image.new("RGB", (64, 64), "red"))]
     width = result.image.width
-    assert dot(result.image, (width // 8, 8)) == (255, 0, 0), "black keeps"
-    assert dot(result.image, (width - 8, 8)) == color(server.jobs[2]), "white is repainted"
+    assert rgb_pixel(result.image, (width // 8, 8)) == (255, 0, 0), "black keeps"
+    assert rgb_pixel(result.image, (width - 8, 8)) == color(server.jobs[2]), "white is repainted"
 
 
 async def test_dall_e_2_edits_only_one_square_image(
@@ -200,8 +197,8 @@ async def test_previews_are_requested_only_by_streams(
     async with model.stream("a red fox", previews=2) as stream:
         events = [event async for event in stream]
     assert [type(event).__name__ for event in events] == ["Preview", "Preview", "Done"]
-    assert dot(events[0].image) == color(server.jobs[0], 0, 0)
-    assert dot(stream.result.image) == color(server.jobs[0])
+    assert rgb_pixel(events[0].image) == color(server.jobs[0], 0, 0)
+    assert rgb_pixel(stream.result.image) == color(server.jobs[0])
     await model.generate("a red fox", previews=2)
     assert "stream" not in loopback.requests[-1].json, (
         "generate() requests no previews: each costs tokens"

@@ -18,6 +18,7 @@ from tests.servers.llamaswap import LlamaSwap
 from tests.servers.plain_client import halves
 from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
+from tests.support.sample_images import rgb_pixel
 from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
@@ -63,10 +64,6 @@ def model(provider: md.StableDiffusion | md.LlamaSwap) -> imagegen.Model:
 every_route = pytest.mark.parametrize("provider", ROUTES, indirect=True)
 
 
-def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return image.to_pil().convert("RGB").getpixel(at)
-
-
 @every_route
 async def test_every_setting_reaches_the_engine(
     model: imagegen.Model, engine: StableDiffusion
@@ -93,7 +90,7 @@ async def test_every_setting_reaches_the_engine(
     }
     assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
-    assert dot(result.image) == color(job)
+    assert rgb_pixel(result.image) == color(job)
     detail = result.details[0]
     assert (detail.seed, detail.requested_size, detail.sent_size, detail.actual_size) == (
         0,
@@ -121,7 +118,7 @@ async def test_the_seeds_of_a_batch_count_up(
 ) -> None:
     result = await model.generate("a", n=3, seed=5, size="64x64")
     assert [detail.seed for detail in result.details] == [5, 6, 7]
-    assert [dot(image) for image in result.images] == [
+    assert [rgb_pixel(image) for image in result.images] == [
         color(engine.jobs[0], index) for index in range(3)
     ]
     assert len(engine.jobs) == 1
@@ -159,8 +156,8 @@ async def test_black_areas_of_a_mask_are_kept(
     result = await model.generate(
         "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, seed=1
     )
-    assert dot(result.image, (3, 32)) == (255, 0, 0)
-    assert dot(result.image, (60, 32)) == color(engine.jobs[0])
+    assert rgb_pixel(result.image, (3, 32)) == (255, 0, 0)
+    assert rgb_pixel(result.image, (60, 32)) == color(engine.jobs[0])
 
 
 @every_route
@@ -262,7 +259,9 @@ def test_sync_methods_work_like_async_ones(model: imagegen.Model, engine: Stable
     with model.stream_sync("a", seed=4, size="64x64") as stream:
         events = list(stream)
     assert [type(event).__name__ for event in events][-1] == "Done"
-    assert dot(model.generate_sync("a", seed=4, size="64x64").image) == dot(stream.result.image)
+    assert rgb_pixel(model.generate_sync("a", seed=4, size="64x64").image) == rgb_pixel(
+        stream.result.image
+    )
 
 
 async def test_extra_settings_are_sent_to_this_provider_only(

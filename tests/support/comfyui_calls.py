@@ -27,10 +27,6 @@ def custom_workflow(**inputs: Any) -> dict[str, Any]:
     return workflow
 
 
-def pixel(image: md.ImagePart, x: int = 0, y: int = 0) -> Any:
-    return image.to_pil().convert("RGB").getpixel((x, y))
-
-
 async def wait_in_thread(done: Callable[..., bool], *args: Any) -> None:
     """Wait in a thread for an event of the server, with its own time limit."""
     assert await to_thread.run_sync(done, *args)

@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import zlib
+from typing import Any
 
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -115,3 +116,8 @@ def rgba_bytes(image_part: ImagePart) -> bytes:
 def pixel_at(image: ImagePart, x: int, y: int) -> object:
     """Return the color of one pixel."""
     return image.to_pil().getpixel((x, y))
+
+
+def rgb_pixel(image: ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    """Return the color of one pixel as RGB, whatever the mode of the image is."""
+    return image.to_pil().convert("RGB").getpixel(at)
