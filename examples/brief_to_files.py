@@ -48,7 +48,6 @@ async def main() -> None:
                     print(f"derived from {name}: {derived.filename}")
                 case ImageFailed(name, error):
                     print(f"{name} failed at {error.details['stage']}: {error.details['help']}")
-    assert stream.result is not None
     for path in sorted(stream.result.save("blue-room")):
         print(path)
 

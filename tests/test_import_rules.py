@@ -35,10 +35,6 @@ NEIGHBORS = {
     ("offline", "providers"),
     *((a, b) for a in FLOORS[0] for b in FLOORS[0]),
 }
-# A chain resolves model strings through the registry, which builds chains through the factory.
-KNOWN_CYCLES = [
-    {"majordomo.routing.chain", "majordomo.routing.factory", "majordomo.routing.registry"},
-]
 MAX_TOP_LEVEL_MODULES = 10
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -117,12 +113,7 @@ def test_packages_have_no_import_cycles() -> None:
             if node not in unseen and name in MODULES and name != module
         }
     del graph["majordomo"]  # it loads its exports when they are first used
-    for cycle in KNOWN_CYCLES:
-        assert cycle <= reachable(graph, min(cycle)), (
-            f"{cycle} is no cycle any more: remove it here"
-        )
-    known = [frozenset(cycle) for cycle in KNOWN_CYCLES]
-    assert {cycle for cycle in cycles(graph) if cycle not in known} == set()
+    assert cycles(graph) == set()
 
 
 def reachable(graph: dict[str, set[str]], start: str) -> set[str]:

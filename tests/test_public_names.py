@@ -136,10 +136,10 @@ ROOT = [
 LLM = [
     "CallWarning",
     "ChatEvent",
-    "ChatSource",
     "Done",
     "EmbeddingModel",
     "Embeddings",
+    "EventSource",
     "FilePart",
     "FinishReason",
     "ImagePart",
@@ -194,10 +194,10 @@ LLM = [
 IMAGEGEN = [
     "CallWarning",
     "Done",
+    "EventSource",
     "Image",
     "ImageDetails",
     "ImageEvent",
-    "ImageSource",
     "Loading",
     "Model",
     "ModelInfo",

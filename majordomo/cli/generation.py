@@ -161,7 +161,6 @@ def generate_with_progress(
                     live.update(Group(progress, half_blocks(event.image, columns)))
                 case _:
                     pass
-    assert stream.result is not None
     return stream.result
 
 

@@ -32,7 +32,6 @@ def run_with_progress(
         bars = _ProgressBars(console, progress)
         for event in stream:
             bars.on_event(event)
-    assert stream.result is not None
     return stream.result
 
 

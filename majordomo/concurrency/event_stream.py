@@ -1,7 +1,7 @@
 """Async and sync streams of events, over a source of event batches.
 
-A stream creates its source when its `with` block is entered, not before, and closes it when the
-block is left. Chat sources have a reply, image sources a result.
+A stream opens its source when its `with` block is entered, not before, and closes it when the block
+is left. Events arrive in batches, one per network read, so that there is no overhead per event.
 """
 
 from __future__ import annotations
@@ -9,41 +9,58 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from majordomo.concurrency import portal
 
-E = TypeVar("E", covariant=True)
+E = TypeVar("E")
+R = TypeVar("R")
+E_co = TypeVar("E_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 
-class EventSource(Protocol[E]):
-    """What llm.ChatSource and imagegen.ImageSource have in common."""
+class EventSource(Protocol[E_co, R_co]):
+    """The source of a stream: events in batches, and a result."""
 
-    async def next_events(self) -> Sequence[E]:
-        """Return the events since the last call, at least one; empty at the end."""
+    @property
+    def result(self) -> R_co:
+        """The result.
+
+        A source that has a partial result returns it before the end; others raise RuntimeError.
+        """
+        ...
+
+    async def next_events(self) -> Sequence[E_co]:
+        """Wait for the next events.
+
+        Returns:
+            At least one event; an empty sequence only at the end.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Close the source at any point."""
+        """Stop what makes the events, whether or not it has ended. May be called repeatedly."""
         ...
 
 
-S = TypeVar("S", bound=EventSource[Any])
+def no_result_yet() -> RuntimeError:
+    """Return the error for reading a result before the end of its stream."""
+    return RuntimeError("there is no result yet; read the stream to its last event")
 
 
-class _StreamBase(Generic[S]):
+class _StreamBase(Generic[E, R]):
     """What the async and the sync stream share."""
 
-    def __init__(self, make_source: Callable[[], S]) -> None:
-        self._make_source = make_source
-        self._source: S | None = None
-        self._pending: deque[Any] = deque()
+    def __init__(self, open_source: Callable[[], EventSource[E, R]]) -> None:
+        self._open_source = open_source
+        self._source: EventSource[E, R] | None = None
+        self._pending: deque[E] = deque()
         self._ended = False
 
     def _open(self) -> None:
         if self._source is not None:
             raise RuntimeError("a stream can be entered only once; create a new one")
-        self._source = self._make_source()
+        self._source = self._open_source()
 
     @property
     def entered(self) -> bool:
@@ -51,31 +68,36 @@ class _StreamBase(Generic[S]):
         return self._source is not None
 
     @property
-    def source(self) -> S:
+    def source(self) -> EventSource[E, R]:
         """The source of the events. Raises RuntimeError before the stream is entered."""
         if self._source is None:
             raise RuntimeError("read the stream inside its `async with` (or `with`) block")
         return self._source
 
     @property
-    def reply(self) -> Any:
-        """The reply: complete after the Done event, and what has arrived so far before it."""
-        return self.source.reply  # type: ignore[attr-defined]  # chat sources have it
+    def result(self) -> R:
+        """The result, complete after the last event.
 
-    @property
-    def result(self) -> Any:
-        """The result after the Done event, None before it."""
-        return self.source.result  # type: ignore[attr-defined]  # image sources have it
+        Raises RuntimeError before the stream is entered and, for a stream without partial results,
+        before its last event.
+        """
+        return self.source.result
 
 
-class EventStream(_StreamBase[S]):
-    """An async stream of events.
+class EventStream(_StreamBase[E, R]):
+    """An async stream of events, with a result.
+
+    Iterate it once, inside its `async with` block. Leaving the block stops what makes the events.
+
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered.
 
     Example:
         ```python
-        async with model.stream("Tell me a joke.") as stream:
+        async with model.stream("a red fox") as stream:
             async for event in stream:
-                ...
+                print(event)
+        print(stream.result)
         ```
     """
 
@@ -94,7 +116,7 @@ class EventStream(_StreamBase[S]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> E:
         if self._pending:
             return self._pending.popleft()
         if self._ended:
@@ -113,16 +135,20 @@ class EventStream(_StreamBase[S]):
         return events[0]
 
 
-class SyncEventStream(_StreamBase[S]):
-    """A sync stream of events.
+class SyncEventStream(_StreamBase[E, R]):
+    """The blocking version of `EventStream`: iterate it once, inside its `with` block.
 
     It crosses into the portal's thread once per batch of events, not once per event.
 
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered.
+
     Example:
         ```python
-        with model.stream_sync("Tell me a joke.") as stream:
+        with model.stream_sync("a red fox") as stream:
             for event in stream:
-                ...
+                print(event)
+        print(stream.result)
         ```
     """
 
@@ -141,7 +167,7 @@ class SyncEventStream(_StreamBase[S]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> E:
         if not self._pending and not self._ended:
             try:
                 self._pending.extend(portal.run(self.source.next_events))

@@ -1,4 +1,4 @@
-"""Task stream: a background task that emits events, and a reader that receives them in batches.
+"""Task stream: an event source whose events are emitted by a background task.
 
 Theory of operation:
 
@@ -8,10 +8,11 @@ Theory of operation:
   may be read from several tasks in turn (the sync API does that), nothing yields inside a cancel
   scope, and an exception in the reader's code does not propagate into the task.
 * Events are collected in a list. The reader takes all of them at once; it waits only if there are
-  none. When the task is finished and all events are taken, `next_events` returns an empty batch.
+  none. When the task is finished and all events are taken, `next_events` raises the task's error,
+  or returns the last event, and after it an empty batch.
 * Who closes what: the code that starts the stream must close it with `aclose`. That cancels the
   task and waits (shielded) for its clean-up, which limits its own time. The task's error is not
-  raised by `aclose`; `result` raises it.
+  raised by `aclose`; `next_events` and `result` raise it.
 """
 
 from __future__ import annotations
@@ -22,57 +23,81 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from majordomo.concurrency.event_stream import no_result_yet
 from majordomo.concurrency.loop_wakeup import running_trio
 
 E = TypeVar("E")
-T = TypeVar("T")
+R = TypeVar("R")
 Emit = Callable[[E], None]
 """A function that emits one event."""
 
 
-class TaskStream(Generic[E, T]):
-    """Runs `function(emit)` in a task of its own, from the first `next_events` on."""
+class TaskStream(Generic[E, R]):
+    """Runs `function(emit)` in a task of its own, from the first `next_events` on.
 
-    def __init__(self, function: Callable[[Emit[E]], Awaitable[T]]) -> None:
+    Args:
+        function: Receives a function that emits one event; returns the result.
+        last_event: Makes the last event of the result. None emits none.
+        partial: Returns the result so far while the task runs. Without it there is none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Emit[E]], Awaitable[R]],
+        *,
+        last_event: Callable[[R], E] | None = None,
+        partial: Callable[[], R] | None = None,
+    ) -> None:
         self._function = function
+        self._last_event = last_event
+        self._partial = partial
         self._events: list[E] = []
         self._wakeup: anyio.Event | None = None
         self._done: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: BaseException | None = None
         self._task: Any = None
-        self._result: T | None = None
+        # Holds the result once the function has returned it.
+        self._results: list[R] = []
         self.finished: bool = False
+        """Whether the task has ended."""
 
     @property
-    def result(self) -> T:
-        """The result of the finished task. Raises the task's error."""
-        assert self.finished
+    def result(self) -> R:
+        """The result, or the result so far. Raises the task's error.
+
+        Raises RuntimeError while there is none.
+        """
+        if self._results:
+            return self._results[0]
+        if self._partial is not None:
+            return self._partial()
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value]  # finished without an error
+        raise no_result_yet()
 
     @property
     def started(self) -> bool:
         """Whether the task was started."""
         return self._done is not None
 
-    @property
-    def value(self) -> T | None:
-        """The result so far; None until the task has finished successfully.
-
-        If the result is a resource, a reader that stops early must close it.
-        """
-        return self._result
-
     async def next_events(self) -> Sequence[E]:
-        """Return the events since the last call, at least one; empty at the end."""
+        """Return the events since the last call, at least one; empty at the end.
+
+        Raises the task's error after its last event.
+        """
         if self._done is None:
             self._start()
         while not self._events and not self.finished:
             self._wakeup = anyio.Event()
             await self._wakeup.wait()
         events, self._events = self._events, []
+        if not events:
+            if self._error is not None:
+                raise self._error
+            if self._last_event is not None and self._results:
+                events = [self._last_event(self._results[0])]
+                self._last_event = None
         return events
 
     async def aclose(self) -> None:
@@ -97,7 +122,7 @@ class TaskStream(Generic[E, T]):
         assert self._done is not None
         try:
             with self._scope:
-                self._result = await self._function(self._emit)
+                self._results.append(await self._function(self._emit))
         except Exception as error:
             self._error = error
         except BaseException as error:

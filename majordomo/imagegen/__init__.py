@@ -3,7 +3,7 @@
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
 from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
-from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
+from majordomo.imagegen.model import EventSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.imagegen.options import (
     Option,
     with_aspect,
@@ -36,10 +36,10 @@ Image = ImagePart
 __all__ = [
     "CallWarning",
     "Done",
+    "EventSource",
     "Image",
     "ImageDetails",
     "ImageEvent",
-    "ImageSource",
     "Loading",
     "Model",
     "ModelInfo",

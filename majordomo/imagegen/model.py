@@ -7,19 +7,18 @@ with a fake for tests.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol, Self, Unpack
+from typing import Self, Unpack
 
 from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEventStream
 from majordomo.imagegen.events import ImageEvent
 from majordomo.imagegen.options import Option
 from majordomo.imagegen.request import Overrides, Request
 from majordomo.imagegen.result import Result
 
 __all__ = [
+    "EventSource",
     "Health",
-    "ImageSource",
     "Model",
     "ModelInfo",
     "Option",
@@ -29,52 +28,22 @@ __all__ = [
 ]
 
 
-class ImageSource(Protocol):
-    """The source of a stream's events, which arrive in batches."""
+class Stream(EventStream[ImageEvent, Result]):
+    """The events of an image generation in progress, and its result after `Done`.
 
-    @property
-    def result(self) -> Result | None:
-        """The result; None before `Done`."""
+    Iterate it once, inside its `async with` block. Leaving the block stops the call.
 
-    async def next_events(self) -> Sequence[ImageEvent]:
-        """Wait for the next events.
-
-        Returns:
-            At least one event; an empty sequence only after `Done`.
-
-        Raises:
-            MajordomoError: The call failed.
-        """
-
-    async def aclose(self) -> None:
-        """Stop the call, whether or not it has finished. May be called more than once."""
-
-
-class Stream(Protocol):
-    """The events of an image generation in progress.
-
-    Iterate it once, inside its `async with` block.
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered.
     """
 
-    @property
-    def result(self) -> Result | None:
-        """The result; None before `Done`."""
 
-    def __aiter__(self) -> AsyncIterator[ImageEvent]: ...
+class SyncStream(SyncEventStream[ImageEvent, Result]):
+    """The blocking version of `Stream`: iterate it once, inside its `with` block.
 
-    async def __anext__(self) -> ImageEvent: ...
-
-
-class SyncStream(Protocol):
-    """The blocking version of `Stream`: iterate it once, inside its `with` block."""
-
-    @property
-    def result(self) -> Result | None:
-        """The result; None before `Done`."""
-
-    def __iter__(self) -> Iterator[ImageEvent]: ...
-
-    def __next__(self) -> ImageEvent: ...
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered.
+    """
 
 
 class Model(ABC):
@@ -128,7 +97,7 @@ class Model(ABC):
     @abstractmethod
     def stream(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractAsyncContextManager[Stream]:
+    ) -> Stream:
         """Generate images and report progress. Leaving the block stops the call.
 
         Args:
@@ -137,7 +106,7 @@ class Model(ABC):
             **overrides: Fields of the request by keyword.
 
         Returns:
-            A context manager whose value is the stream.
+            The stream, to be entered with `async with`.
 
         Raises:
             InvalidRequestError: The request is not valid; nothing has been sent.
@@ -173,7 +142,7 @@ class Model(ABC):
     @abstractmethod
     def stream_sync(
         self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractContextManager[SyncStream]:
+    ) -> SyncStream:
         """Generate images and report progress: the blocking version of `stream`.
 
         Args:
@@ -182,7 +151,7 @@ class Model(ABC):
             **overrides: Fields of the request by keyword.
 
         Returns:
-            A context manager whose value is the stream.
+            The stream, to be entered with `with`.
 
         Raises:
             MajordomoError: See `stream`.

@@ -24,7 +24,7 @@ from majordomo.llm.messages import (
     user,
     user_parts,
 )
-from majordomo.llm.model import ChatSource, Model, ModelInfo, Provider, Stream, SyncStream
+from majordomo.llm.model import EventSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.llm.options import (
     Option,
     with_extra,
@@ -57,10 +57,10 @@ from majordomo.llm.tools import Tool, ToolContext
 __all__ = [
     "CallWarning",
     "ChatEvent",
-    "ChatSource",
     "Done",
     "EmbeddingModel",
     "Embeddings",
+    "EventSource",
     "FilePart",
     "FinishReason",
     "ImagePart",

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol, Self, Unpack
+from typing import Self, Unpack
 
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.llm.events import ChatEvent
+from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEventStream
+from majordomo.llm.events import ChatEvent, TextDelta
 from majordomo.llm.messages import Message
 from majordomo.llm.options import Option
 from majordomo.llm.reply import Reply
 from majordomo.llm.request import Overrides, Request
 
 __all__ = [
-    "ChatSource",
+    "EventSource",
     "Health",
     "Model",
     "ModelInfo",
@@ -32,55 +32,71 @@ __all__ = [
 Messages = str | Message | Sequence[Message]
 
 
-class ChatSource(Protocol):
-    """The source of a stream's events.
-
-    Events arrive in batches, one per network read, so that there is no overhead per event.
-    """
-
-    @property
-    def reply(self) -> Reply:
-        """The reply so far; complete after `Done`."""
-
-    async def next_events(self) -> Sequence[ChatEvent]:
-        """Wait for the next events.
-
-        Returns:
-            At least one event; an empty sequence only after `Done`.
-
-        Raises:
-            MajordomoError: The call failed.
-        """
-
-    async def aclose(self) -> None:
-        """Stop the call, whether or not it has finished. May be called more than once."""
-
-
-class Stream(Protocol):
+class Stream(EventStream[ChatEvent, Reply]):
     """The events of a reply in progress.
 
-    Iterate it once, inside its `async with` block.
+    Iterate it once, inside its `async with` block. Leaving the block stops the call.
+
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered. The result
+            of the source is the reply so far.
     """
 
     @property
     def reply(self) -> Reply:
         """The reply so far; complete after `Done`."""
+        return self.source.result
 
-    def __aiter__(self) -> AsyncIterator[ChatEvent]: ...
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
+        """The texts of the answer as they arrive, instead of the events.
 
-    async def __anext__(self) -> ChatEvent: ...
+        Example:
+            ```python
+            async with model.stream("Tell me a story.") as stream:
+                async for text in stream.text_stream:
+                    print(text, end="")
+            ```
+        """
+        return _Texts(self)
 
 
-class SyncStream(Protocol):
-    """The blocking version of `Stream`: iterate it once, inside its `with` block."""
+class SyncStream(SyncEventStream[ChatEvent, Reply]):
+    """The blocking version of `Stream`: iterate it once, inside its `with` block.
+
+    Args:
+        open_source: Returns the source of the events. Called when the block is entered. The result
+            of the source is the reply so far.
+    """
 
     @property
     def reply(self) -> Reply:
         """The reply so far; complete after `Done`."""
+        return self.source.result
 
-    def __iter__(self) -> Iterator[ChatEvent]: ...
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The texts of the answer as they arrive, instead of the events."""
+        return (event.text for event in self if isinstance(event, TextDelta))
 
-    def __next__(self) -> ChatEvent: ...
+
+class _Texts:
+    """Iterates over the texts of a stream.
+
+    Not an async generator: trio warns of one that is left early.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._stream.__anext__()
+            if isinstance(event, TextDelta):
+                return event.text
 
 
 class Model(ABC):
@@ -133,7 +149,7 @@ class Model(ABC):
     @abstractmethod
     def stream(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractAsyncContextManager[Stream]:
+    ) -> Stream:
         """Generate a reply and emit it while it arrives. Leaving the block stops the call.
 
         Args:
@@ -142,7 +158,7 @@ class Model(ABC):
             **overrides: Fields of the request by keyword.
 
         Returns:
-            A context manager whose value is the stream.
+            The stream, to be entered with `async with`.
 
         Raises:
             InvalidRequestError: The request is not valid; nothing has been sent.
@@ -179,7 +195,7 @@ class Model(ABC):
     @abstractmethod
     def stream_sync(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractContextManager[SyncStream]:
+    ) -> SyncStream:
         """Generate a reply and emit it while it arrives: the blocking version of `stream`.
 
         Args:
@@ -188,7 +204,7 @@ class Model(ABC):
             **overrides: Fields of the request by keyword.
 
         Returns:
-            A context manager whose value is the stream.
+            The stream, to be entered with `with`.
 
         Raises:
             MajordomoError: See `stream`.

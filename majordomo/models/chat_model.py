@@ -1,64 +1,43 @@
-"""Chat models: options, checks, sync and async API, and the call to an HTTP backend.
+"""Chat models: the public methods, checks, corrections of structured output, and HTTP backends.
 
-`ChatModel` is everything that does not depend on how a reply is made; a subclass adds `_generate`
-and `_stream`. `HTTPChatModel` is the subclass for every backend that has a codec.
+`ChatModelBase` writes the four public methods once; `ChatModel` is the base of every model that
+makes its replies itself, and `HTTPChatModel` that of every backend that has a codec. Chains are
+`ChatModelBase`s too, with requests of their own kind. See `majordomo.models.base`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from majordomo import llm
 from majordomo.concurrency import portal
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
-from majordomo.dialects.request_body import check_extra, own_extra, refuse_unsupported
-from majordomo.errors import (
-    BadResponseError,
-    CallWarning,
-    InvalidRequestError,
-    MajordomoError,
-)
+from majordomo.dialects.request_body import check_extra, refuse_unsupported
+from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError, MajordomoError
 from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
 from majordomo.llm.request import check_request
+from majordomo.models.base import HTTPModel, ModelBase
+from majordomo.models.call_context import CallContext
 from majordomo.models.chat_stream import ChatCodec, HTTPChatSource, total_tokens
-from majordomo.models.client import BackendClient
+from majordomo.models.client import BackendCall, BackendClient
 from majordomo.models.image_conversion import ImageConverter
-from majordomo.observability import Observer
-from majordomo.observability.observed_call import ObservedCall, ObservedSource, current_call
+from majordomo.observability.observed_call import ObservedSource
 from majordomo.observability.request_settings import chat_settings
-from majordomo.settings import Limits, Timeout
+from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest
 
+R = TypeVar("R")
+ChatSource = llm.EventSource[llm.ChatEvent, llm.Reply]
+"""The source of a chat stream; its result is the reply so far."""
 
-class ChatModel(llm.Model):
-    """The base of all chat models: options, checks, observers, and the sync and async API.
 
-    A subclass implements `_generate` and `_stream`.
-    """
+class ChatModelBase(ModelBase[R, llm.Reply], llm.Model):
+    """The public methods of all chat models, over requests of type R."""
 
-    def __init__(
-        self,
-        provider: str,
-        id: str,
-        options: Sequence[llm.Option] = (),
-        *,
-        limits: Limits,
-        owned_provider: Any = None,
-        observers: Sequence[Observer] = (),
-        address: str = "",
-    ) -> None:
-        self.provider = provider
-        self.id = id
-        self._observers = observers
-        self._address = address
-        self._options = tuple(options)
-        self._limits = limits
-        self._owned_provider = owned_provider
+    operation = "chat"
 
     @property
     def provider_instance(self) -> llm.Provider | None:
@@ -66,11 +45,70 @@ class ChatModel(llm.Model):
         return cast("llm.Provider | None", self._owned_provider)
 
     @abstractmethod
-    async def _generate(self, request: llm.Request) -> llm.Reply:
-        """Return the reply to a checked request."""
+    def _build_request(
+        self,
+        messages: Messages | llm.Request,
+        options: Sequence[llm.Option],
+        overrides: llm.Overrides,
+    ) -> R:
+        """Return the checked request, with all options applied. Raises InvalidRequestError."""
 
     @abstractmethod
-    def _stream(self, request: llm.Request) -> llm.ChatSource:
+    def _open_source(self, request: R) -> ChatSource:
+        """Return the source of a streamed reply. Nothing is sent yet."""
+
+    async def generate(
+        self,
+        messages: Messages | llm.Request,
+        *options: llm.Option,
+        **overrides: Unpack[llm.Overrides],
+    ) -> llm.Reply:
+        """Send the messages and return the complete reply. See `llm.Model.generate`."""
+        return await self._run(self._build_request(messages, options, overrides))
+
+    def stream(
+        self,
+        messages: Messages | llm.Request,
+        *options: llm.Option,
+        **overrides: Unpack[llm.Overrides],
+    ) -> llm.Stream:
+        """Send the messages and stream the reply. See `llm.Model.stream`."""
+        request = self._build_request(messages, options, overrides)
+        return llm.Stream(lambda: self._open_source(request))
+
+    def generate_sync(
+        self,
+        messages: Messages | llm.Request,
+        *options: llm.Option,
+        **overrides: Unpack[llm.Overrides],
+    ) -> llm.Reply:
+        """Send the messages and return the complete reply (blocking)."""
+        request = self._build_request(messages, options, overrides)
+        return portal.run(lambda: self._run(request))
+
+    def stream_sync(
+        self,
+        messages: Messages | llm.Request,
+        *options: llm.Option,
+        **overrides: Unpack[llm.Overrides],
+    ) -> llm.SyncStream:
+        """Send the messages and stream the reply (blocking)."""
+        request = self._build_request(messages, options, overrides)
+        return llm.SyncStream(lambda: self._open_source(request))
+
+
+class ChatModel(ChatModelBase[llm.Request]):
+    """The base of chat models that make their replies themselves.
+
+    A subclass implements `_reply` and `_stream`.
+    """
+
+    @abstractmethod
+    async def _reply(self, request: llm.Request, call: Any) -> llm.Reply:
+        """Return the reply to a checked request. `call` is what `_start_call` returned."""
+
+    @abstractmethod
+    def _stream(self, request: llm.Request, call: Any) -> ChatSource:
         """Return the source of a streamed reply. Nothing is sent yet."""
 
     def _build_request(
@@ -79,8 +117,7 @@ class ChatModel(llm.Model):
         options: Sequence[llm.Option],
         overrides: llm.Overrides,
     ) -> llm.Request:
-        """Return the request with all options applied. Raises InvalidRequestError."""
-        try:
+        def build() -> llm.Request:
             request = (
                 messages
                 if isinstance(messages, llm.Request)
@@ -91,33 +128,23 @@ class ChatModel(llm.Model):
                 raise InvalidRequestError("messages is empty", field="messages")
             check_request(request, self._limits)
             check_extra(request.extra)
-        except MajordomoError as error:
-            error.with_context(self.provider, self.id)
-            raise
-        return request
+            return request
 
-    async def _generate_observed(self, request: llm.Request) -> llm.Reply:
+        return self._checked(build)
+
+    def _settings(self, request: llm.Request) -> Mapping[str, Any]:
+        return chat_settings(request)
+
+    def _open_source(self, request: llm.Request) -> ChatSource:
         if not self._observers:
-            return await self._generate_with_retries(request)
-        observed = self._observed(request)
-        observed.start()
-        return await observed.run(lambda: self._generate_with_retries(request))
+            return self._stream(request, self._start_call(request, None, None))
+        observed = self._observe(request, streamed=True)
+        call = self._start_call(request, None, observed)
+        # The events of a stream reach the observers through the `ObservedSource`.
+        call.emit = None
+        return ObservedSource(observed, lambda: self._stream(request, call))
 
-    def _stream_observed(self, request: llm.Request) -> llm.ChatSource:
-        if not self._observers:
-            return self._stream(request)
-        return ObservedSource(self._observed(request, streamed=True), lambda: self._stream(request))
-
-    def _observed(self, request: llm.Request, *, streamed: bool = False) -> ObservedCall:
-        context = {
-            "user_id": request.user_id,
-            "streamed": streamed,
-            "address": self._address,
-            "settings": chat_settings(request),
-        }
-        return ObservedCall(self._observers, "chat", self.provider, self.id, request, **context)
-
-    async def _generate_with_retries(self, request: llm.Request) -> llm.Reply:
+    async def _generate(self, request: llm.Request, call: CallContext) -> llm.Reply:
         """Return the reply; ask again, with the error, while it does not match `output`.
 
         At most `request.output_retries` times. The model's answer and a correction are appended to
@@ -126,67 +153,15 @@ class ChatModel(llm.Model):
         attempt = 0
         while True:
             try:
-                return await self._generate(request)
+                return await self._reply(request, call)
             except BadResponseError as error:
                 if error.code != "BAD_OUTPUT" or attempt >= request.output_retries:
                     raise
                 attempt += 1
-                if (observed := current_call()) is not None:
-                    observed.record_retry(attempt, error, 0.0)
+                call.report_retry(attempt, error, 0.0)
                 request = _with_correction(request, error)
-
-    async def generate(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> llm.Reply:
-        """Send the messages and return the complete reply. See `llm.Model.generate`."""
-        return await self._generate_observed(self._build_request(messages, options, overrides))
-
-    def stream(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> AbstractAsyncContextManager[llm.Stream]:
-        """Send the messages and stream the reply. See `llm.Model.stream`."""
-        request = self._build_request(messages, options, overrides)
-        return cast(
-            "AbstractAsyncContextManager[llm.Stream]",
-            EventStream(lambda: self._stream_observed(request)),
-        )
-
-    def generate_sync(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> llm.Reply:
-        """Send the messages and return the complete reply (blocking)."""
-        request = self._build_request(messages, options, overrides)
-        return portal.run(lambda: self._generate_observed(request))
-
-    def stream_sync(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> AbstractContextManager[llm.SyncStream]:
-        """Send the messages and stream the reply (blocking)."""
-        request = self._build_request(messages, options, overrides)
-        return cast(
-            "AbstractContextManager[llm.SyncStream]",
-            SyncEventStream(lambda: self._stream_observed(request)),
-        )
-
-    async def aclose(self) -> None:
-        """Close the provider if this model was created from a model string; else do nothing."""
-        if self._owned_provider is not None:
-            await self._owned_provider.aclose()
-
-    def __repr__(self) -> str:
-        return f"<chat model {self.provider}/{self.id}>"
+                # Each answer has time limits of its own.
+                call = self._start_call(request, None, call.observed)
 
 
 def _with_correction(request: llm.Request, error: BadResponseError) -> llm.Request:
@@ -198,7 +173,7 @@ def _with_correction(request: llm.Request, error: BadResponseError) -> llm.Reque
     )
 
 
-class HTTPChatModel(ChatModel):
+class HTTPChatModel(HTTPModel[llm.Request, llm.Reply], ChatModel):
     """A chat model of an HTTP backend: a codec and a client."""
 
     def __init__(
@@ -210,21 +185,9 @@ class HTTPChatModel(ChatModel):
         *,
         timeout: Timeout,
         strict: bool = False,
-        owned_provider: Any = None,
     ) -> None:
-        super().__init__(
-            client.provider,
-            id,
-            options,
-            limits=client.limits,
-            owned_provider=owned_provider,
-            observers=client.observers,
-            address=client.address,
-        )
-        self._client = client
+        super().__init__(client, id, options, timeout=timeout, strict=strict)
         self._codec = codec
-        self._timeout = timeout
-        self._strict = strict
         self._image_converter = ImageConverter(codec.image_support, client.limits)
 
     def _needs_no_conversion(self, request: llm.Request) -> bool:
@@ -240,23 +203,12 @@ class HTTPChatModel(ChatModel):
         except MajordomoError as error:
             raise error.with_context(self.provider, self.id) from None
 
-    @property
-    def provider_instance(self) -> llm.Provider | None:
-        """The provider of this model."""
-        return cast("llm.Provider | None", self._client.provider_instance)
-
     def _encode(
         self, request: llm.Request, *, stream: bool
     ) -> tuple[HTTPRequest, list[CallWarning]]:
         try:
-            request = (
-                replace(
-                    request,
-                    extra=own_extra(request.extra, self.provider, self._client.provider_names),
-                )
-                if request.extra
-                else request
-            )
+            if request.extra:
+                request = replace(request, extra=self._own_extra(request.extra))
             http_request, warnings = self._codec.encode_request(self.id, request, stream=stream)
             refuse_unsupported(warnings, self._strict)
         except MajordomoError as error:
@@ -271,8 +223,7 @@ class HTTPChatModel(ChatModel):
             warnings=(*warnings, *reply.warnings),
         )
 
-    async def _generate(self, request: llm.Request) -> llm.Reply:
-        deadline = self._client.deadline(self._timeout, self.id)
+    async def _reply(self, request: llm.Request, call: BackendCall) -> llm.Reply:
         request, conversion_warnings = await self._with_converted_images(request)
         http_request, warnings = self._encode(request, stream=False)
         limit = self._codec.reply_limit(request, self._limits)
@@ -280,23 +231,21 @@ class HTTPChatModel(ChatModel):
         async def attempt() -> llm.Reply:
             try:
                 return self._codec.decode_reply(
-                    await self._client.read_body(http_request, deadline, limit),
-                    request,
-                    self._limits,
+                    await call.read_body(http_request, limit), request, self._limits
                 )
             except MajordomoError as error:
                 # The frames of the traceback hold the body, which may quote a key.
                 raise error.with_traceback(None) from error.__cause__
 
-        admission = await self._client.admit(deadline, self.id, request.user_id)
+        admission = await call.admit()
         try:
-            reply = await self._client.retry(attempt, self._client.retry_state(deadline, self.id))
+            reply = await call.retry(attempt)
             admission.release(total_tokens(reply))
         finally:
             admission.release()
         return self._with_context(reply, [*conversion_warnings, *warnings])
 
-    def _stream(self, request: llm.Request) -> llm.ChatSource:
+    def _stream(self, request: llm.Request, call: BackendCall) -> ChatSource:
         warnings: list[CallWarning] = []
 
         def encode(
@@ -312,11 +261,9 @@ class HTTPChatModel(ChatModel):
         # Encoded here when nothing has to be converted, so that errors are raised on entering.
         http_request = encode(request) if self._needs_no_conversion(request) else convert_and_encode
         return HTTPChatSource(
-            self._client,
+            call,
             self._codec,
             request,
             http_request,
-            self._timeout,
-            self.id,
             lambda reply: self._with_context(reply, warnings),
         )

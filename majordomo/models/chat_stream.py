@@ -12,8 +12,9 @@ Theory of operation:
    loading (`BackendClient.may_emit_early`). In that case, and after a first failed attempt, the
    waiting happens in a `TaskStream`, so that events can be delivered meanwhile. Otherwise the
    stream opens inside `next_events`, without a task.
-3. *Open.* Each `next_events` reads until at least one event is complete. An open stream is never
-   repeated: a failure raises, with the reply so far as `partial` of a StreamBrokenError.
+3. *Open.* Each `next_events` reads until at least one event is complete. A large chunk is decoded
+   in slices, so that its first events are delivered before the rest of it is parsed. An open stream
+   is never repeated: a failure raises, with the reply so far as `partial` of a StreamBrokenError.
 4. *Finished.* The decoder gave `Done`; the connection goes back to its pool.
 
 The slot is released in `next_events` as soon as the reply is complete, with its token count for the
@@ -30,7 +31,7 @@ from typing import Protocol
 from anyio import sleep
 
 from majordomo import llm
-from majordomo.backend_status import Loading, Queued
+from majordomo.backend_status import Loading
 from majordomo.concurrency.loop_lifetime import LoopGuard, close_with_loop
 from majordomo.concurrency.task_stream import TaskStream
 from majordomo.errors import (
@@ -42,9 +43,10 @@ from majordomo.errors import (
 )
 from majordomo.llm.reply import empty_reply
 from majordomo.media.image_limits import ImageSupport
-from majordomo.models.client import BackendClient, read_all
+from majordomo.models.client import BackendCall, read_all
+from majordomo.models.slices import Slices
 from majordomo.queueing.admission import Admission
-from majordomo.settings import Limits, Timeout
+from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
 
@@ -105,39 +107,39 @@ class HTTPChatSource:
 
     def __init__(
         self,
-        client: BackendClient,
+        call: BackendCall,
         codec: ChatCodec,
         request: llm.Request,
         encoded: HTTPRequest | Callable[[], Awaitable[HTTPRequest]],
-        timeout: Timeout,
-        model: str,
         with_context: Callable[[llm.Reply], llm.Reply],
     ) -> None:
-        self._client = client
+        self._call = call
+        self._client = call.client
         self._codec = codec
         self._request = request
         self._encoded = encoded
-        self._model = model
         self._with_context = with_context
-        self._decoder = codec.stream_decoder(request, client.limits)
-        self._deadline = client.deadline(timeout, model, self._on_loading)
-        self._retry_state = client.retry_state(self._deadline, model)
-        self._opening: TaskStream[llm.ChatEvent, HTTPStream] = TaskStream(self._open_stream)
-        self._emit: Callable[[llm.ChatEvent], None] | None = None
+        self._decoder = codec.stream_decoder(request, call.client.limits)
+        self._retry_state = call.retry_state()
+        # Made when events may occur before the stream is open.
+        self._opening: TaskStream[llm.ChatEvent, None] | None = None
         self._pending_events: list[Loading] = []
         self._delay = 0.0
         self._stream: HTTPStream | None = None
+        # The stream while the task of `_opening` has opened it and this source has not taken it.
+        self._opened: HTTPStream | None = None
+        self._slices = Slices()
         self._complete_reply: llm.Reply | None = None
         self._admission: Admission | None = None
         self._guard: LoopGuard | None = None
 
     @property
-    def reply(self) -> llm.Reply:
+    def result(self) -> llm.Reply:
         """The complete reply, or as much of it as has arrived."""
         if self._complete_reply is not None:
             return self._complete_reply
         if self._stream is None:
-            return empty_reply(self._model, self._client.provider)
+            return empty_reply(self._call.model, self._client.provider)
         return self._with_context(self._decoder.reply)
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
@@ -155,7 +157,7 @@ class HTTPChatSource:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._with_context(error.partial)
             # The frames of the traceback hold the body, which may quote a key.
-            raise self._client.with_context(error, self._model).with_traceback(
+            raise self._client.with_context(error, self._call.model).with_traceback(
                 None
             ) from error.__cause__
 
@@ -163,53 +165,45 @@ class HTTPChatSource:
         """Return the next events before the stream is open; nothing once it is."""
         if not isinstance(self._encoded, HTTPRequest):
             self._encoded = await self._encoded()
-        if not self._opening.started and not self._client.may_emit_early:
-            self._admission = await self._client.admit(
-                self._deadline, self._model, self._request.user_id
-            )
+        if self._opening is None and not self._client.may_emit_early:
+            self._admission = await self._call.admit()
             try:
-                self._stream = await self._client.open(self._encoded, self._deadline)
+                self._stream = await self._call.open(self._encoded)
             except MajordomoError as error:
                 self._prepare_retry(error)
-            else:
-                self._guard = await close_with_loop(self._stream, self._admission)
-                return ()
-        if events := await self._opening.next_events():
-            return events
-        self._stream = self._opening.result
+        if self._stream is None:
+            if self._opening is None:
+                self._opening = TaskStream(self._open_stream)
+            if events := await self._opening.next_events():
+                return events
+            self._stream = self._opened
+        assert self._stream is not None
         self._guard = await close_with_loop(self._stream, self._admission)
         return ()
 
-    async def _open_stream(self, emit: Callable[[llm.ChatEvent], None]) -> HTTPStream:
+    async def _open_stream(self, emit: Callable[[llm.ChatEvent], None]) -> None:
         """Wait for a slot, send the request until it succeeds, and emit events meanwhile."""
         assert isinstance(self._encoded, HTTPRequest)
-        self._emit = emit
+        self._call.emit = emit
         if self._admission is None:
-            self._admission = await self._client.admit(
-                self._deadline,
-                self._model,
-                self._request.user_id,
-                lambda position: emit(Queued(position)),
-            )
-        while True:
+            self._admission = await self._call.admit()
+        while self._opened is None:
             for event in self._pending_events:
                 emit(event)
             self._pending_events.clear()
             await sleep(self._delay)
             try:
-                return await self._client.open(self._encoded, self._deadline)
+                self._opened = await self._call.open(self._encoded)
             except MajordomoError as error:
                 self._prepare_retry(error)
 
     def _prepare_retry(self, error: MajordomoError) -> None:
         """Set the delay before the next attempt. Raises the error when there is none."""
-        self._delay = self._retry_state.next_delay(self._client.with_context(error, self._model))
+        self._delay = self._retry_state.next_delay(
+            self._client.with_context(error, self._call.model)
+        )
         if error.code == "MODEL_LOADING":
-            self._pending_events.append(Loading(error.message, self._deadline.elapsed()))
-
-    def _on_loading(self, event: Loading) -> None:
-        if self._emit is not None:
-            self._emit(event)
+            self._pending_events.append(Loading(error.message, self._call.deadline.elapsed()))
 
     async def _read(self) -> Sequence[llm.ChatEvent]:
         stream = self._stream
@@ -224,7 +218,7 @@ class HTTPChatSource:
             if decoder.failure is not None:
                 raise decoder.failure
             try:
-                chunk = await stream.read()
+                chunk = self._slices.next() or self._slices.split(await stream.read())
             except MajordomoError as error:
                 if decoder.complete:
                     # The finish reason has arrived; only the end marker of the stream is missing.
@@ -267,9 +261,9 @@ class HTTPChatSource:
     async def aclose(self) -> None:
         """Stop opening, close the HTTP stream and release the slot, whatever the state."""
         try:
-            await self._opening.aclose()
-            stream = self._stream or self._opening.value
-            if stream is not None:
+            if self._opening is not None:
+                await self._opening.aclose()
+            if (stream := self._stream or self._opened) is not None:
                 await stream.aclose()
         finally:
             self._release()

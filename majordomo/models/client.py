@@ -1,19 +1,20 @@
-"""The client of one backend: deadlines, admission, requests, and errors with their context.
+"""The client of one backend, and its calls: deadlines, admission, requests, errors with context.
 
 Theory of operation:
 
 One `BackendClient` belongs to a provider and is shared by all its models and by all event loops; it
-holds no state of a single call. A call is made of these steps, each of which a model can use alone:
+holds no state of a single call. `BackendClient.call` starts a `BackendCall`: a `CallContext` with
+these steps, each of which a model can use alone:
 
-* `deadline` starts the time limits of the call,
 * `admit` waits for a slot. The caller has to release the returned `Admission`,
 * `open` sends a request once and returns the open reply, or raises the typed error of a status
   other than 2xx. The caller has to close the reply,
 * `read_body` is `open`, the whole body, and the close,
-* `retry` repeats a step while a `RetryState` allows it (see `majordomo.models.retries`).
+* `retry` repeats a step while a `RetryState` allows it (see `majordomo.models.retries`),
+* `query` is `read_body` with retries, for a question within the call with limits of its own.
 
-`query` and `query_decoded` do all of this for a free question about the backend (its version, its
-models). Queries need no slot: they never wait for generations.
+`BackendClient.query` and `query_decoded` do all of this for a free question about the backend (its
+version, its models). Queries need no slot: they never wait for generations.
 
 Errors leave this module with the provider and the model added and with secrets redacted. Where a
 body was read, they leave without the traceback frames that hold it: a body may quote an API key.
@@ -32,24 +33,24 @@ import anyio
 from majordomo.backend_status import Loading
 from majordomo.dialects.errors import error_from_reply
 from majordomo.errors import BadResponseError, MajordomoError
+from majordomo.models.call_context import CallContext, Emit
 from majordomo.models.retries import RetryBudget, RetryState
 from majordomo.observability import Observer
-from majordomo.observability.observed_call import current_emit, current_position_callback
+from majordomo.observability.observed_call import ObservedCall
 from majordomo.queueing.admission import Admission, AdmissionControl
 from majordomo.queueing.resource_group import ModelLease
-from majordomo.queueing.slot_queue import OnPosition
 from majordomo.redaction import redact_details
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transport
 
 T = TypeVar("T")
-OnLoading = Callable[[Loading], None] | None
-LoadCheck = Callable[[str, Deadline, OnLoading], Awaitable[None]]
+LoadCheck = Callable[["BackendCall"], Awaitable[None]]
+"""Tells whether the model of a call that waits for its first byte is loading."""
 
 
 @dataclass(slots=True)
 class BackendClient:
-    """What all calls of one provider share."""
+    """What a backend is: what all calls of one provider share."""
 
     provider: str
     """Name of the provider, as in errors and results."""
@@ -92,93 +93,35 @@ class BackendClient:
         """Whether there may be events before a reply begins: queue positions or loading."""
         return self.load_check is not None or self.admission.waits
 
-    def deadline(
+    def call(
         self,
         timeout: Timeout,
         model: str = "",
-        on_loading: OnLoading = None,
-        since: Deadline | None = None,
-    ) -> Deadline:
-        """Return a deadline that starts now, or at the start of `since`.
+        user_id: str = "",
+        emit: Emit | None = None,
+        *,
+        streamed: bool = False,
+        observed: ObservedCall | None = None,
+    ) -> BackendCall:
+        """Start a call: its time limits count from now. See `CallContext` for the arguments."""
+        return self._call_until(
+            Deadline(timeout, self.clock), model, user_id, emit, streamed, observed
+        )
 
-        With a model, the provider's load check runs while the first byte is awaited and calls
-        `on_loading` (default: the event listener of the observed call).
-        """
-        deadline = Deadline(timeout, self.clock) if since is None else since.sibling()
+    def _call_until(
+        self,
+        deadline: Deadline,
+        model: str,
+        user_id: str,
+        emit: Emit | None,
+        streamed: bool,
+        observed: ObservedCall | None,
+    ) -> BackendCall:
+        call = BackendCall(deadline, model, user_id, emit, streamed, observed, client=self)
         if self.load_check is not None and model:
             load_check = self.load_check
-            on_loading = on_loading or current_emit()
-            deadline.watch = lambda: load_check(model, deadline, on_loading)
-        return deadline
-
-    def retry_state(
-        self, deadline: Deadline, model: str = "", *, image_job: bool = False
-    ) -> RetryState:
-        """Return the state of the retries of one new call."""
-        return RetryState(
-            self.retries,
-            self.budget,
-            deadline,
-            self.provider,
-            model,
-            image_job,
-            self.fraction,
-        )
-
-    async def admit(
-        self, deadline: Deadline, model: str, user_id: str = "", on_position: OnPosition = None
-    ) -> Admission:
-        """Wait for a slot for one call of this model. The caller has to release it.
-
-        Raises OverloadedError for a full queue and DeadlineExceededError (phase `queue`).
-        """
-        lease = None
-        if self.admission.shared:
-            unload = self.unload
-            lease = ModelLease(id(self), model, None if unload is None else lambda: unload(model))
-        try:
-            return await self.admission.acquire(
-                deadline, on_position or current_position_callback(), user_id=user_id, lease=lease
-            )
-        except MajordomoError as error:
-            raise error.with_context(self.provider, model) from None
-
-    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
-        """Send a request once and return the open reply, which the caller has to close.
-
-        Raises the typed error of any status other than 2xx.
-        """
-        reply = await self.transport.open(request, deadline)
-        if 200 <= reply.status < 300:
-            return reply
-        # The body may quote a key, so no local variable of a frame in the traceback may hold it.
-        raise await self._error_of(reply)
-
-    async def _error_of(self, reply: HTTPStream) -> MajordomoError:
-        try:
-            body = await self._error_body(reply)
-        finally:
-            await reply.aclose()
-        return error_from_reply(
-            reply.status, reply.headers, body, now=self.wall_clock(), redact=self.redact
-        )
-
-    async def _error_body(self, reply: HTTPStream) -> bytes:
-        """Return up to `limits.max_error_body_bytes` of the body.
-
-        A failure while reading is ignored: the status is the error to report.
-        """
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            while size < self.limits.max_error_body_bytes and (chunk := await reply.read()):
-                chunks.append(chunk)
-                size += len(chunk)
-            if size < self.limits.max_error_body_bytes:
-                await reply.finish()
-        except MajordomoError:
-            pass
-        return b"".join(chunks)[: self.limits.max_error_body_bytes]
+            deadline.watch = lambda: load_check(call)
+        return call
 
     def with_context(self, error: MajordomoError, model: str = "") -> MajordomoError:
         """Add provider and model to the error and redact secrets: a 2xx body can echo a key too."""
@@ -186,24 +129,10 @@ class BackendClient:
         error.details = redact_details(error.details, self.redact)
         return error.with_context(self.provider, model)
 
-    async def read_body(self, request: HTTPRequest, deadline: Deadline, limit: int) -> bytes:
-        """Send a request once and return the whole body.
-
-        Raises BadResponseError (`TOO_LARGE`) beyond `limit` bytes.
-        """
-        reply = await self.open(request, deadline)
-        try:
-            return await read_all(reply, limit)
-        finally:
-            await reply.aclose()
-
     async def query(self, request: HTTPRequest, timeout: Timeout) -> bytes:
         """Ask a free question about the backend, without a slot and with retries."""
-        deadline = self.deadline(timeout)
-        return await self.retry(
-            lambda: self.read_body(request, deadline, self.limits.max_reply_bytes),
-            self.retry_state(deadline),
-        )
+        call = self.call(timeout)
+        return await call.retry(lambda: call.read_body(request, self.limits.max_reply_bytes))
 
     async def query_decoded(
         self, request: HTTPRequest, timeout: Timeout, decode: Callable[[bytes, Limits], T]
@@ -217,19 +146,142 @@ class BackendClient:
         except MajordomoError as error:
             raise self.with_context(error).with_traceback(None) from None
 
-    async def retry(self, attempt: Callable[[], Awaitable[T]], state: RetryState) -> T:
-        """Return the result of `attempt()`, repeated while `state` allows it."""
+
+@dataclass(slots=True)
+class BackendCall(CallContext):
+    """One call of a backend: its context, and the steps that it is made of."""
+
+    client: BackendClient = field(kw_only=True, repr=False)
+    """The backend."""
+
+    def parallel(self, emit: Emit | None) -> BackendCall:
+        """Return the context of a parallel request of this call, with a listener of its own.
+
+        It has the same start and total limit, and phases of its own.
+        """
+        return self.client._call_until(
+            self.deadline.sibling(), self.model, self.user_id, emit, self.streamed, self.observed
+        )
+
+    def child(self, timeout: Timeout) -> BackendCall:
+        """Return the context of a question within this call, with other limits per phase.
+
+        It never exceeds the remaining time of this call by more than GRACE_SECONDS.
+        """
+        return BackendCall(
+            self.deadline.child(timeout),
+            self.model,
+            self.user_id,
+            self.emit,
+            self.streamed,
+            self.observed,
+            client=self.client,
+        )
+
+    def retry_state(self, *, image_job: bool = False) -> RetryState:
+        """Return the state of the retries of one request."""
+        client = self.client
+        return RetryState(
+            client.retries,
+            client.budget,
+            self.deadline,
+            client.provider,
+            self.model,
+            image_job,
+            client.fraction,
+            self.report_retry,
+        )
+
+    async def admit(self) -> Admission:
+        """Wait for a slot. The caller has to release it.
+
+        Raises OverloadedError for a full queue and DeadlineExceededError (phase `queue`).
+        """
+        client = self.client
+        lease = None
+        if client.admission.shared:
+            unload, model = client.unload, self.model
+            lease = ModelLease(id(client), model, None if unload is None else lambda: unload(model))
+        try:
+            return await client.admission.acquire(
+                self.deadline, self.on_position, user_id=self.user_id, lease=lease
+            )
+        except MajordomoError as error:
+            raise error.with_context(client.provider, self.model) from None
+
+    async def open(self, request: HTTPRequest) -> HTTPStream:
+        """Send a request once and return the open reply, which the caller has to close.
+
+        Raises the typed error of any status other than 2xx.
+        """
+        reply = await self.client.transport.open(request, self.deadline)
+        if 200 <= reply.status < 300:
+            return reply
+        # The body may quote a key, so no local variable of a frame in the traceback may hold it.
+        raise await self._error_of(reply)
+
+    async def _error_of(self, reply: HTTPStream) -> MajordomoError:
+        try:
+            body = await self._error_body(reply)
+        finally:
+            await reply.aclose()
+        client = self.client
+        return error_from_reply(
+            reply.status, reply.headers, body, now=client.wall_clock(), redact=client.redact
+        )
+
+    async def _error_body(self, reply: HTTPStream) -> bytes:
+        """Return up to `limits.max_error_body_bytes` of the body.
+
+        A failure while reading is ignored: the status is the error to report.
+        """
+        limit = self.client.limits.max_error_body_bytes
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while size < limit and (chunk := await reply.read()):
+                chunks.append(chunk)
+                size += len(chunk)
+            if size < limit:
+                await reply.finish()
+        except MajordomoError:
+            pass
+        return b"".join(chunks)[:limit]
+
+    async def read_body(self, request: HTTPRequest, limit: int) -> bytes:
+        """Send a request once and return the whole body.
+
+        Raises BadResponseError (`TOO_LARGE`) beyond `limit` bytes.
+        """
+        reply = await self.open(request)
+        try:
+            return await read_all(reply, limit)
+        finally:
+            await reply.aclose()
+
+    async def query(self, request: HTTPRequest, timeout: Timeout, limit: int) -> bytes:
+        """Ask a question within this call, with limits of its own and with retries."""
+        call = self.child(timeout)
+        return await call.retry(lambda: call.read_body(request, limit))
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]], *, image_job: bool = False) -> T:
+        """Return the result of `attempt()`, repeated while the retries allow it.
+
+        With `image_job`, it is repeated only when the backend has provably not accepted the job, or
+        while the model loads.
+        """
+        state = self.retry_state(image_job=image_job)
         while True:
             try:
                 result = await attempt()
             except MajordomoError as error:
-                delay = state.next_delay(self.with_context(error, state.model))
-                if error.code == "MODEL_LOADING" and (emit := current_emit()) is not None:
-                    emit(Loading(error.message, state.deadline.elapsed()))
+                delay = state.next_delay(self.client.with_context(error, self.model))
+                if error.code == "MODEL_LOADING" and self.emit is not None:
+                    self.emit(Loading(error.message, self.deadline.elapsed()))
                 if delay > 0:
                     await anyio.sleep(delay)
             else:
-                self.budget.record_success()
+                self.client.budget.record_success()
                 return result
 
 

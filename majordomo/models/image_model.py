@@ -1,24 +1,25 @@
-"""Image models: options, checks, sync and async API, and the call to an HTTP backend.
+"""Image models: the public methods, checks, and the call to an HTTP backend.
 
 Theory of operation:
 
-`ImageModel` is everything that does not depend on how images are made; a subclass adds `_generate`.
-There is one code path: `_generate(request, emit)` makes the images and calls `emit` with each
-event, or gets None when the result alone is wanted. A stream runs the same coroutine in a
-`TaskStream` (`ImageTaskSource`), and `EventOrderFilter` keeps its events in the order that all
-backends share: `Queued`, `Loading`, then `Step` and `Preview`, then one `Done`.
+`ImageModelBase` writes the four public methods once; `ImageModel` is the base of every model that
+makes its images itself, and a subclass adds `_generate` (see `majordomo.models.base`). Chains are
+`ImageModelBase`s too, with requests of their own kind. There is one code path: `_generate(request,
+call)` makes the images and calls `call.emit`, unless None, with each event. A stream runs the same
+coroutine in a `TaskStream`, and `EventOrderFilter` keeps its events in the order that all backends
+share: `Queued`, `Loading`, then `Step` and `Preview`, then one `Done`.
 
 `HTTPImageModel._generate` is the outline of a call to a backend:
 
 1. `_adapt_request`: the codec drops or translates fields (with warnings), inputs are converted.
    Nothing has been sent to the backend but free queries, and nothing has been generated.
 2. `_run_batches`: one call, or several when the backend makes fewer images per call. Each call
-   waits for its own slot, and releases it when its `_run` ends (`_run_admitted`).
-3. `_run`: the conversation with one kind of backend. Subclasses: `ReplyImageModel` (one request),
-   `StreamedImageModel` (progress in the reply), `PolledImageModel` (progress on a second route),
-   `JobImageModel` and `QueuedImageModel` (submit, poll, fetch). They send the request that starts a
-   generation with `_send_job`, which repeats it only when the backend has not accepted it, and they
-   cancel on the server what they started when they are cancelled.
+   waits for its own slot, and releases it when its `_generate_batch` ends (`_run_admitted`).
+3. `_generate_batch`: the conversation with one kind of backend. Subclasses: `ReplyImageModel` (one
+   request), `StreamedImageModel` (progress in the reply), `PolledImageModel` (progress on a second
+   route), `JobImageModel` and `QueuedImageModel` (submit, poll, fetch). They send the request that
+   starts a generation with `_send_job`, which repeats it only when the backend has not accepted it,
+   and they cancel on the server what they started when they are cancelled.
 4. `_complete_result`: sizes, warnings and generation parameters that only the request knows.
 
 All batches and all steps share one start time and one total limit.
@@ -27,33 +28,32 @@ All batches and all steps share one start time and one total limit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, Unpack, cast
 
-from anyio import create_task_group, move_on_after, sleep, to_thread
+from anyio import create_task_group, move_on_after, to_thread
 
 from majordomo import imagegen
 from majordomo.backend_status import Loading, Queued
 from majordomo.concurrency import portal
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
 from majordomo.concurrency.task_stream import TaskStream
 from majordomo.dialects.image_fields import ImageInputFormat
-from majordomo.dialects.request_body import check_extra, own_extra, refuse_unsupported
+from majordomo.dialects.request_body import check_extra, refuse_unsupported
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.imagegen.request import check_request
+from majordomo.models.base import HTTPModel, ModelBase
 from majordomo.models.batching import Batch, MergedProgress, merge_results
-from majordomo.models.client import BackendClient
-from majordomo.observability import Observer
-from majordomo.observability.observed_call import ObservedCall, current_emit
+from majordomo.models.call_context import Emit
+from majordomo.models.client import BackendCall, BackendClient
+from majordomo.observability.observed_call import ObservedCall
 from majordomo.observability.request_settings import image_settings
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
+R = TypeVar("R")
 T = TypeVar("T")
-Emit = Callable[[imagegen.ImageEvent], None]
 
 
 class ImageCodec(Protocol):
@@ -90,30 +90,10 @@ class ReplyImageCodec(ImageCodec, Protocol):
         """Return the result from a decoder that has got the whole body."""
 
 
-class ImageModel(imagegen.Model):
-    """The base of all image models: options, checks, observers, and the sync and async API.
+class ImageModelBase(ModelBase[R, imagegen.Result], imagegen.Model):
+    """The public methods of all image models, over requests of type R."""
 
-    A subclass implements `_generate`.
-    """
-
-    def __init__(
-        self,
-        provider: str,
-        id: str,
-        options: Sequence[imagegen.Option] = (),
-        *,
-        limits: Limits,
-        owned_provider: Any = None,
-        observers: Sequence[Observer] = (),
-        address: str = "",
-    ) -> None:
-        self.provider = provider
-        self.id = id
-        self._observers = observers
-        self._address = address
-        self._options = tuple(options)
-        self._limits = limits
-        self._owned_provider = owned_provider
+    operation = "image"
 
     @property
     def provider_instance(self) -> imagegen.Provider | None:
@@ -121,61 +101,32 @@ class ImageModel(imagegen.Model):
         return cast("imagegen.Provider | None", self._owned_provider)
 
     @abstractmethod
-    async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
-        """Return the result of a checked request; call `emit`, unless None, with each event."""
-
     def _build_request(
         self,
         prompt: str | imagegen.Request,
         options: Sequence[imagegen.Option],
         overrides: imagegen.Overrides,
-    ) -> imagegen.Request:
-        """Return the request with all options applied. Raises InvalidRequestError."""
-        try:
-            request = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
-            request = request.with_defaults(self._options).apply(*options).override(**overrides)
-            check_request(request, self._limits)
-            check_extra(request.extra)
-        except MajordomoError as error:
-            error.with_context(self.provider, self.id)
-            raise
-        return request
+    ) -> R:
+        """Return the checked request, with all options applied. Raises InvalidRequestError."""
 
-    def _stream_source(self, request: imagegen.Request) -> ImageTaskSource:
-        return ImageTaskSource(lambda emit: self._generate_observed(request, emit))
+    def _open_source(self, request: R) -> TaskStream[imagegen.ImageEvent, imagegen.Result]:
+        """Return the source of a stream: the generation, with its events in the common order."""
+        return TaskStream(
+            lambda emit: self._run(request, EventOrderFilter(emit)), last_event=imagegen.Done
+        )
 
-    async def _generate_observed(
-        self, request: imagegen.Request, emit: Emit | None
-    ) -> imagegen.Result:
-        """Generate, and report the call and its events to the observers."""
-        if not self._observers:
-            return await self._generate(request, emit)
-        context = {
-            "user_id": request.user_id,
-            "streamed": emit is not None,
-            "address": self._address,
-            "settings": image_settings(request),
-        }
-        observed = ObservedCall(
-            self._observers, "image", self.provider, self.id, request, **context
-        )
-        emit_observed = observed.on_event = EventOrderFilter(
-            lambda event: (
-                observed.emit(event)
-                if isinstance(event, (Queued, Loading, imagegen.Step))
-                else None
-            )
-        )
+    def _listener(self, emit: Emit | None, observed: ObservedCall | None) -> Emit | None:
+        if observed is None:
+            return emit
+        report = EventOrderFilter(observed.emit)
 
         def emit_both(event: imagegen.ImageEvent) -> None:
-            emit_observed(event)
+            if isinstance(event, (Queued, Loading, imagegen.Step)):
+                report(event)
             if emit is not None:
                 emit(event)
 
-        observed.start()
-        return await observed.run(
-            lambda: self._generate(request, None if emit is None else emit_both)
-        )
+        return emit_both
 
     async def generate(
         self,
@@ -184,20 +135,17 @@ class ImageModel(imagegen.Model):
         **overrides: Unpack[imagegen.Overrides],
     ) -> imagegen.Result:
         """Generate images and return them. See `imagegen.Model.generate`."""
-        return await self._generate_observed(self._build_request(prompt, options, overrides), None)
+        return await self._run(self._build_request(prompt, options, overrides))
 
     def stream(
         self,
         prompt: str | imagegen.Request,
         *options: imagegen.Option,
         **overrides: Unpack[imagegen.Overrides],
-    ) -> AbstractAsyncContextManager[imagegen.Stream]:
+    ) -> imagegen.Stream:
         """Generate images and stream the progress. See `imagegen.Model.stream`."""
         request = self._build_request(prompt, options, overrides)
-        return cast(
-            "AbstractAsyncContextManager[imagegen.Stream]",
-            EventStream(lambda: self._stream_source(request)),
-        )
+        return imagegen.Stream(lambda: self._open_source(request))
 
     def generate_sync(
         self,
@@ -207,53 +155,39 @@ class ImageModel(imagegen.Model):
     ) -> imagegen.Result:
         """Generate images and return them (blocking)."""
         request = self._build_request(prompt, options, overrides)
-        return portal.run(lambda: self._generate_observed(request, None))
+        return portal.run(lambda: self._run(request))
 
     def stream_sync(
         self,
         prompt: str | imagegen.Request,
         *options: imagegen.Option,
         **overrides: Unpack[imagegen.Overrides],
-    ) -> AbstractContextManager[imagegen.SyncStream]:
+    ) -> imagegen.SyncStream:
         """Generate images and stream the progress (blocking)."""
         request = self._build_request(prompt, options, overrides)
-        return cast(
-            "AbstractContextManager[imagegen.SyncStream]",
-            SyncEventStream(lambda: self._stream_source(request)),
-        )
-
-    async def aclose(self) -> None:
-        """Close the provider if this model was created from a model string; else do nothing."""
-        if self._owned_provider is not None:
-            await self._owned_provider.aclose()
-
-    def __repr__(self) -> str:
-        return f"<image model {self.provider}/{self.id}>"
+        return imagegen.SyncStream(lambda: self._open_source(request))
 
 
-class ImageTaskSource:
-    """A generation as an event source, with its events in the common order."""
+class ImageModel(ImageModelBase[imagegen.Request]):
+    """The base of image models that make their images themselves. A subclass adds `_generate`."""
 
-    def __init__(self, generate: Callable[[Emit], Awaitable[imagegen.Result]]) -> None:
-        self._task_stream: TaskStream[imagegen.ImageEvent, imagegen.Result] = TaskStream(
-            lambda emit: generate(EventOrderFilter(emit))
-        )
-        self._ended = False
-        self.result: imagegen.Result | None = None
+    def _build_request(
+        self,
+        prompt: str | imagegen.Request,
+        options: Sequence[imagegen.Option],
+        overrides: imagegen.Overrides,
+    ) -> imagegen.Request:
+        def build() -> imagegen.Request:
+            request = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
+            request = request.with_defaults(self._options).apply(*options).override(**overrides)
+            check_request(request, self._limits)
+            check_extra(request.extra)
+            return request
 
-    async def next_events(self) -> Sequence[imagegen.ImageEvent]:
-        """Return the next events; nothing after `Done`. Raises what the generation raised."""
-        if self._ended:
-            return ()
-        if events := await self._task_stream.next_events():
-            return events
-        self._ended = True
-        self.result = self._task_stream.result
-        return [imagegen.Done(self.result)] if self.result is not None else ()
+        return self._checked(build)
 
-    async def aclose(self) -> None:
-        """Cancel the generation if it still runs, and wait until it has ended."""
-        await self._task_stream.aclose()
+    def _settings(self, request: imagegen.Request) -> Mapping[str, Any]:
+        return image_settings(request)
 
 
 class EventOrderFilter:
@@ -281,8 +215,8 @@ class EventOrderFilter:
         self._emit(event)
 
 
-class HTTPImageModel(ImageModel):
-    """An image model of an HTTP backend. A subclass adds `_run`."""
+class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
+    """An image model of an HTTP backend. A subclass adds `_generate_batch`."""
 
     def __init__(
         self,
@@ -294,33 +228,16 @@ class HTTPImageModel(ImageModel):
         timeout: Timeout,
         strict: bool = False,
         sampler_catalog: Callable[[str, imagegen.Request], Awaitable[SamplerCatalog]] | None = None,
-        owned_provider: Any = None,
     ) -> None:
-        super().__init__(
-            client.provider,
-            id,
-            options,
-            limits=client.limits,
-            owned_provider=owned_provider,
-            observers=client.observers,
-            address=client.address,
-        )
-        self._client = client
+        super().__init__(client, id, options, timeout=timeout, strict=strict)
         self._image_codec = codec
-        self._timeout = timeout
-        self._strict = strict
         self._sampler_catalog = sampler_catalog
 
-    @property
-    def provider_instance(self) -> imagegen.Provider | None:
-        """The provider of this model."""
-        return cast("imagegen.Provider | None", self._client.provider_instance)
-
     @abstractmethod
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
-        """Make the images of one call.
+        """Make the images of one call of the backend.
 
         The caller holds a slot; `n` is at most the codec's limit per call.
         """
@@ -329,17 +246,14 @@ class HTTPImageModel(ImageModel):
         """Return the backend's name of the model; a subclass may have to query it."""
         return self.id
 
-    async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
-        first_deadline = self._client.deadline(self._timeout, self.id)
+    async def _generate(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
         try:
-            own_request = replace(
-                request, extra=own_extra(request.extra, self.provider, self._client.provider_names)
-            )
-            with move_on_after(first_deadline.remaining()) as scope:
+            own_request = replace(request, extra=self._own_extra(request.extra))
+            with move_on_after(call.deadline.remaining()) as scope:
                 adapted, warnings = await self._adapt_request(own_request)
             if scope.cancelled_caught:
-                raise first_deadline.exceeded()
-            result = await self._run_batches(adapted, first_deadline, emit)
+                raise call.deadline.exceeded()
+            result = await self._run_batches(adapted, call)
         except MajordomoError as error:
             # The frames of the traceback hold the body, which may quote a key.
             raise self._client.with_context(error, self.id).with_traceback(
@@ -367,30 +281,22 @@ class HTTPImageModel(ImageModel):
             adapted = await _convert_inputs(adapted, codec.input_format(model), self._limits)
         return adapted, warnings
 
-    async def _run_batches(
-        self, request: imagegen.Request, first_deadline: Deadline, emit: Emit | None
-    ) -> imagegen.Result:
+    async def _run_batches(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
         """Make all images in as many calls as needed; a failed batch does not cost the others."""
         limit = self._image_codec.max_per_call(self.id, request)
         if request.n <= limit:
-            deadline = self._client.deadline(self._timeout, self.id, emit, since=first_deadline)
-            return await self._run_admitted(
-                replace(request, n=request.n if limit > 1 else 0), deadline, emit
-            )
+            return await self._run_admitted(replace(request, n=request.n if limit > 1 else 0), call)
         batches = [
             Batch(first, min(limit, request.n - first)) for first in range(0, request.n, limit)
         ]
-        progress = MergedProgress(batches, emit) if emit is not None else None
+        progress = MergedProgress(batches, call.emit) if call.emit is not None else None
 
         async def run_batch(batch: Batch) -> None:
             seed = None if request.seed is None else request.seed + batch.first
             batch_request = replace(request, n=batch.size if limit > 1 else 0, seed=seed)
             emit_batch = (lambda event: progress(batch, event)) if progress is not None else None
-            deadline = self._client.deadline(
-                self._timeout, self.id, emit_batch, since=first_deadline
-            )
             try:
-                batch.result = await self._run_admitted(batch_request, deadline, emit_batch)
+                batch.result = await self._run_admitted(batch_request, call.parallel(emit_batch))
             except Exception as error:
                 # Kept here because a task group would raise it inside an ExceptionGroup.
                 batch.error = error
@@ -410,14 +316,10 @@ class HTTPImageModel(ImageModel):
                 group.start_soon(run_worker)
         return merge_results(batches)
 
-    async def _run_admitted(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
-    ) -> imagegen.Result:
-        emit_event = emit or current_emit()
-        on_position = None if emit_event is None else lambda position: emit_event(Queued(position))
-        admission = await self._client.admit(deadline, self.id, request.user_id, on_position)
+    async def _run_admitted(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
+        admission = await call.admit()
         try:
-            result = await self._run(request, deadline, emit)
+            result = await self._generate_batch(request, call)
             tokens = (result.usage.input_tokens or 0) + (result.usage.output_tokens or 0)
             admission.release(tokens)
         finally:
@@ -428,30 +330,21 @@ class HTTPImageModel(ImageModel):
         self,
         http_request: HTTPRequest,
         read: Callable[[HTTPStream], Awaitable[T]],
-        deadline: Deadline,
-        emit: Emit | None,
+        call: BackendCall,
     ) -> T:
         """Send the request that starts a generation, and return what `read` makes of the reply.
 
         Sent again only when the backend has provably not accepted it, or while the model loads.
         """
-        retry_state = self._client.retry_state(deadline, self.id, image_job=True)
-        emit_event = emit or current_emit()
-        while True:
+
+        async def attempt() -> T:
+            reply = await call.open(http_request)
             try:
-                reply = await self._client.open(http_request, deadline)
-                try:
-                    result = await read(reply)
-                finally:
-                    await reply.aclose()
-            except MajordomoError as error:
-                delay = retry_state.next_delay(error.with_context(self.provider, self.id))
-                if error.code == "MODEL_LOADING" and emit_event is not None:
-                    emit_event(Loading(error.message, deadline.elapsed()))
-            else:
-                self._client.budget.record_success()
-                return result
-            await sleep(delay)
+                return await read(reply)
+            finally:
+                await reply.aclose()
+
+        return await call.retry(attempt, image_job=True)
 
     def _complete_result(
         self,
@@ -540,8 +433,8 @@ class ReplyImageModel(HTTPImageModel):
         super().__init__(client, codec, *args, **settings)
         self._codec = codec
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         async def read(reply: HTTPStream) -> imagegen.Result:
             decoder = self._codec.reply_decoder(self._limits)
@@ -549,9 +442,7 @@ class ReplyImageModel(HTTPImageModel):
                 decoder.feed(chunk)
             return self._codec.decode_reply(decoder, request, self._limits)
 
-        return await self._send_job(
-            self._codec.encode_request(self.id, request), read, deadline, emit
-        )
+        return await self._send_job(self._codec.encode_request(self.id, request), read, call)
 
 
 async def _convert_inputs(

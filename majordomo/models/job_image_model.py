@@ -6,6 +6,7 @@ cancelled call cancels its job on the server.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from anyio import sleep
@@ -15,11 +16,10 @@ from majordomo.backend_status import Queued
 from majordomo.concurrency.companion_task import run_or_withdraw
 from majordomo.dialects.image_jobs import JobStatus
 from majordomo.errors import JobLostError, NotFoundError, Phase
-from majordomo.models.client import BackendClient, read_all
-from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
-from majordomo.observability.observed_call import current_emit
+from majordomo.models.client import BackendCall, BackendClient, read_all
+from majordomo.models.image_model import HTTPImageModel, ImageCodec
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
 FIRST_POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 1.0
@@ -56,55 +56,39 @@ class JobImageModel(HTTPImageModel):
         super().__init__(client, codec, *args, **settings)
         self._codec = codec
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         async def read(reply: HTTPStream) -> str:
             return self._codec.decode_job_id(
                 await read_all(reply, self._limits.max_reply_bytes), self._limits
             )
 
-        job = await self._send_job(
-            self._codec.encode_request(self.id, request), read, deadline, emit
-        )
+        job = await self._send_job(self._codec.encode_request(self.id, request), read, call)
 
         async def cancel() -> None:
-            await self._client.read_body(
-                self._codec.encode_cancel(job),
-                self._client.deadline(POLL_TIMEOUT),
-                self._limits.max_image_reply_bytes,
+            await self._client.call(POLL_TIMEOUT).read_body(
+                self._codec.encode_cancel(job), self._limits.max_image_reply_bytes
             )
 
-        return await run_or_withdraw(
-            lambda: self._wait_for_result(job, request, deadline, emit), cancel
-        )
+        return await run_or_withdraw(lambda: self._wait_for_result(job, request, call), cancel)
 
     async def _wait_for_result(
-        self, job: str, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+        self, job: str, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         delay = FIRST_POLL_SECONDS
-        emit = emit or current_emit()
         while True:
-            status = await self._poll(job, request, deadline)
+            status = await self._poll(job, request, call)
             if status.result is not None:
                 return status.result
-            # A queued job counts against the queue limit, a running one against the first byte's.
-            phase: Phase = "queue" if status.position is not None else "first_byte"
-            if deadline.phase != phase:
-                deadline.start_phase(phase)
-            if status.position is not None and emit is not None:
-                emit(Queued(status.position))
-            remaining = deadline.remaining()
-            if remaining <= 0:
-                raise deadline.exceeded()
-            await sleep(min(delay, remaining))
+            await wait_for_next_poll(call, status.position, delay, sleep)
             delay = min(delay * POLL_GROWTH, MAX_POLL_SECONDS)
 
-    async def _poll(self, job: str, request: imagegen.Request, deadline: Deadline) -> JobStatus:
-        poll_deadline = deadline.child(POLL_TIMEOUT)
+    async def _poll(self, job: str, request: imagegen.Request, call: BackendCall) -> JobStatus:
+        poll = call.child(POLL_TIMEOUT)
 
         async def attempt() -> JobStatus:
-            reply = await self._client.open(self._codec.encode_poll(job), poll_deadline)
+            reply = await poll.open(self._codec.encode_poll(job))
             try:
                 decoder = self._codec.reply_decoder(self._limits)
                 while chunk := await reply.read():
@@ -114,10 +98,31 @@ class JobImageModel(HTTPImageModel):
             return self._codec.decode_status(decoder, request, self._limits)
 
         try:
-            return await self._client.retry(
-                attempt, self._client.retry_state(poll_deadline, self.id)
-            )
+            return await poll.retry(attempt)
         except NotFoundError as error:
             raise JobLostError(
                 f"the backend no longer knows the job: {error.message}", status=error.status
             ) from None
+
+
+async def wait_for_next_poll(
+    call: BackendCall,
+    position: int | None,
+    delay: float,
+    wait: Callable[[float], Awaitable[None]],
+) -> None:
+    """Wait before the next poll of a job; a queued job's position is reported first.
+
+    A queued job (`position` is not None) counts against the queue limit, a running one against that
+    of the first byte. Raises DeadlineExceededError when the limit has passed.
+    """
+    deadline = call.deadline
+    phase: Phase = "queue" if position is not None else "first_byte"
+    if deadline.phase != phase:
+        deadline.start_phase(phase)
+    if position is not None and call.emit is not None:
+        call.emit(Queued(position))
+    remaining = deadline.remaining()
+    if remaining <= 0:
+        raise deadline.exceeded()
+    await wait(min(delay, remaining))

@@ -19,10 +19,11 @@ from majordomo.backend_status import Queued
 from majordomo.concurrency.companion_task import run_or_withdraw, run_with_companion
 from majordomo.dialects.image_jobs import JobProgress
 from majordomo.errors import CallWarning, MajordomoError
-from majordomo.models.client import BackendClient
-from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
+from majordomo.models.call_context import Emit
+from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.image_model import HTTPImageModel, ImageCodec
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
 POLL_TIMEOUT = Timeout(connect=5, queue=5, first_byte=5, idle=5, total=10)
 # The live previews of A1111 change at most once per step.
@@ -78,8 +79,8 @@ class PolledImageModel(HTTPImageModel):
         self._exclusive = exclusive
         self._new_task = new_task
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         task = self._new_task()
         http_request = self._codec.encode_task(self.id, request, task)
@@ -95,14 +96,12 @@ class PolledImageModel(HTTPImageModel):
             if progress.task == task or (
                 self._exclusive and progress.task is None and progress.busy
             ):
-                await self._client.read_body(
-                    self._codec.encode_interrupt(),
-                    self._client.deadline(POLL_TIMEOUT),
-                    self._limits.max_reply_bytes,
+                await self._client.call(POLL_TIMEOUT).read_body(
+                    self._codec.encode_interrupt(), self._limits.max_reply_bytes
                 )
 
         async def generate() -> imagegen.Result:
-            result = await self._send_job(http_request, read, deadline, emit)
+            result = await self._send_job(http_request, read, call)
             warnings = [*result.warnings, *await self._check_interrupted()]
             if self._codec.used_other_model(self.id, result.model):
                 warnings.append(
@@ -114,9 +113,9 @@ class PolledImageModel(HTTPImageModel):
                 )
             return replace(result, model="", warnings=tuple(warnings))
 
-        if emit is None:
+        if call.emit is None or not call.streamed:
             return await run_or_withdraw(generate, interrupt)
-        poller = _ProgressPoller(self._poll, emit, task, request.previews)
+        poller = _ProgressPoller(self._poll, call.emit, task, request.previews)
         await poller.check_idle()
         return await run_or_withdraw(lambda: run_with_companion(generate, poller.follow), interrupt)
 
@@ -141,8 +140,7 @@ class PolledImageModel(HTTPImageModel):
         request = self._codec.encode_progress(preview=preview)
         limit = self._limits.max_image_reply_bytes if preview else self._limits.max_reply_bytes
         return self._codec.decode_progress(
-            await self._client.read_body(request, self._client.deadline(POLL_TIMEOUT), limit),
-            self._limits,
+            await self._client.call(POLL_TIMEOUT).read_body(request, limit), self._limits
         )
 
 

@@ -24,7 +24,6 @@ from typing import Any, ClassVar, Protocol
 from anyio import Event, move_on_after, sleep
 
 from majordomo import imagegen
-from majordomo.backend_status import Queued
 from majordomo.concurrency.companion_task import run_or_withdraw, run_with_companion
 from majordomo.dialects.image_jobs import (
     JobOutputs,
@@ -41,21 +40,20 @@ from majordomo.errors import (
     MajordomoError,
     NoImageError,
     NotFoundError,
-    Phase,
 )
 from majordomo.media.image_part import ImagePart
-from majordomo.models.client import BackendClient, read_all
-from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
+from majordomo.models.call_context import Emit
+from majordomo.models.client import BackendCall, BackendClient, read_all
+from majordomo.models.image_model import HTTPImageModel, ImageCodec
 from majordomo.models.job_image_model import (
     FIRST_POLL_SECONDS,
     MAX_POLL_SECONDS,
     POLL_GROWTH,
     POLL_TIMEOUT,
+    wait_for_next_poll,
 )
-from majordomo.observability.observed_call import current_emit
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import (
-    Deadline,
     HTTPRequest,
     HTTPStream,
     MessageStream,
@@ -171,14 +169,15 @@ class QueuedImageModel(HTTPImageModel):
     async def _resolve_model(self) -> str:
         return await self._model_resolver(self.id)
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
+        emit = call.emit if call.streamed else None
         model = await self._resolve_model()
-        uploads = await self._upload_inputs(request, deadline)
+        uploads = await self._upload_inputs(request, call)
         job = self._new_job()
         http_request = self._codec.encode_request(model, request, uploads, job)
-        websocket = await self._connect_websocket(job, deadline) if emit is not None else None
+        websocket = await self._connect_websocket(job, call) if emit is not None else None
         # A newer server takes this id, so that the job can be cancelled before the reply arrives.
         queued_job = _QueuedJob(SubmittedJob(job))
 
@@ -188,12 +187,12 @@ class QueuedImageModel(HTTPImageModel):
             )
 
         async def generate() -> JobOutputs:
-            queued_job.submitted = await self._send_job(http_request, read, deadline, emit)
+            queued_job.submitted = await self._send_job(http_request, read, call)
             if websocket is None or emit is None:
-                return await self._wait_for_result(queued_job, deadline, emit)
+                return await self._wait_for_result(queued_job, call)
             parser = self._codec.event_parser(queued_job.submitted.job, request, self._limits)
             return await run_with_companion(
-                lambda: self._wait_for_result(queued_job, deadline, emit),
+                lambda: self._wait_for_result(queued_job, call),
                 lambda: _forward_events(websocket, parser, emit, queued_job),
             )
 
@@ -213,13 +212,12 @@ class QueuedImageModel(HTTPImageModel):
                 f"{len(outputs.images)} images were generated; the first {len(kept)} were fetched"
             )
             warnings.append(CallWarning("IMAGES_NOT_FETCHED", message, "n"))
-        files = [await self._download(self._codec.encode_view(image), deadline) for image in kept]
+        files = [await self._download(self._codec.encode_view(image), call) for image in kept]
         return self._codec.decode_reply(files, outputs, model, request, warnings, self._limits)
 
-    async def _upload_inputs(self, request: imagegen.Request, deadline: Deadline) -> UploadedInputs:
+    async def _upload_inputs(self, request: imagegen.Request, call: BackendCall) -> UploadedInputs:
         images = [
-            await self._upload(self._codec.encode_upload(image), deadline)
-            for image in request.images
+            await self._upload(self._codec.encode_upload(image), call) for image in request.images
         ]
         if request.mask is None:
             return UploadedInputs(tuple(images))
@@ -229,60 +227,43 @@ class QueuedImageModel(HTTPImageModel):
             if codec.mask_in_image
             else codec.encode_upload(request.mask)
         )
-        return UploadedInputs(tuple(images), await self._upload(http_request, deadline))
+        return UploadedInputs(tuple(images), await self._upload(http_request, call))
 
-    async def _upload(self, http_request: HTTPRequest, deadline: Deadline) -> UploadedFile:
+    async def _upload(self, http_request: HTTPRequest, call: BackendCall) -> UploadedFile:
         """Upload a file. Repeated when it fails: a duplicate on the server's disk does no harm."""
 
         async def attempt() -> UploadedFile:
             return self._codec.decode_upload(
-                await self._client.read_body(http_request, deadline, self._limits.max_reply_bytes),
-                self._limits,
+                await call.read_body(http_request, self._limits.max_reply_bytes), self._limits
             )
 
-        return await self._client.retry(attempt, self._client.retry_state(deadline, self.id))
+        return await call.retry(attempt)
 
-    async def _wait_for_result(
-        self, queued_job: _QueuedJob, deadline: Deadline, emit: Emit | None
-    ) -> JobOutputs:
+    async def _wait_for_result(self, queued_job: _QueuedJob, call: BackendCall) -> JobOutputs:
         job = queued_job.submitted.job
         delay = FIRST_POLL_SECONDS
-        emit = emit or current_emit()
         while True:
-            outputs = await self._history(job, deadline)
+            outputs = await self._history(job, call)
             if outputs is not None:
                 return outputs
-            position = await self._queue_position(job, deadline)
+            position = await self._queue_position(job, call)
             if position is None:
                 # It may have ended between the two polls; the server moves it under one lock.
-                outputs = await self._history(job, deadline)
+                outputs = await self._history(job, call)
                 if outputs is not None:
                     return outputs
                 raise JobLostError(
                     "the job is neither in the server's queue nor in its history; "
                     "it was deleted, or the server was restarted"
                 )
-            phase: Phase = "queue" if position else "first_byte"
-            if deadline.phase != phase:
-                deadline.start_phase(phase)
-            if position and emit is not None:
-                emit(Queued(position))
-            remaining = deadline.remaining()
-            if remaining <= 0:
-                raise deadline.exceeded()
-            # The event arrives a moment before the job is in the history.
-            if queued_job.ended.is_set():
-                await sleep(min(FIRST_POLL_SECONDS, remaining))
-                continue
-            with move_on_after(min(delay, remaining)):
-                await queued_job.ended.wait()
+            await wait_for_next_poll(call, position or None, delay, queued_job.wait)
             delay = min(delay * POLL_GROWTH, MAX_POLL_SECONDS)
 
-    async def _history(self, job: str, deadline: Deadline) -> JobOutputs | None:
-        body = await self._query(self._codec.encode_history(job), deadline)
+    async def _history(self, job: str, call: BackendCall) -> JobOutputs | None:
+        body = await self._query(self._codec.encode_history(job), call)
         return self._codec.decode_history(body, job, self._limits)
 
-    async def _queue_position(self, job: str, deadline: Deadline) -> int | None:
+    async def _queue_position(self, job: str, call: BackendCall) -> int | None:
         """Return the position in the queue: 0 when the job runs, None when it is not there.
 
         Also 0 when the queue is too large or too deep to be decoded: it contains the graphs of all
@@ -290,7 +271,7 @@ class QueuedImageModel(HTTPImageModel):
         """
         try:
             entry = self._codec.decode_queue_position(
-                await self._query(self._codec.encode_queue(), deadline), job, self._limits
+                await self._query(self._codec.encode_queue(), call), job, self._limits
             )
         except BadResponseError as error:
             if error.code in ("TOO_LARGE", "TOO_DEEP"):
@@ -298,24 +279,12 @@ class QueuedImageModel(HTTPImageModel):
             raise
         return entry.position if entry is not None else None
 
-    async def _query(self, http_request: HTTPRequest, deadline: Deadline) -> bytes:
-        poll_deadline = deadline.child(POLL_TIMEOUT)
-        return await self._client.retry(
-            lambda: self._client.read_body(
-                http_request, poll_deadline, self._limits.max_reply_bytes
-            ),
-            self._client.retry_state(poll_deadline, self.id),
-        )
+    async def _query(self, http_request: HTTPRequest, call: BackendCall) -> bytes:
+        return await call.query(http_request, POLL_TIMEOUT, self._limits.max_reply_bytes)
 
-    async def _download(self, http_request: HTTPRequest, deadline: Deadline) -> bytes:
-        poll_deadline = deadline.child(POLL_TIMEOUT)
+    async def _download(self, http_request: HTTPRequest, call: BackendCall) -> bytes:
         try:
-            return await self._client.retry(
-                lambda: self._client.read_body(
-                    http_request, poll_deadline, self._limits.max_image_bytes
-                ),
-                self._client.retry_state(poll_deadline, self.id),
-            )
+            return await call.query(http_request, POLL_TIMEOUT, self._limits.max_image_bytes)
         except NotFoundError as error:
             raise NoImageError(
                 "the finished image is no longer on the server's disk", status=error.status
@@ -327,27 +296,19 @@ class QueuedImageModel(HTTPImageModel):
         An older server interrupts whatever runs, so the queue is read first. A server that chose an
         id of its own, which has not arrived yet, knows the job by `client_id`.
         """
-        deadline = self._client.deadline(POLL_TIMEOUT)
-        await self._client.read_body(
-            self._codec.encode_delete(job), deadline, self._limits.max_reply_bytes
-        )
+        call, limit = self._client.call(POLL_TIMEOUT), self._limits.max_reply_bytes
+        await call.read_body(self._codec.encode_delete(job), limit)
         for _ in range(2):
-            queue = await self._client.read_body(
-                self._codec.encode_queue(), deadline, self._limits.max_reply_bytes
-            )
+            queue = await call.read_body(self._codec.encode_queue(), limit)
             entry = self._codec.decode_queue_position(queue, client_id, self._limits)
             if entry is None:
                 return
             if entry.position == 0:
-                await self._client.read_body(
-                    self._codec.encode_interrupt(entry.job), deadline, self._limits.max_reply_bytes
-                )
+                await call.read_body(self._codec.encode_interrupt(entry.job), limit)
                 return
-            await self._client.read_body(
-                self._codec.encode_delete(entry.job), deadline, self._limits.max_reply_bytes
-            )
+            await call.read_body(self._codec.encode_delete(entry.job), limit)
 
-    async def _connect_websocket(self, job: str, deadline: Deadline) -> MessageStream | None:
+    async def _connect_websocket(self, job: str, call: BackendCall) -> MessageStream | None:
         """Return the websocket for the events of a job; None where there is none."""
         connect = websocket_connector(self._client.transport)
         if connect is None:
@@ -355,7 +316,7 @@ class QueuedImageModel(HTTPImageModel):
         try:
             websocket = await connect(
                 self._codec.websocket_path(job),
-                deadline.child(WEBSOCKET_TIMEOUT),
+                call.deadline.child(WEBSOCKET_TIMEOUT),
                 self._limits.max_image_bytes,
             )
         except MajordomoError:
@@ -376,6 +337,15 @@ class _QueuedJob:
     def __init__(self, submitted: SubmittedJob) -> None:
         self.submitted = submitted
         self.ended = Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, but not longer than until `ended` is set."""
+        if self.ended.is_set():
+            # The event arrives a moment before the job is in the history.
+            await sleep(min(FIRST_POLL_SECONDS, seconds))
+            return
+        with move_on_after(seconds):
+            await self.ended.wait()
 
 
 async def _forward_events(

@@ -2,11 +2,11 @@
 
 Theory of operation:
 
-A call makes one `RetryState` (`BackendClient.retry_state`) and passes every failure to
+A call makes one `RetryState` (`BackendCall.retry_state`) and passes every failure to
 `RetryState.next_delay`, which either returns the seconds to wait before the next attempt or raises
-the error. Nothing here sends anything; the loops that do are `BackendClient.retry` (replies that
-are read to their end), `HTTPChatSource` (until a stream has opened) and `HTTPImageModel._send_job`
-(image jobs). A stream that has opened is never repeated.
+the error. Nothing here sends anything; the loops that do are `BackendCall.retry` (replies that
+are read to their end, and image jobs) and `HTTPChatSource` (until a stream has opened). A stream
+that has opened is never repeated.
 
 Four rules, in this order:
 
@@ -34,7 +34,6 @@ from majordomo.errors import (
     OverloadedError,
     RateLimitError,
 )
-from majordomo.observability.observed_call import current_call
 from majordomo.settings import Retries
 from majordomo.transport_types import Deadline
 
@@ -83,6 +82,8 @@ class RetryState:
     """Whether the request starts an image job: one that may have started is never sent twice."""
     fraction: Callable[[], float] = random.random
     """Returns a number from 0 to 1 by which each delay is multiplied (jitter)."""
+    report_retry: Callable[[int, MajordomoError, float], None] | None = None
+    """Called with the number, the error and the delay of each failed attempt that is repeated."""
     attempts: int = 0
     """Failed attempts that count against `retries.attempts`."""
     reconnected: bool = False
@@ -100,8 +101,8 @@ class RetryState:
             return self._loading_delay(error)
         delay = self._delay(error)
         self.failed += 1
-        if (observed := current_call()) is not None:
-            observed.record_retry(self.failed, error, delay)
+        if self.report_retry is not None:
+            self.report_retry(self.failed, error, delay)
         return delay
 
     def _delay(self, error: MajordomoError) -> float:

@@ -34,12 +34,16 @@ class SSEFeed(Generic[T]):
         self._stream: HTTPStream | None = None
         self._guard: LoopGuard | None = None
 
+    @property
+    def result(self) -> None:
+        """A feed has no result."""
+
     async def next_events(self) -> Sequence[T]:
         """Return the next values. Raises StreamBrokenError when the backend ends the feed."""
         try:
             if self._stream is None:
                 request = HTTPRequest("GET", self._path, accept="text/event-stream", stream=True)
-                self._stream = await self._client.open(request, self._client.deadline(FEED_TIMEOUT))
+                self._stream = await self._client.call(FEED_TIMEOUT).open(request)
                 self._guard = await close_with_loop(self._stream)
             while chunk := await self._stream.read():
                 if values := [

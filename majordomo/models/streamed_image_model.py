@@ -12,11 +12,11 @@ from majordomo.errors import (
     MajordomoError,
     StreamBrokenError,
 )
-from majordomo.models.client import BackendClient
-from majordomo.models.image_model import Emit, ReplyImageCodec, ReplyImageModel
-from majordomo.observability.observed_call import current_emit
+from majordomo.models.call_context import Emit
+from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.image_model import ReplyImageCodec, ReplyImageModel
 from majordomo.settings import Limits
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
 
 class ImageStreamDecoder(Protocol):
@@ -59,14 +59,14 @@ class StreamedImageModel(ReplyImageModel):
         super().__init__(client, codec, *args, **settings)
         self._stream_codec = codec
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
-        if (emit is None and not self.always) or not self._stream_codec.supports_streaming(
+        if not (call.streamed or self.always) or not self._stream_codec.supports_streaming(
             self.id, request
         ):
-            return await super()._run(request, deadline, emit)
-        emit_event: Emit = emit or current_emit() or (lambda event: None)
+            return await super()._generate_batch(request, call)
+        emit: Emit = call.emit or (lambda event: None)
 
         async def read(reply: HTTPStream) -> imagegen.Result:
             content_type = reply.headers.get("content-type", "")
@@ -79,12 +79,10 @@ class StreamedImageModel(ReplyImageModel):
             if "html" in content_type:
                 raise BadResponseError("the response is a web page, not a stream", code="NOT_JSON")
             return await self._read_stream(
-                reply, self._stream_codec.stream_decoder(request, self._limits), emit_event
+                reply, self._stream_codec.stream_decoder(request, self._limits), emit
             )
 
-        return await self._send_job(
-            self._stream_codec.encode_stream(self.id, request), read, deadline, emit
-        )
+        return await self._send_job(self._stream_codec.encode_stream(self.id, request), read, call)
 
     async def _read_stream(
         self, reply: HTTPStream, decoder: ImageStreamDecoder, emit: Emit

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 from anyio import create_task_group, move_on_after, to_thread
 
 from majordomo import imagegen, llm
 from majordomo.concurrency import portal
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
 from majordomo.concurrency.task_stream import TaskStream
 from majordomo.errors import (
     CallWarning,
@@ -113,19 +111,17 @@ def stream_tools(
     timeout: float | None = None,
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
-) -> AbstractAsyncContextManager[llm.Stream]:
+) -> llm.Stream:
     """Run the tool loop and stream its events.
 
     The arguments and errors are those of `run_tools`.
 
     Returns:
-        A context manager with the stream: the events of every reply, `ImageReady` for each image of
-        a tool, `ToolReturned` for each call, and one `Done` with the last reply.
+        The stream, to be entered with `async with`: the events of every reply, `ImageReady` for
+        each image of a tool, `ToolReturned` for each call, and one `Done` with the last reply.
     """
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
-    return cast(
-        "AbstractAsyncContextManager[llm.Stream]", EventStream(lambda: _ToolLoopSource(loop))
-    )
+    return llm.Stream(loop.source)
 
 
 def stream_tools_sync(
@@ -137,12 +133,10 @@ def stream_tools_sync(
     timeout: float | None = None,
     context: Any = None,
     **overrides: Unpack[LoopOverrides],
-) -> AbstractContextManager[llm.SyncStream]:
+) -> llm.SyncStream:
     """Run the tool loop and stream its events (blocking). See `stream_tools`."""
     loop = _ToolLoop(model, messages, options, tools, max_turns, timeout, context, overrides)
-    return cast(
-        "AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: _ToolLoopSource(loop))
-    )
+    return llm.SyncStream(loop.source)
 
 
 def image_tool(
@@ -230,6 +224,10 @@ class _ToolLoop:
         raise DeadlineExceededError(
             f"the tool loop took longer than the limit of {self._timeout:g} s", phase="total"
         ).with_context(self._model.provider, self._model.id)
+
+    def source(self) -> TaskStream[llm.ChatEvent, llm.Reply]:
+        """Return the loop as the source of a stream. It runs in a task of its own."""
+        return TaskStream(self.run, partial=lambda: self.reply)
 
     async def _turns(self, emit: Emit | None) -> llm.Reply:
         for turn in range(1, self._max_turns + 1):
@@ -331,31 +329,6 @@ class _ToolLoop:
                 (TextPart(f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]),),
                 is_error=True,
             )
-
-
-class _ToolLoopSource:
-    """A tool loop as an event source. The loop runs in a task of its own."""
-
-    def __init__(self, loop: _ToolLoop) -> None:
-        self._loop = loop
-        self._task_stream: TaskStream[llm.ChatEvent, llm.Reply] = TaskStream(loop.run)
-
-    @property
-    def reply(self) -> llm.Reply:
-        """The reply so far."""
-        return self._loop.reply
-
-    async def next_events(self) -> Sequence[llm.ChatEvent]:
-        """Return the next events; nothing after the last. Raises what the loop raised."""
-        events = await self._task_stream.next_events()
-        if not events:
-            # Raises what the loop raised.
-            _ = self._task_stream.result
-        return events
-
-    async def aclose(self) -> None:
-        """Cancel the loop if it still runs, and wait until it has ended."""
-        await self._task_stream.aclose()
 
 
 async def _call_function(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -27,7 +26,6 @@ from majordomo.observability.observer import (
 
 T = TypeVar("T")
 CallOutput = llm.Reply | imagegen.Result | llm.Embeddings
-_current: ContextVar[ObservedCall | None] = ContextVar("majordomo-observed", default=None)
 _log = logging.getLogger("majordomo")
 
 
@@ -50,29 +48,6 @@ def _type_names(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(type(item).__name__ for item in value)}]"
     return type(value).__name__
-
-
-def current_call() -> ObservedCall | None:
-    """Return the observed call that this task runs; None when no observer is registered."""
-    return _current.get()
-
-
-def current_emit() -> Callable[[Any], None] | None:
-    """Return the function that passes an event to the observers of the current call.
-
-    For calls without another event listener. None when no observer is registered.
-    """
-    observed = _current.get()
-    return None if observed is None else observed.on_event
-
-
-def current_position_callback() -> Callable[[int], None] | None:
-    """Return the function that passes a queue position to the observers of the current call.
-
-    None when no observer is registered.
-    """
-    observed = _current.get()
-    return None if observed is None else lambda position: observed.on_event(Queued(position))
 
 
 class ObservedCall:
@@ -108,8 +83,6 @@ class ObservedCall:
         ]
         self.call = call
         self.ended: bool = False
-        self.on_event: Callable[[Any], None] = self.emit
-        """Receives events that have no other listener. A caller may replace it."""
 
     async def run(self, step: Callable[[], Awaitable[T]], *, last: bool = True) -> T:
         """Run an asynchronous step of the call.
@@ -117,7 +90,6 @@ class ObservedCall:
         An error or a cancellation of the step ends the call. Its result ends the call only when it
         is the `last` step.
         """
-        token = _current.set(self)
         try:
             result = await step()
         except Exception as error:
@@ -126,22 +98,17 @@ class ObservedCall:
         except BaseException:
             self.cancel()
             raise
-        finally:
-            _current.reset(token)
         if last:
             self.finish(result)
         return result
 
     def run_sync(self, step: Callable[[], T]) -> T:
         """Run a synchronous step of the call; report it only if it raises."""
-        token = _current.set(self)
         try:
             return step()
         except Exception as error:
             self.fail(error)
             raise
-        finally:
-            _current.reset(token)
 
     def start(self) -> None:
         """Report the start of the call."""
@@ -211,16 +178,20 @@ class ObservedCall:
 class ObservedSource:
     """The source of a chat stream that reports to observers. Events pass through unchanged."""
 
-    def __init__(self, observed: ObservedCall, open_source: Callable[[], llm.ChatSource]) -> None:
+    def __init__(
+        self,
+        observed: ObservedCall,
+        open_source: Callable[[], llm.EventSource[llm.ChatEvent, llm.Reply]],
+    ) -> None:
         self._observed = observed
         self._has_first_token = False
         observed.start()
         self._source = observed.run_sync(open_source)
 
     @property
-    def reply(self) -> llm.Reply:
+    def result(self) -> llm.Reply:
         """The reply so far."""
-        return self._source.reply
+        return self._source.result
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
         """Return the next events of the source, and report what they say about the call."""
@@ -238,7 +209,7 @@ class ObservedSource:
         """Report waiting and loading, up to the first part of the answer."""
         for event in events:
             if isinstance(event, (Queued, Loading)):
-                self._observed.on_event(event)
+                self._observed.emit(event)
                 continue
             self._has_first_token = True
             if not isinstance(event, llm.Done):

@@ -13,9 +13,9 @@ from majordomo.dialects.request_body import UNSUPPORTED, refuse_unsupported
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
+from majordomo.models.call_context import CallContext
 from majordomo.models.chat_model import ChatModel
 from majordomo.offline.rule_chat import NOTE, answer
-from majordomo.transport_types import Deadline
 
 if TYPE_CHECKING:
     from majordomo.offline.provider import Offline
@@ -29,19 +29,20 @@ class OfflineChatModel(ChatModel):
             provider.name, id, options, limits=provider._limits, observers=provider._observers
         )
         self._offline = provider
+        self._timeout = provider._timeout
 
     @property
     def provider_instance(self) -> Offline:
         """The provider that created this model."""
         return self._offline
 
-    async def _generate(self, request: llm.Request) -> llm.Reply:
-        source = self._stream(request)
+    async def _reply(self, request: llm.Request, call: CallContext) -> llm.Reply:
+        source = self._stream(request, call)
         while await source.next_events():
             pass
-        return source.reply
+        return source.result
 
-    def _stream(self, request: llm.Request) -> llm.ChatSource:
+    def _stream(self, request: llm.Request, call: CallContext) -> _ReplySource:
         names = [
             name
             for name in ("temperature", "top_p", "top_k", "reasoning")
@@ -69,27 +70,31 @@ class OfflineChatModel(ChatModel):
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise
-        return _ReplySource(self._offline, self.id, request, warnings)
+        return _ReplySource(self._offline, call, request, warnings)
 
 
 class _ReplySource:
     """Streams one answer word by word; a word counts as a token for `max_tokens`."""
 
     def __init__(
-        self, offline: Offline, model: str, request: llm.Request, warnings: Sequence[CallWarning]
+        self,
+        offline: Offline,
+        call: CallContext,
+        request: llm.Request,
+        warnings: Sequence[CallWarning],
     ) -> None:
         self._offline = offline
-        self._model = model
+        self._model = call.model
         self._request = request
         self._warnings = tuple(warnings)
-        self._deadline = Deadline(offline._timeout)
+        self._deadline = call.deadline
         self._sent_words: list[str] = []
         self._remaining_words: Iterator[str] | None = None
         self._finish_reason: llm.FinishReason = "stop"
         self._final_reply: llm.Reply | None = None
 
     @property
-    def reply(self) -> llm.Reply:
+    def result(self) -> llm.Reply:
         """The final reply, or the text so far."""
         if self._final_reply is not None:
             return self._final_reply

@@ -11,12 +11,11 @@ from majordomo.dialects.request_body import UNSUPPORTED, own_extra, refuse_unsup
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.imagegen.geometry import Geometry
 from majordomo.media.image_containers import png_text
-from majordomo.models.image_model import Emit, ImageModel
-from majordomo.observability.observed_call import current_emit
+from majordomo.models.call_context import CallContext
+from majordomo.models.image_model import ImageModel
 from majordomo.offline.renderer.renderer import DEFAULT_SIZE, DEFAULT_STEPS, Renderer
 from majordomo.providers.base import provider_names
 from majordomo.queueing.resource_group import ModelLease
-from majordomo.transport_types import Deadline
 
 if TYPE_CHECKING:
     from majordomo.offline.provider import Offline
@@ -32,30 +31,28 @@ class OfflineImageModel(ImageModel):
             provider.name, id, options, limits=provider._limits, observers=provider._observers
         )
         self._offline = provider
+        self._timeout = provider._timeout
 
     @property
     def provider_instance(self) -> Offline:
         """The provider that created this model."""
         return self._offline
 
-    async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
+    async def _generate(self, request: imagegen.Request, call: CallContext) -> imagegen.Result:
         """Draw n images one after the other, image i from seed + i, as other backends do."""
         offline = self._offline
-        emit = emit or current_emit()
         try:
             adapted, warnings = _adapt_request(request, self.id, self.provider)
             refuse_unsupported(warnings, offline._strict)
             job = _ImageJob(adapted)
-            deadline = Deadline(offline._timeout)
-            on_queued = None if emit is None else lambda position: emit(imagegen.Queued(position))
             lease = ModelLease(id(offline), self.id)
             async with offline.admission.admitted(
-                deadline, on_queued, user_id=request.user_id, lease=lease
+                call.deadline, call.on_position, user_id=call.user_id, lease=lease
             ):
                 while not job.finished:
-                    for event in await offline.run_in_thread(job.step, deadline):
-                        if emit is not None:
-                            emit(event)
+                    for event in await offline.run_in_thread(job.step, call.deadline):
+                        if call.emit is not None:
+                            call.emit(event)
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise

@@ -124,10 +124,8 @@ class Automatic1111(HTTPProvider):
 
     async def set_options(self, **options: Any) -> None:
         """Change settings of the server, permanently and for all its users."""
-        deadline = self._client.deadline(self._image_timeout)
-        await self._client.read_body(
+        await self._client.call(self._image_timeout).read_body(
             json_request("/sdapi/v1/options", options, {}, Base64Placeholders()),
-            deadline,
             self._client.limits.max_reply_bytes,
         )
 
@@ -155,16 +153,17 @@ class Automatic1111(HTTPProvider):
             "upscaling_resize": scale,
             "upscaler_1": upscaler,
         }
-        deadline = self._client.deadline(self._image_timeout)
-        async with self._client.admission.admitted(deadline):
-            request = json_request("/sdapi/v1/extra-single-image", body, {}, placeholders)
-            try:
-                return _decode_upscaled(
-                    await self._client.read_body(request, deadline, limits.max_image_reply_bytes),
-                    limits,
-                )
-            except MajordomoError as error:
-                raise self._client.with_context(error).with_traceback(None) from None
+        request = json_request("/sdapi/v1/extra-single-image", body, {}, placeholders)
+        call = self._client.call(self._image_timeout)
+        admission = await call.admit()
+        try:
+            return _decode_upscaled(
+                await call.read_body(request, limits.max_image_reply_bytes), limits
+            )
+        except MajordomoError as error:
+            raise self._client.with_context(error).with_traceback(None) from None
+        finally:
+            admission.release()
 
     async def health(self) -> Health:
         """Return whether `GET /sdapi/v1/cmd-flags` is answered, which needs `--api`."""

@@ -346,10 +346,8 @@ class HTTPProvider(BaseProvider):
         """Return whether a free query is answered, and how fast."""
         started_at = time.monotonic()
         try:
-            await self._client.read_body(
-                HTTPRequest("GET", path, from_origin=from_origin),
-                self._client.deadline(QUERY_TIMEOUT),
-                MAX_HEALTH_REPLY_BYTES,
+            await self._client.call(QUERY_TIMEOUT).read_body(
+                HTTPRequest("GET", path, from_origin=from_origin), MAX_HEALTH_REPLY_BYTES
             )
         except MajordomoError as error:
             return Health(False, error.message, error=error)

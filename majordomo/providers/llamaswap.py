@@ -6,9 +6,7 @@ Source: llama-swap at 0bdb372.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Literal, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Unpack
 from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
@@ -21,7 +19,7 @@ from majordomo.dialects.openai.models import decode_change, decode_models, decod
 from majordomo.dialects.samplers import SDCPP, SamplerCatalog
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.framing.json import decode_object
-from majordomo.models.client import LoadCheck
+from majordomo.models.client import BackendCall, LoadCheck
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.image_model import ReplyImageCodec, ReplyImageModel
 from majordomo.models.load_watch import LoadWatch
@@ -33,7 +31,7 @@ from majordomo.providers.base import (
     with_secret_headers,
 )
 from majordomo.redaction import Secret, as_secret
-from majordomo.transport_types import Deadline, HTTPRequest
+from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name
 
 if TYPE_CHECKING:
@@ -134,10 +132,9 @@ class LlamaSwap(HTTPProvider):
             from majordomo.dialects.stable_diffusion_cpp.jobs import decode_capabilities
 
             path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
-            deadline = self._client.deadline(self._image_timeout, model)
             try:
-                body = await self._client.read_body(
-                    HTTPRequest("GET", path), deadline, self._client.limits.max_reply_bytes
+                body = await self._client.call(self._image_timeout, model).read_body(
+                    HTTPRequest("GET", path), self._client.limits.max_reply_bytes
                 )
                 self._cached_catalogs[model] = decode_capabilities(body, self._client.limits)[0]
             except (NotFoundError, BadResponseError):
@@ -195,7 +192,7 @@ class LlamaSwap(HTTPProvider):
         )
         await self._query(path, method="POST")
 
-    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]:
+    def changes(self) -> EventStream[list[ModelInfo], None]:
         """Stream all models with their states, now and after each change.
 
         The stream has no end of its own. Raises StreamBrokenError when llama-swap ends it.
@@ -207,15 +204,11 @@ class LlamaSwap(HTTPProvider):
                     print(models)
             ```
         """
-        return cast(
-            "AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]", EventStream(self._feed)
-        )
+        return EventStream(self._feed)
 
-    def changes_sync(self) -> AbstractContextManager[Iterator[list[ModelInfo]]]:
+    def changes_sync(self) -> SyncEventStream[list[ModelInfo], None]:
         """Stream all models with their states (blocking). See `changes`."""
-        return cast(
-            "AbstractContextManager[Iterator[list[ModelInfo]]]", SyncEventStream(self._feed)
-        )
+        return SyncEventStream(self._feed)
 
     def _feed(self) -> SSEFeed[list[ModelInfo]]:
         return SSEFeed(
@@ -243,11 +236,9 @@ class LlamaSwap(HTTPProvider):
     def _load_check(self) -> LoadCheck:
         """Return a load check: `/running` lists the states of models."""
 
-        async def query(deadline: Deadline) -> dict[str, str]:
-            body = await self._client.read_body(
-                HTTPRequest("GET", "/running"),
-                deadline.child(QUERY_TIMEOUT),
-                MAX_STATE_BYTES,
+        async def query(call: BackendCall) -> dict[str, str]:
+            body = await call.child(QUERY_TIMEOUT).read_body(
+                HTTPRequest("GET", "/running"), MAX_STATE_BYTES
             )
             return decode_running(body, self._client.limits)
 

@@ -19,7 +19,7 @@ from majordomo.dialects.openai.models import decode_models
 from majordomo.dialects.openai.presets import PRESETS, Preset
 from majordomo.errors import ConfigurationError
 from majordomo.models.chat_model import HTTPChatModel
-from majordomo.models.client import LoadCheck
+from majordomo.models.client import BackendCall, LoadCheck
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.load_watch import LoadWatch
 from majordomo.models.streamed_image_model import StreamedImageModel
@@ -30,7 +30,7 @@ from majordomo.providers.base import (
     with_secret_headers,
 )
 from majordomo.redaction import Secret, as_secret
-from majordomo.transport_types import Deadline, HTTPRequest
+from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name
 
 DEFAULT_PRESET = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
@@ -109,11 +109,9 @@ class OpenAICompatible(HTTPProvider):
         if not self._reports_loading:
             return None
 
-        async def query(deadline: Deadline) -> dict[str, str]:
-            body = await self._client.read_body(
-                HTTPRequest("GET", "/models"),
-                deadline.child(QUERY_TIMEOUT),
-                self._client.limits.max_reply_bytes,
+        async def query(call: BackendCall) -> dict[str, str]:
+            body = await call.child(QUERY_TIMEOUT).read_body(
+                HTTPRequest("GET", "/models"), self._client.limits.max_reply_bytes
             )
             return {model.id: model.state for model in decode_models(body, self._client.limits)}
 

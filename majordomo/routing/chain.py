@@ -1,35 +1,80 @@
-"""Chains: several models as one; the next one is called when one fails, not when one refuses."""
+"""Chains: several models as one; the next one is called when one fails, not when one refuses.
+
+A resolved model string becomes a model here, because it may name a chain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import replace
-from typing import Any, Unpack, cast
+from typing import Any, cast
 
 from majordomo import imagegen, llm
-from majordomo.concurrency import portal
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.backend_status import Capability
+from majordomo.concurrency.event_stream import EventStream
 from majordomo.concurrency.task_stream import TaskStream
-from majordomo.errors import BadResponseError, CallWarning, MajordomoError
+from majordomo.errors import CallWarning, ConfigurationError
 from majordomo.imagegen.request import check_request as check_image_request
 from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request as check_chat_request
-from majordomo.media.image_part import ImagePart
-from majordomo.models.image_model import ImageTaskSource
-from majordomo.routing import registry
+from majordomo.models.call_context import Emit
+from majordomo.models.chat_model import ChatModelBase
+from majordomo.models.image_model import ImageModelBase
 from majordomo.routing.capabilities import chat_need, image_need
 from majordomo.routing.chain_request import ChainRequest, chat_chain_request, image_chain_request
-from majordomo.routing.failover import ChainBase, Emit, MemberEvents
+from majordomo.routing.config import load
+from majordomo.routing.factory import ModelFactory
+from majordomo.routing.failover import ChainBase, MemberEvents
+from majordomo.routing.resolve import ChainName, Target, resolve
 
 # mypy does not accept an abstract class where a type is expected.
 _CHAT_MODEL: Any = llm.Model
 _IMAGE_MODEL: Any = imagegen.Model
 
 
-class Chain(ChainBase[llm.Model, llm.Option], llm.Model):
+def make_model(factory: ModelFactory, target: Target, kind: str, options: Sequence[Any]) -> Any:
+    """Return the model of a resolved model string.
+
+    Args:
+        factory: Makes the models of providers.
+        target: A model or a chain.
+        kind: "chat", "image" or "embedding".
+        options: Options for all calls of the model.
+
+    Raises:
+        ConfigurationError: The model cannot be constructed.
+    """
+    if not isinstance(target, ChainName):
+        return factory.model(target, kind, options)
+    models = [make_model(factory, member, kind, ()) for member in target.models]
+    if kind == "embedding":
+        raise ConfigurationError(
+            "a chain of embedding models is not supported because their vectors differ; "
+            "name one model",
+            details={"field": "model"},
+        )
+    chain_class: Callable[..., Any] = ImageChain if kind == "image" else Chain
+    chain = factory.make_chain(chain_class, models, options, target)
+    if factory.owned:
+        # A chain does not close models that it was given, but these were created for it.
+        chain._owned = models
+    return chain
+
+
+def model_from_string(kind: str, name: str | None, options: Sequence[Any] = ()) -> Any:
+    """Return a model with a provider of its own, which is closed with the model.
+
+    `name` is a model string; None is the default of this kind of model.
+    """
+    config = load()
+    return make_model(ModelFactory(config, owned=True), resolve(config, name, kind), kind, options)
+
+
+class Chain(
+    ChainBase[llm.Model, llm.Request, llm.Reply, llm.ChatEvent],
+    ChatModelBase[ChainRequest[llm.Request]],
+):
     """A chat model made of several models, which are called in order until one answers.
 
     The next model is called after an error that is `retryable`, while a model is cooling down, and
@@ -71,11 +116,22 @@ class Chain(ChainBase[llm.Model, llm.Option], llm.Model):
         ```
     """
 
-    operation = "chat"
     _kind = _CHAT_MODEL
+    _done = llm.Done
 
     def _resolve_model(self, model_string: str) -> llm.Model:
-        return registry.model(model_string)
+        return cast("llm.Model", model_from_string("chat", model_string))
+
+    def _need(self, request: llm.Request) -> Capability | None:
+        return chat_need(request)
+
+    def _partial(
+        self,
+        model: llm.Model,
+        stream: EventStream[llm.ChatEvent, llm.Reply],
+        events: MemberEvents,
+    ) -> llm.Reply:
+        return stream.result
 
     def _build_request(
         self,
@@ -83,7 +139,7 @@ class Chain(ChainBase[llm.Model, llm.Option], llm.Model):
         options: Sequence[llm.Option],
         overrides: llm.Overrides,
     ) -> ChainRequest[llm.Request]:
-        try:
+        def build() -> ChainRequest[llm.Request]:
             request = (
                 messages
                 if isinstance(messages, llm.Request)
@@ -91,90 +147,30 @@ class Chain(ChainBase[llm.Model, llm.Option], llm.Model):
             )
             chain_request = chat_chain_request(request, self._options, options, overrides)
             check_chat_request(chain_request.request, self._limits)
-        except MajordomoError as error:
-            error.with_context(self.provider, self.id)
-            raise
-        return chain_request
+            return chain_request
 
-    async def _generate(
-        self,
-        chain_request: ChainRequest[llm.Request],
-        emit: Emit | None,
-        current: _CurrentStream,
-    ) -> llm.Reply:
-        async def call_member(model: llm.Model, events: MemberEvents) -> llm.Reply:
-            if not events.wants_events:
-                return await model.generate(chain_request.request, **chain_request.unset)
-            async with model.stream(chain_request.request, **chain_request.unset) as stream:
-                current.stream = stream
-                try:
-                    done = await _forward_stream(model, stream, llm.Done, events)
-                    return cast("llm.Reply", done.reply)
-                except MajordomoError as error:
-                    # Raised outside the block: a stream that holds a task group would wrap it.
-                    failure = error
-                    events.partial = stream.reply
-            raise failure
+        return self._checked(build)
 
-        reply, model, attempts = await self._failover(
-            chat_need(chain_request.request), call_member, emit
-        )
-        return replace(
-            reply,
-            provider=reply.provider or model.provider,
-            model=reply.model or model.id,
-            failed_attempts=attempts + reply.failed_attempts,
-        )
+    def _open_source(
+        self, request: ChainRequest[llm.Request]
+    ) -> TaskStream[llm.ChatEvent, llm.Reply]:
+        call = self._start_call(request, None, None)
 
-    async def generate(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> llm.Reply:
-        """Return the reply of the first model that answers; see `llm.Model.generate`."""
-        return await self._generate(
-            self._build_request(messages, options, overrides), None, _CurrentStream()
-        )
+        async def run(emit: Emit) -> llm.Reply:
+            call.emit = emit
+            return await self._generate(request, call)
 
-    def stream(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> AbstractAsyncContextManager[llm.Stream]:
-        """Stream the reply of the first model that answers; see `llm.Model.stream`."""
-        chain_request = self._build_request(messages, options, overrides)
-        return cast(
-            "AbstractAsyncContextManager[llm.Stream]",
-            EventStream(lambda: _ChatSource(self, chain_request)),
-        )
+        def partial() -> llm.Reply:
+            stream = call.stream
+            return empty_reply(self.id, self.provider) if stream is None else stream.result
 
-    def generate_sync(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> llm.Reply:
-        """Blocking version of `generate`."""
-        chain_request = self._build_request(messages, options, overrides)
-        return portal.run(lambda: self._generate(chain_request, None, _CurrentStream()))
-
-    def stream_sync(
-        self,
-        messages: Messages | llm.Request,
-        *options: llm.Option,
-        **overrides: Unpack[llm.Overrides],
-    ) -> AbstractContextManager[llm.SyncStream]:
-        """Blocking version of `stream`."""
-        chain_request = self._build_request(messages, options, overrides)
-        return cast(
-            "AbstractContextManager[llm.SyncStream]",
-            SyncEventStream(lambda: _ChatSource(self, chain_request)),
-        )
+        return TaskStream(run, last_event=llm.Done, partial=partial)
 
 
-class ImageChain(ChainBase[imagegen.Model, imagegen.Option], imagegen.Model):
+class ImageChain(
+    ChainBase[imagegen.Model, imagegen.Request, imagegen.Result, imagegen.ImageEvent],
+    ImageModelBase[ChainRequest[imagegen.Request]],
+):
     """An image model made of several models, which are called in order until one answers.
 
     It works like `Chain`, with these differences: requests with `images` skip models that are
@@ -198,11 +194,28 @@ class ImageChain(ChainBase[imagegen.Model, imagegen.Option], imagegen.Model):
         ChainExhaustedError: From a call: no model answered. `failures` holds the error of each.
     """
 
-    operation = "image"
     _kind = _IMAGE_MODEL
+    _done = imagegen.Done
 
     def _resolve_model(self, model_string: str) -> imagegen.Model:
-        return registry.image_model(model_string)
+        return cast("imagegen.Model", model_from_string("image", model_string))
+
+    def _need(self, request: imagegen.Request) -> Capability | None:
+        return image_need(request)
+
+    def _partial(
+        self,
+        model: imagegen.Model,
+        stream: EventStream[imagegen.ImageEvent, imagegen.Result],
+        events: MemberEvents,
+    ) -> imagegen.Result | None:
+        if not events.previews:
+            return None
+        warning = CallWarning(
+            "UNFINISHED", "the generation was interrupted; these images are unfinished previews"
+        )
+        images = tuple(events.previews[index] for index in sorted(events.previews))
+        return imagegen.Result(images, warnings=(warning,), model=model.id, provider=model.provider)
 
     def _build_request(
         self,
@@ -210,169 +223,10 @@ class ImageChain(ChainBase[imagegen.Model, imagegen.Option], imagegen.Model):
         options: Sequence[imagegen.Option],
         overrides: imagegen.Overrides,
     ) -> ChainRequest[imagegen.Request]:
-        try:
+        def build() -> ChainRequest[imagegen.Request]:
             request = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
             chain_request = image_chain_request(request, self._options, options, overrides)
             check_image_request(chain_request.request, self._limits)
-        except MajordomoError as error:
-            error.with_context(self.provider, self.id)
-            raise
-        return chain_request
+            return chain_request
 
-    async def _generate(
-        self, chain_request: ChainRequest[imagegen.Request], emit: Emit | None
-    ) -> imagegen.Result:
-        async def call_member(model: imagegen.Model, events: MemberEvents) -> imagegen.Result:
-            if not events.wants_events:
-                return await model.generate(chain_request.request, **chain_request.unset)
-            previews = _PreviewRecorder(events)
-            async with model.stream(chain_request.request, **chain_request.unset) as stream:
-                try:
-                    done = await _forward_stream(model, stream, imagegen.Done, previews)
-                    return cast("imagegen.Result", done.result)
-                except MajordomoError as error:
-                    # Raised outside the block: a stream that holds a task group would wrap it.
-                    failure = error
-                    events.partial = previews.unfinished_result(model)
-            raise failure
-
-        result, model, attempts = await self._failover(
-            image_need(chain_request.request), call_member, emit
-        )
-        return replace(
-            result,
-            provider=result.provider or model.provider,
-            model=result.model or model.id,
-            failed_attempts=attempts + result.failed_attempts,
-        )
-
-    async def generate(
-        self,
-        prompt: str | imagegen.Request,
-        *options: imagegen.Option,
-        **overrides: Unpack[imagegen.Overrides],
-    ) -> imagegen.Result:
-        """Return the result of the first model that answers; see `imagegen.Model.generate`."""
-        return await self._generate(self._build_request(prompt, options, overrides), None)
-
-    def stream(
-        self,
-        prompt: str | imagegen.Request,
-        *options: imagegen.Option,
-        **overrides: Unpack[imagegen.Overrides],
-    ) -> AbstractAsyncContextManager[imagegen.Stream]:
-        """Stream the events of the first model that answers; see `imagegen.Model.stream`."""
-        chain_request = self._build_request(prompt, options, overrides)
-        return cast(
-            "AbstractAsyncContextManager[imagegen.Stream]",
-            EventStream(lambda: ImageTaskSource(lambda emit: self._generate(chain_request, emit))),
-        )
-
-    def generate_sync(
-        self,
-        prompt: str | imagegen.Request,
-        *options: imagegen.Option,
-        **overrides: Unpack[imagegen.Overrides],
-    ) -> imagegen.Result:
-        """Blocking version of `generate`."""
-        chain_request = self._build_request(prompt, options, overrides)
-        return portal.run(lambda: self._generate(chain_request, None))
-
-    def stream_sync(
-        self,
-        prompt: str | imagegen.Request,
-        *options: imagegen.Option,
-        **overrides: Unpack[imagegen.Overrides],
-    ) -> AbstractContextManager[imagegen.SyncStream]:
-        """Blocking version of `stream`."""
-        chain_request = self._build_request(prompt, options, overrides)
-        return cast(
-            "AbstractContextManager[imagegen.SyncStream]",
-            SyncEventStream(
-                lambda: ImageTaskSource(lambda emit: self._generate(chain_request, emit))
-            ),
-        )
-
-
-class _CurrentStream:
-    """Holds the stream of the member that is being called."""
-
-    stream: llm.Stream | None = None
-
-
-class _ChatSource:
-    """The source of a chain's stream: a failover in its own task, whose events are passed on."""
-
-    def __init__(self, chain: Chain, chain_request: ChainRequest[llm.Request]) -> None:
-        self._chain = chain
-        self._current = _CurrentStream()
-        self._final_reply: llm.Reply | None = None
-
-        async def run(emit: Callable[[llm.ChatEvent], None]) -> llm.Reply:
-            reply = self._final_reply = await chain._generate(chain_request, emit, self._current)
-            emit(llm.Done(reply))
-            return reply
-
-        self._task_stream: TaskStream[llm.ChatEvent, llm.Reply] = TaskStream(run)
-
-    @property
-    def reply(self) -> llm.Reply:
-        """The reply so far."""
-        if self._final_reply is not None:
-            return self._final_reply
-        return (
-            self._current.stream.reply
-            if self._current.stream is not None
-            else empty_reply(self._chain.id, self._chain.provider)
-        )
-
-    async def next_events(self) -> Sequence[llm.ChatEvent]:
-        """Return the next events; an empty sequence at the end. Raise what the failover raised."""
-        events = await self._task_stream.next_events()
-        if not events:
-            # Reading the result raises the error of the failed task.
-            _ = self._task_stream.result
-        return events
-
-    async def aclose(self) -> None:
-        """Stop the failover and close the member's stream."""
-        await self._task_stream.aclose()
-
-
-class _PreviewRecorder:
-    """Passes events on and keeps the last preview of each image, in case no finished one comes."""
-
-    def __init__(self, events: MemberEvents) -> None:
-        self._events = events
-        self._previews: dict[int, ImagePart] = {}
-
-    def __call__(self, event: imagegen.ImageEvent) -> None:
-        if isinstance(event, imagegen.Preview):
-            self._previews[event.index] = event.image
-        self._events(event)
-
-    def unfinished_result(self, model: imagegen.Model) -> imagegen.Result | None:
-        """Return the previews as a result with a warning; None when there are none."""
-        if not self._previews:
-            return None
-        warning = CallWarning(
-            "UNFINISHED", "the generation was interrupted; these images are unfinished previews"
-        )
-        images = tuple(self._previews[index] for index in sorted(self._previews))
-        return imagegen.Result(images, warnings=(warning,), model=model.id, provider=model.provider)
-
-
-async def _forward_stream(
-    model: llm.Model | imagegen.Model,
-    stream: Any,
-    done_type: type[Any],
-    on_event: Callable[[Any], None],
-) -> Any:
-    """Pass a member's events on until its Done, and return that."""
-    async for event in stream:
-        if isinstance(event, done_type):
-            return event
-        on_event(event)
-    raise BadResponseError(
-        "the stream ended without Done", code="NO_END", provider=model.provider, model=model.id
-    )
+        return self._checked(build)

@@ -1,6 +1,7 @@
 """From a resolved model string to a model.
 
-Providers are constructed from their tables, models from providers, and chains from models.
+Providers are constructed from their tables, and models from providers. `majordomo.routing.chain`
+makes chains of these models.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any, cast
 
 from majordomo import imagegen, llm
 from majordomo.concurrency.fork_safety import Lock
-from majordomo.concurrency.lifecycle import close_all
 from majordomo.errors import ConfigurationError
 from majordomo.observability import Observer
 from majordomo.providers.base import BaseProvider
@@ -22,7 +22,7 @@ from majordomo.routing.health import ChainHealth
 from majordomo.routing.model_string import ModelName, canonical
 from majordomo.routing.plugins import provider_class
 from majordomo.routing.provider_options import construct, constructor_keywords
-from majordomo.routing.resolve import ChainName, Target
+from majordomo.routing.resolve import ChainName
 
 
 class ModelFactory:
@@ -39,7 +39,7 @@ class ModelFactory:
 
     def __init__(self, config: Config, *, owned: bool, observers: Sequence[Observer] = ()) -> None:
         self._config = config
-        self._owned = owned
+        self.owned: bool = owned
         self._observers = tuple(observers)
         self._health: dict[str, ChainHealth] = {}
         self._providers: dict[tuple[Any, ...], BaseProvider] = {}
@@ -62,35 +62,22 @@ class ModelFactory:
                 self._providers[key] = make_provider(self._config, name, **keywords)
             return self._providers[key]
 
-    def model(self, target: Target, kind: str, options: Sequence[Any]) -> Any:
-        """Return the model of a target; `kind` is "chat", "image" or "embedding"."""
-        if isinstance(target, ChainName):
-            models = [self.model(member, kind, ()) for member in target.models]
-            return self._chain(kind, models, options, target)
-        provider = self.provider(target)
-        model = _model_of(provider, kind, target, options)
-        if self._owned:
+    def model(self, name: ModelName, kind: str, options: Sequence[Any]) -> Any:
+        """Return the model of a model name; `kind` is "chat", "image" or "embedding"."""
+        provider = self.provider(name)
+        model = _model_of(provider, kind, name, options)
+        if self.owned:
             model._owned_provider = provider
         return model
 
-    def shut_down(self) -> list[BaseProvider]:
-        """Refuse to create more, and return all providers so that the caller can close them."""
-        with self._lock:
-            self._closed = True
-            return list(self._providers.values())
-
-    def _chain(self, kind: str, models: list[Any], options: Sequence[Any], name: ChainName) -> Any:
-        # Imported here because chains resolve model strings with the registry, which imports this
-        # module.
-        from majordomo.routing import chain
-
-        if kind == "embedding":
-            raise ConfigurationError(
-                "a chain of embedding models is not supported because their vectors differ; "
-                "name one model",
-                details={"field": "model"},
-            )
-        chain_class: Callable[..., Any] = chain.ImageChain if kind == "image" else chain.Chain
+    def make_chain(
+        self,
+        chain_class: Callable[..., Any],
+        models: list[Any],
+        options: Sequence[Any],
+        name: ChainName,
+    ) -> Any:
+        """Return a chain of these models. Chains of one table share the health of their members."""
         settings = dict(name.settings)
         cooldown = settings.pop("cooldown", None)
         try:
@@ -99,15 +86,17 @@ class ModelFactory:
                     self._health[name.table] = (
                         ChainHealth() if cooldown is None else ChainHealth(cooldown)
                     )
-            created = chain_class(models, *options, health=self._health[name.table], **settings)
+            return chain_class(models, *options, health=self._health[name.table], **settings)
         except (ConfigurationError, TypeError) as error:
             if not name.table:
                 raise
             raise self._config.document.error(("chains", name.table), str(error)) from None
-        if self._owned:
-            # A chain does not close models that it was given, but these were created for it.
-            created.aclose = lambda: close_all(models)
-        return created
+
+    def shut_down(self) -> list[BaseProvider]:
+        """Refuse to create more, and return all providers so that the caller can close them."""
+        with self._lock:
+            self._closed = True
+            return list(self._providers.values())
 
 
 def configured_class(config: Config, table: str) -> type[BaseProvider]:

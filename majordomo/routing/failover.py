@@ -26,8 +26,9 @@ Ownership: the chain closes only the members that it made from model strings.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
 from anyio import create_task_group
@@ -35,9 +36,21 @@ from anyio import create_task_group
 from majordomo import imagegen, llm
 from majordomo.backend_status import Capability, Health, Loading, Queued
 from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream
 from majordomo.concurrency.lifecycle import close_all
-from majordomo.errors import ConfigurationError, FailedAttempt, MajordomoError, OverloadedError
+from majordomo.errors import (
+    BadResponseError,
+    ConfigurationError,
+    FailedAttempt,
+    MajordomoError,
+    OverloadedError,
+)
+from majordomo.media.image_part import ImagePart
+from majordomo.models.base import ModelBase
+from majordomo.models.call_context import CallContext, Emit
+from majordomo.observability.observed_call import ObservedCall
 from majordomo.routing.capabilities import Capabilities
+from majordomo.routing.chain_request import ChainRequest
 from majordomo.routing.failover_policy import (
     COOLING_DOWN,
     Reason,
@@ -51,11 +64,20 @@ from majordomo.routing.failover_policy import (
 from majordomo.routing.health import ChainHealth, MemberPermit, MemberStatus
 from majordomo.settings import Limits
 from majordomo.transport import BaseURL
+from majordomo.transport_types import Deadline
 
 M = TypeVar("M", bound="llm.Model | imagegen.Model")
-Option = TypeVar("Option")
-A = TypeVar("A")
-Emit = Callable[[Any], None]
+R = TypeVar("R", "llm.Request", "imagegen.Request")
+A = TypeVar("A", "llm.Reply", "imagegen.Result")
+E = TypeVar("E")
+
+
+@dataclass(slots=True)
+class ChainCall(CallContext, Generic[E, A]):
+    """A call of a chain."""
+
+    stream: EventStream[E, A] | None = None
+    """The stream of the member that is being called."""
 
 
 class MemberEvents:
@@ -66,6 +88,8 @@ class MemberEvents:
         self._permit = permit
         self.delivered: bool = False
         """Whether a part of the answer was passed on. Loading and Queued events are none."""
+        self.previews: dict[int, ImagePart] = {}
+        """The last preview of each image, by its index."""
         self.partial: Any = None
         """The reply or result so far, when the answer was interrupted."""
 
@@ -76,6 +100,8 @@ class MemberEvents:
 
     def __call__(self, event: Any) -> None:
         """Pass one event on."""
+        if isinstance(event, imagegen.Preview):
+            self.previews[event.index] = event.image
         if not self.delivered and not isinstance(event, (Loading, Queued)):
             self.delivered = True
             if self._permit is not None:
@@ -84,18 +110,17 @@ class MemberEvents:
             self._emit(event)
 
 
-class ChainBase(ABC, Generic[M, Option]):
+class ChainBase(ModelBase[ChainRequest[R], A], Generic[M, R, A, E]):
     """Models in order, called until one answers. Subclasses define the kind of model."""
 
-    operation: str
-    """The kind of call, "chat" or "image"."""
     _kind: type[M]
+    _done: type[Any]
     provider = "chain"
 
     def __init__(
         self,
         models: Iterable[M | str],
-        *options: Option,
+        *options: Callable[[R], R],
         cooldown: float | None = None,
         fallback_on: Reason | Iterable[Reason] = (),
         health: ChainHealth | None = None,
@@ -112,12 +137,10 @@ class ChainBase(ABC, Generic[M, Option]):
                 f"models must be a list of models or model strings; got {type(models).__name__}",
                 details={"field": "models"},
             )
-        self._options = options
         self._fallback_on = as_reasons(fallback_on)
         self.health: ChainHealth = (
             health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
         )
-        self._limits = limits or Limits()
         self._owned: list[M] = []
         members: list[M] = []
         for member in models:
@@ -145,11 +168,64 @@ class ChainBase(ABC, Generic[M, Option]):
         self._targets = _targets(self._members)
         names = [f"{model.provider}/{model.id}" for model in self._members]
         self._capabilities = Capabilities(capabilities or {}, names)
-        self.id: str = ",".join(names)
+        super().__init__("chain", ",".join(names), options, limits=limits or Limits())
 
     @abstractmethod
     def _resolve_model(self, model_string: str) -> M:
         """Return the model of a model string. It is closed with the chain."""
+
+    @abstractmethod
+    def _need(self, request: R) -> Capability | None:
+        """Return the capability that a member needs for this request."""
+
+    @abstractmethod
+    def _partial(self, model: M, stream: EventStream[E, A], events: MemberEvents) -> A | None:
+        """Return the answer so far of a member whose stream was interrupted."""
+
+    def _user_id(self, request: ChainRequest[R]) -> str:
+        return request.request.user_id
+
+    def _start_call(
+        self, request: ChainRequest[R], emit: Emit | None, observed: ObservedCall | None
+    ) -> ChainCall[E, A]:
+        return ChainCall(
+            Deadline(self._timeout), self.id, self._user_id(request), emit, emit is not None
+        )
+
+    async def _generate(self, request: ChainRequest[R], call: ChainCall[E, A]) -> A:
+        async def call_member(model: Any, events: MemberEvents) -> A:
+            if not events.wants_events:
+                answer: A = await model.generate(request.request, **request.unset)
+                return answer
+            async with model.stream(request.request, **request.unset) as stream:
+                call.stream = stream
+                try:
+                    return await self._forward(model, stream, events)
+                except MajordomoError as error:
+                    # Raised outside the block: a stream that holds a task group would wrap it.
+                    failure = error
+                    events.partial = self._partial(model, stream, events)
+            raise failure
+
+        answer, model, attempts = await self._failover(
+            self._need(request.request), call_member, call.emit
+        )
+        return replace(
+            answer,
+            provider=answer.provider or model.provider,
+            model=answer.model or model.id,
+            failed_attempts=attempts + answer.failed_attempts,
+        )
+
+    async def _forward(self, model: M, stream: EventStream[E, A], events: MemberEvents) -> A:
+        """Pass a member's events on until its Done, and return the answer."""
+        async for event in stream:
+            if isinstance(event, self._done):
+                return stream.result
+            events(event)
+        raise BadResponseError(
+            "the stream ended without Done", code="NO_END", provider=model.provider, model=model.id
+        )
 
     @property
     def members(self) -> tuple[M, ...]:
@@ -181,7 +257,7 @@ class ChainBase(ABC, Generic[M, Option]):
         """
         results: dict[int, Health] = {}
         chains = [
-            cast("ChainBase[Any, Any]", model)
+            cast("ChainBase[Any, Any, Any, Any]", model)
             for model in self._members
             if isinstance(model, ChainBase)
         ]

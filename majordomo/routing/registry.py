@@ -14,6 +14,7 @@ from majordomo.observability import Observer
 from majordomo.observability.observed_call import checked_observers
 from majordomo.observability.prices import Price
 from majordomo.providers.base import BaseProvider
+from majordomo.routing.chain import make_model, model_from_string
 from majordomo.routing.config import Config, load
 from majordomo.routing.config_file import has_variable
 from majordomo.routing.factory import ModelFactory, configured_class
@@ -156,7 +157,7 @@ class Registry(Closeable):
         return f"<Registry of {config.source or 'no file'}: {providers}>"
 
     def _model(self, kind: str, name: str | None, options: Sequence[Any]) -> Any:
-        return self._factory.model(resolve(self._config, name, kind), kind, options)
+        return make_model(self._factory, resolve(self._config, name, kind), kind, options)
 
 
 def model(name: str | None = None, *options: llm.Option) -> llm.Model:
@@ -180,7 +181,7 @@ def model(name: str | None = None, *options: llm.Option) -> llm.Model:
             reply = await chat.generate("Hello")
         ```
     """
-    return cast("llm.Model", _model_with_own_provider("chat", name, options))
+    return cast("llm.Model", model_from_string("chat", name, options))
 
 
 def image_model(name: str | None = None, *options: imagegen.Option) -> imagegen.Model:
@@ -198,7 +199,7 @@ def image_model(name: str | None = None, *options: imagegen.Option) -> imagegen.
         ConfigurationError: The configuration is invalid, the string names no model, or its provider
             cannot be constructed.
     """
-    return cast("imagegen.Model", _model_with_own_provider("image", name, options))
+    return cast("imagegen.Model", model_from_string("image", name, options))
 
 
 def embedding_model(name: str | None = None) -> EmbeddingModel:
@@ -215,7 +216,7 @@ def embedding_model(name: str | None = None) -> EmbeddingModel:
         ConfigurationError: The configuration is invalid, the string names no model or a chain, or
             its provider cannot be constructed.
     """
-    return cast("EmbeddingModel", _model_with_own_provider("embedding", name, ()))
+    return cast("EmbeddingModel", model_from_string("embedding", name, ()))
 
 
 def provider(name: str | None = None) -> BaseProvider:
@@ -243,8 +244,3 @@ def _single_provider(target: Target) -> ModelName:
             details={"field": "model"},
         )
     return next(iter(providers.values()))
-
-
-def _model_with_own_provider(kind: str, name: str | None, options: Sequence[Any]) -> Any:
-    config = load()
-    return ModelFactory(config, owned=True).model(resolve(config, name, kind), kind, options)

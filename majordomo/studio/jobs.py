@@ -13,13 +13,13 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import suppress
 from typing import Unpack, cast
 
 from anyio import to_thread
 
 from majordomo.concurrency import portal
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream, no_result_yet
 from majordomo.concurrency.lifecycle import Closeable
 from majordomo.errors import (
     ConfigurationError,
@@ -176,17 +176,14 @@ class Jobs(Closeable):
         assert store is not None
         return (await to_thread.run_sync(store.get, record.id))[1]
 
-    def events(self, job: str) -> AbstractAsyncContextManager[StudioStream]:
+    def events(self, job: str) -> StudioStream:
         """Stream the events of a job from its beginning.
 
         Of progress only the latest is kept; a job that is done and stored has only StudioDone.
         Several readers may read at the same time, and leaving the stream does not affect the job.
         The stream ends with the errors that `result` raises.
         """
-        return cast(
-            "AbstractAsyncContextManager[StudioStream]",
-            EventStream(lambda: _JobEventSource(self, self._record(job))),
-        )
+        return EventStream(lambda: _JobEventSource(self, self._record(job)))
 
     async def cancel(self, job: str) -> bool:
         """Withdraw or stop a job.
@@ -248,12 +245,9 @@ class Jobs(Closeable):
         """Blocking version of `result`."""
         return portal.run(lambda: self.result(job))
 
-    def events_sync(self, job: str) -> AbstractContextManager[SyncStudioStream]:
+    def events_sync(self, job: str) -> SyncStudioStream:
         """Blocking version of `events`."""
-        return cast(
-            "AbstractContextManager[SyncStudioStream]",
-            SyncEventStream(lambda: _JobEventSource(self, self._record(job))),
-        )
+        return SyncEventStream(lambda: _JobEventSource(self, self._record(job)))
 
     def cancel_sync(self, job: str) -> bool:
         """Blocking version of `cancel`."""
@@ -302,8 +296,6 @@ class Jobs(Closeable):
                 async for event in stream:
                     if not isinstance(event, StudioDone):
                         record.emit(event)
-            # A stream that ends without StudioDone raises.
-            assert stream.result is not None
             record.result = stream.result
             self._end(record, "done", await self._store_result(record, stream.result))
         except Exception as error:
@@ -343,7 +335,14 @@ class _JobEventSource:
         self._record = record
         self._last_number = 0
         self._ended = False
-        self.result: StudioResult | None = None
+        self._result: StudioResult | None = None
+
+    @property
+    def result(self) -> StudioResult:
+        """The result. Raises RuntimeError before `StudioDone`."""
+        if self._result is None:
+            raise no_result_yet()
+        return self._result
 
     async def next_events(self) -> Sequence[StudioEvent]:
         """Return the next events; an empty sequence after `StudioDone`."""
@@ -353,8 +352,8 @@ class _JobEventSource:
                 return events
             if self._record.ended:
                 self._ended = True
-                self.result = await self._jobs._result(self._record)
-                return [StudioDone(self.result)]
+                self._result = await self._jobs._result(self._record)
+                return [StudioDone(self._result)]
             await self._record.wait_for_change()
         return ()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 from majordomo import imagegen, llm
 from majordomo.concurrency import portal
@@ -54,28 +53,10 @@ class StageOverrides:
     """Derives more files; receives the finished image."""
 
 
-class StudioStream(Protocol):
-    """The events of a run in progress. Iterate it once, inside its `async with`."""
-
-    @property
-    def result(self) -> StudioResult | None:
-        """The result; None before `StudioDone`."""
-
-    def __aiter__(self) -> StudioStream: ...
-
-    async def __anext__(self) -> StudioEvent: ...
-
-
-class SyncStudioStream(Protocol):
-    """The blocking version of `StudioStream`. Iterate it once, inside its `with`."""
-
-    @property
-    def result(self) -> StudioResult | None:
-        """The result; None before `StudioDone`."""
-
-    def __iter__(self) -> SyncStudioStream: ...
-
-    def __next__(self) -> StudioEvent: ...
+StudioStream = EventStream[StudioEvent, StudioResult]
+"""The events of a run in progress, and its result after `StudioDone`."""
+SyncStudioStream = SyncEventStream[StudioEvent, StudioResult]
+"""The blocking version of `StudioStream`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +190,13 @@ class Studio:
         self,
         studio_input: StudioInput,
         **overrides: Unpack[StudioOverrides],
-    ) -> AbstractAsyncContextManager[StudioStream]:
+    ) -> StudioStream:
         """Run like `run` and stream the events.
 
         Leaving the `async with` early cancels everything. Arguments and errors are those of `run`.
         """
         run = self._create_run(studio_input, overrides)
-        return cast(
-            "AbstractAsyncContextManager[StudioStream]", EventStream(lambda: StudioRunSource(run))
-        )
+        return EventStream(lambda: _source(run))
 
     def run_sync(
         self, studio_input: StudioInput, **overrides: Unpack[StudioOverrides]
@@ -230,37 +209,16 @@ class Studio:
         self,
         studio_input: StudioInput,
         **overrides: Unpack[StudioOverrides],
-    ) -> AbstractContextManager[SyncStudioStream]:
+    ) -> SyncStudioStream:
         """Blocking version of `stream`."""
         run = self._create_run(studio_input, overrides)
-        return cast(
-            "AbstractContextManager[SyncStudioStream]",
-            SyncEventStream(lambda: StudioRunSource(run)),
-        )
+        return SyncEventStream(lambda: _source(run))
 
     def _create_run(self, studio_input: StudioInput, overrides: StudioOverrides) -> Run:
         settings, request_overrides = split_overrides(overrides)
         return Run(self._config, parse_input(studio_input), settings, request_overrides)
 
 
-class StudioRunSource:
-    """The event source of one run, for `EventStream`."""
-
-    def __init__(self, run: Run) -> None:
-        self._stream: TaskStream[StudioEvent, StudioResult] = TaskStream(run.execute)
-        self._ended = False
-        self.result: StudioResult | None = None
-
-    async def next_events(self) -> Sequence[StudioEvent]:
-        """Return the next events; an empty sequence after `StudioDone`."""
-        if self._ended:
-            return ()
-        if events := await self._stream.next_events():
-            return events
-        self._ended = True
-        self.result = self._stream.result
-        return [StudioDone(self.result)] if self.result is not None else ()
-
-    async def aclose(self) -> None:
-        """Cancel the run if it has not ended."""
-        await self._stream.aclose()
+def _source(run: Run) -> TaskStream[StudioEvent, StudioResult]:
+    """Return one run as the source of a stream."""
+    return TaskStream(run.execute, last_event=StudioDone)

@@ -14,6 +14,7 @@ from majordomo.errors import ConnectionFailedError, MajordomoError, StreamBroken
 from majordomo.llm.parts import TextPart, ThinkingPart, ToolCallPart
 from majordomo.llm.tools import read_output
 from majordomo.media.image_part import ImagePart
+from majordomo.models.call_context import CallContext
 from majordomo.models.chat_model import ChatModel
 from majordomo.settings import Limits
 from majordomo.testing.errors import ScriptError
@@ -77,13 +78,13 @@ class ScriptedChatModel(ChatModel):
         """Number of unused answers."""
         return self.script.remaining
 
-    async def _generate(self, request: llm.Request) -> llm.Reply:
+    async def _reply(self, request: llm.Request, call: CallContext) -> llm.Reply:
         scripted = _ScriptedReply(self, request)
         async for _ in scripted.events(streaming=False):
             pass
         return scripted.reply
 
-    def _stream(self, request: llm.Request) -> llm.ChatSource:
+    def _stream(self, request: llm.Request, call: CallContext) -> _ScriptedSource:
         return _ScriptedSource(_ScriptedReply(self, request))
 
 
@@ -237,7 +238,7 @@ class _ScriptedSource:
         self._events = scripted.events(streaming=True)
 
     @property
-    def reply(self) -> llm.Reply:
+    def result(self) -> llm.Reply:
         return self._scripted.reply
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:

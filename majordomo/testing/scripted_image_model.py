@@ -11,7 +11,8 @@ import anyio.lowlevel
 from majordomo import imagegen
 from majordomo.errors import CallWarning, MajordomoError, NoImageError, StreamBrokenError
 from majordomo.media.image_part import ImagePart
-from majordomo.models.image_model import Emit, ImageModel
+from majordomo.models.call_context import CallContext
+from majordomo.models.image_model import ImageModel
 from majordomo.settings import Limits
 from majordomo.testing.errors import ScriptError
 from majordomo.testing.pause import Pause
@@ -71,7 +72,7 @@ class ScriptedImageModel(ImageModel):
         """Number of unused answers."""
         return self.script.remaining
 
-    async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
+    async def _generate(self, request: imagegen.Request, call: CallContext) -> imagegen.Result:
         try:
             answer = await self.script.next_answer(request)
             template: imagegen.Result | None = None
@@ -87,8 +88,8 @@ class ScriptedImageModel(ImageModel):
                     images.append(step)
                 elif is_error(step):
                     raise self._with_partial(copy_error(step), request, images)
-                elif emit is not None:
-                    emit(step)
+                elif call.emit is not None:
+                    call.emit(step)
             if not images:
                 raise NoImageError("the answer in the script contains no image")
             return self._result(request, images, template)

@@ -208,7 +208,8 @@ def body_of(
     """Return the body as JSON and the fields that warnings name; Offline has no body."""
     request = llm.Request(tuple(messages), **fields)
     if not hasattr(model, "_codec"):
-        return "", [warning.field for warning in model._stream(request)._warnings]
+        source = model._stream(request, model._start_call(request, None, None))
+        return "", [warning.field for warning in source._warnings]
     http_request, warnings = model._codec.encode_request(model.id, request)
     raw = (
         http_request.body

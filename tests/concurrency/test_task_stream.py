@@ -31,6 +31,50 @@ async def test_events_arrive_while_the_task_runs_and_then_the_result() -> None:
     await stream.aclose()
 
 
+async def test_the_last_event_is_made_of_the_result_and_returned_once() -> None:
+    async def run(emit: Callable[[str], None]) -> int:
+        emit("one")
+        return 7
+
+    stream = TaskStream(run, last_event=lambda result: f"done {result}")
+    with pytest.raises(RuntimeError, match="no result yet"):
+        _ = stream.result
+    assert list(await stream.next_events()) == ["one"]
+    assert list(await stream.next_events()) == ["done 7"]
+    assert list(await stream.next_events()) == []
+
+
+async def test_a_partial_result_is_returned_until_the_task_has_ended() -> None:
+    parts: list[int] = []
+
+    async def run(emit: Callable[[int], None]) -> list[int]:
+        for part in (1, 2):
+            parts.append(part)
+            emit(part)
+            await anyio.lowlevel.checkpoint()
+        return [*parts, 3]
+
+    stream = TaskStream(run, partial=lambda: list(parts))
+    assert stream.result == []
+    await stream.next_events()
+    assert stream.result in ([1], [1, 2])
+    while await stream.next_events():
+        pass
+    assert stream.result == [1, 2, 3]
+
+
+async def test_a_stream_that_was_closed_early_has_no_last_event() -> None:
+    async def run(emit: Callable[[str], None]) -> int:
+        emit("one")
+        await anyio.sleep_forever()
+        return 7
+
+    stream = TaskStream(run, last_event=str)
+    await stream.next_events()
+    await stream.aclose()
+    assert list(await stream.next_events()) == []
+
+
 async def test_a_stream_may_be_read_from_several_tasks_in_turn() -> None:
     async def run(emit: Callable[[int], None]) -> None:
         for number in range(3):
@@ -56,7 +100,9 @@ async def test_the_error_of_the_task_is_raised_unchanged() -> None:
 
     stream = TaskStream(run)
     assert list(await stream.next_events()) == [1]
-    assert list(await stream.next_events()) == []
+    for _ in range(2):
+        with pytest.raises(LookupError, match="this one"):
+            await stream.next_events()
     with pytest.raises(LookupError, match="this one"):
         _ = stream.result
 
@@ -112,7 +158,8 @@ async def test_a_reader_receives_the_cancellation_of_the_task() -> None:
     for task in asyncio.all_tasks():
         if task.get_name() == "majordomo-task-stream":
             task.cancel()
-    assert list(await stream.next_events()) == []
+    with pytest.raises(asyncio.CancelledError):
+        await stream.next_events()
     with pytest.raises(asyncio.CancelledError):
         _ = stream.result
     await stream.aclose()

@@ -12,8 +12,8 @@ import pytest
 
 import majordomo as md
 from majordomo import llm
+from majordomo.models.client import BackendCall
 from majordomo.models.load_watch import LoadWatch
-from majordomo.transport_types import Deadline
 from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta
 
 Serve = Callable[[Handler], Loopback]
@@ -130,18 +130,19 @@ async def test_an_old_load_state_is_ignored() -> None:
     now = 0.0
     events: list[llm.Loading] = []
 
-    async def query(deadline: Deadline) -> str:
+    async def query(call: BackendCall) -> str:
         if now:
             raise md.ConnectionFailedError("no answer")
         return "loading"
 
+    client = md.Ollama()._client
     watch = LoadWatch(query, lambda status, model: status, lambda: now)
     for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
         now = moment
-        deadline = Deadline(md.Timeout())
-        deadline.start_phase("first_byte")
-        await watch("m", deadline, events.append)
-        assert deadline.phase == phase
+        call = client.call(md.Timeout(), "m", emit=events.append)
+        call.deadline.start_phase("first_byte")
+        await watch(call)
+        assert call.deadline.phase == phase
     assert len(events) == 1
 
 

@@ -17,7 +17,6 @@ import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.backend_status import Loading, Queued
 from majordomo.observability import CallResult, FirstToken, Observer
-from majordomo.observability.observed_call import current_call
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -545,21 +544,6 @@ async def test_an_observer_does_not_change_what_is_sent(serve: Serve) -> None:
             ]
         )
     assert bodies[0] == bodies[1]
-
-
-@everywhere
-async def test_outside_a_call_there_is_no_current_call() -> None:
-    current_calls: list[Any] = []
-
-    class CurrentCallRecorder(Observer):
-        def on_event(self, call: Any, event: Any) -> None:
-            current_calls.append(current_call())
-
-    async with md.Offline(observers=[CurrentCallRecorder()]).model("rules").stream("hi") as stream:
-        async for _ in stream:
-            assert current_call() is None
-    assert current_calls == [None]
-    assert current_call() is None
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ async def test_stream_emits_steps_and_previews_and_ends_with_the_result() -> Non
     async with image_model.stream(
         "a boat", size="48x32", steps=5, seed=1, n=2, previews=2
     ) as stream:
-        assert stream.result is None
+        with pytest.raises(RuntimeError, match="no result yet"):
+            _ = stream.result
         events = [event async for event in stream]
     steps = [(event.step, event.total) for event in events if isinstance(event, imagegen.Step)]
     assert steps == [(number, 10) for number in range(1, 11)]
     assert [event.index for event in events if isinstance(event, imagegen.Preview)] == [0, 0, 1, 1]
-    assert events[-1] == imagegen.Done(stream.result)  # type: ignore[arg-type]
-    assert stream.result is not None
+    assert events[-1] == imagegen.Done(stream.result)
     assert [detail.seed for detail in stream.result.details] == [1, 2]
 
 
@@ -203,8 +203,7 @@ def test_sync_methods_give_the_same_results() -> None:
         with image_model.stream_sync("a boat", **SMALL) as stream:  # type: ignore[arg-type]
             kinds = [type(event).__name__ for event in stream]
         assert kinds == ["Step"] * 3 + ["Done"]
-        assert stream.result is not None
-        assert image_model.generate_sync("a boat", **SMALL).image == stream.result.image  # type: ignore[arg-type]
+        assert image_model.generate_sync("a boat", **SMALL).image == stream.result.image
         assert offline.model("rules").generate_sync("hi").text
 
 

@@ -76,7 +76,8 @@ async def test_events_are_ordered_and_done_is_the_last(backend: Backend, serve: 
             "a red fox", n=2, previews=2, **backend.fields
         ) as stream,
     ):
-        assert stream.result is None
+        with pytest.raises(RuntimeError, match="no result yet"):
+            _ = stream.result
         events = [event async for event in stream]
     ranks = [rank(event) for event in events]
     assert ranks == sorted(ranks)

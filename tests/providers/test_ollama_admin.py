@@ -135,7 +135,8 @@ async def test_invalid_input_is_refused_before_sending(
 
 async def test_streams_yield_progress(ollama: md.Ollama) -> None:
     async with ollama.admin.stream_pull("new-model") as stream:
-        assert stream.result is None
+        with pytest.raises(RuntimeError, match="no result yet"):
+            _ = stream.result
         progress_events = [progress async for progress in stream]
     assert (progress_events[0].status, progress_events[-1].status) == (
         "pulling manifest",
@@ -159,7 +160,6 @@ def test_sync_streams_yield_progress(ollama: md.Ollama) -> None:
         assert [progress.status for progress in stream][-1] == "success"
     with admin.stream_generate_sync("llama3.2", "hi there") as stream:
         assert "".join(stream) == "I saw: hi there"
-    assert stream.result is not None
     assert stream.result.text == "I saw: hi there"
     ollama.close()
 
@@ -182,7 +182,8 @@ async def test_progress_before_a_failure_is_yielded_first(
         f"pulling {LAYERS[0][0][7:19]}",
     ]
     assert (caught.value.provider, caught.value.model) == ("ollama", "new-model")
-    assert stream.result is None
+    with pytest.raises(RuntimeError, match="no result yet"):
+        _ = stream.result
 
 
 async def test_progress_is_emitted_before_a_failure_in_the_same_chunk() -> None:

@@ -95,7 +95,7 @@ class TestGeneration:
             with model.stream_sync("a red fox", **SMALL) as stream:
                 events = list(stream)
         assert [type(event) for event in events] == [imagegen.Step] * 3 + [imagegen.Done]
-        assert stream.result is not None
+        assert events[-1] == imagegen.Done(stream.result)
 
     async def test_steps_are_events(self, url: str) -> None:
         async with (

@@ -265,7 +265,8 @@ async def test_leaving_a_stream_early_stops_it(provider: md.OpenAI, server: Open
             assert isinstance(event, imagegen.Preview)
             break
     assert await to_thread.run_sync(server.left, 1)
-    assert stream.result is None
+    with pytest.raises(RuntimeError, match="no result yet"):
+        _ = stream.result
 
 
 async def test_a_compatible_server_gets_all_fields(serve: Serve, image: ImageFactory) -> None:

@@ -190,8 +190,8 @@ async def test_loading_and_queued_events_do_not_prevent_failover() -> None:
 
 async def test_a_stream_without_done_fails_over() -> None:
     class SilentModel(FakeChatModel):
-        def _stream(self, request: llm.Request) -> Any:
-            source = super()._stream(request)
+        def _stream(self, request: llm.Request, call: Any) -> Any:
+            source = super()._stream(request, call)
             source._done = True
             return source
 

@@ -94,7 +94,6 @@ def test_run_sync_and_stream_sync_return_the_same_images() -> None:
     result = studio.run_sync("a cat", size="64x64", steps=1)
     with studio.stream_sync("a cat", size="64x64", steps=1) as stream:
         events = list(stream)
-    assert stream.result is not None
     assert isinstance(events[-1], StudioDone)
     assert stream.result.images == result.images
 
@@ -334,7 +333,6 @@ async def test_images_are_in_the_order_of_the_plan() -> None:
         async for event in stream:
             if isinstance(event, ImageFinished) and event.item.name == "b":
                 pause.release()
-    assert stream.result is not None
     assert [image.name for image in stream.result.items] == ["a", "b"]
 
 

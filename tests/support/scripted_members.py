@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -10,6 +10,7 @@ import anyio
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.llm.reply import empty_reply
+from majordomo.models.call_context import CallContext
 from majordomo.models.chat_model import ChatModel
 from majordomo.models.image_model import ImageModel
 
@@ -105,16 +106,16 @@ class FakeChatModel(_ScriptedModel, ChatModel):
     def provider_instance(self) -> FakeProvider | None:
         return self.fake_provider
 
-    async def _generate(self, request: llm.Request) -> llm.Reply:
-        source = self._stream(request)
+    async def _reply(self, request: llm.Request, call: CallContext) -> llm.Reply:
+        source = self._stream(request, call)
         try:
             while await source.next_events():
                 pass
-            return source.reply
+            return source.result
         finally:
             await source.aclose()
 
-    def _stream(self, request: llm.Request) -> _ScriptedSource:
+    def _stream(self, request: llm.Request, call: CallContext) -> _ScriptedSource:
         return _ScriptedSource(self, self.next_step(request))
 
 
@@ -129,7 +130,7 @@ class _ScriptedSource:
         self._done = False
 
     @property
-    def reply(self) -> llm.Reply:
+    def result(self) -> llm.Reply:
         if not self._text and not self._parts:
             return empty_reply(self._model.id, self._model.provider)
         reason: llm.FinishReason = "tool_calls" if self._parts else "stop"
@@ -154,7 +155,7 @@ class _ScriptedSource:
         if self._done:
             return ()
         self._done = True
-        return [llm.Done(self.reply)]
+        return [llm.Done(self.result)]
 
     async def aclose(self) -> None:
         self._model.close_calls += 1
@@ -183,9 +184,7 @@ class FakeImageModel(_ScriptedModel, ImageModel):
     def provider_instance(self) -> FakeProvider | None:
         return self.fake_provider
 
-    async def _generate(
-        self, request: imagegen.Request, emit: Callable[[imagegen.ImageEvent], None] | None
-    ) -> imagegen.Result:
+    async def _generate(self, request: imagegen.Request, call: CallContext) -> imagegen.Result:
         try:
             for step in self.next_step(request):
                 await anyio.lowlevel.checkpoint()
@@ -193,8 +192,8 @@ class FakeImageModel(_ScriptedModel, ImageModel):
                     raise step
                 if callable(step):
                     await step()
-                elif not isinstance(step, str) and emit is not None:
-                    emit(step)
+                elif not isinstance(step, str) and call.emit is not None:
+                    call.emit(step)
             return imagegen.Result((PIXEL,))
         finally:
             self.close_calls += 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from anyio import to_thread
 
 from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream
 from majordomo.dialects.ollama.account import (
     Account,
     CloudStatus,
@@ -42,8 +42,6 @@ from majordomo.providers.ollama.chat_model import EnsureVision
 from majordomo.providers.ollama.json_lines_run import (
     JSONLinesRun,
     ProgressReader,
-    SyncTaskEventStream,
-    TaskEventStream,
     TextReader,
 )
 from majordomo.settings import Limits, Timeout
@@ -138,7 +136,7 @@ class OllamaAdmin:
 
     def stream_pull(
         self, model: str, *, insecure: bool = False
-    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
+    ) -> EventStream[PullProgress, PullProgress]:
         """Download a model and stream the progress. A failure is raised by the iteration.
 
         Example:
@@ -152,13 +150,13 @@ class OllamaAdmin:
 
     def stream_push(
         self, model: str, *, insecure: bool = False
-    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
+    ) -> EventStream[PullProgress, PullProgress]:
         """Upload a model and stream the progress. See `push`."""
         return self._transfer_run("/api/push", model, insecure).stream()
 
     def stream_create(
         self, model: str, **fields: Unpack[CreateFields]
-    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
+    ) -> EventStream[PullProgress, PullProgress]:
         """Create a model and stream the progress. See `create`."""
         return self._create_run(model, fields).stream()
 
@@ -224,7 +222,7 @@ class OllamaAdmin:
 
     def stream_generate(
         self, model: str, prompt: str, **fields: Unpack[GenerateFields]
-    ) -> AbstractAsyncContextManager[TaskEventStream[str, Generated]]:
+    ) -> EventStream[str, Generated]:
         """Complete a prompt and stream the text.
 
         `stream.result` has the complete text and the statistics after the last piece.
@@ -298,19 +296,19 @@ class OllamaAdmin:
 
     def stream_pull_sync(
         self, model: str, *, insecure: bool = False
-    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
+    ) -> SyncEventStream[PullProgress, PullProgress]:
         """Download a model and stream the progress (blocking)."""
         return self._transfer_run("/api/pull", model, insecure).stream_sync()
 
     def stream_push_sync(
         self, model: str, *, insecure: bool = False
-    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
+    ) -> SyncEventStream[PullProgress, PullProgress]:
         """Upload a model and stream the progress (blocking)."""
         return self._transfer_run("/api/push", model, insecure).stream_sync()
 
     def stream_create_sync(
         self, model: str, **fields: Unpack[CreateFields]
-    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
+    ) -> SyncEventStream[PullProgress, PullProgress]:
         """Create a model and stream the progress (blocking)."""
         return self._create_run(model, fields).stream_sync()
 
@@ -351,7 +349,7 @@ class OllamaAdmin:
 
     def stream_generate_sync(
         self, model: str, prompt: str, **fields: Unpack[GenerateFields]
-    ) -> AbstractContextManager[SyncTaskEventStream[str, Generated]]:
+    ) -> SyncEventStream[str, Generated]:
         """Complete a prompt and stream the text (blocking)."""
         return self._generate_run(model, prompt, fields).stream_sync()
 
@@ -415,8 +413,8 @@ class OllamaAdmin:
 
     async def _send(self, request: HTTPRequest) -> bytes:
         try:
-            return await self._client.read_body(
-                request, self._client.deadline(self._timeout), self._client.limits.max_reply_bytes
+            return await self._client.call(self._timeout).read_body(
+                request, self._client.limits.max_reply_bytes
             )
         except MajordomoError as error:
             raise self._client.with_context(error) from None

@@ -8,12 +8,11 @@ at the end of the event loop (`LoopGuard`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
-from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream, no_result_yet
 from majordomo.concurrency.loop_lifetime import LoopGuard, close_with_loop
 from majordomo.dialects.ollama.admin import (
     Generated,
@@ -55,36 +54,6 @@ class FrameReader(Protocol[E_co, R_co]):
         ...
 
 
-class TaskEventStream(Protocol[E_co, R_co]):
-    """The events of a running operation.
-
-    Iterate it once, inside its `async with`. Leaving it stops the operation.
-    """
-
-    @property
-    def result(self) -> R_co | None:
-        """The result; None until the operation is complete."""
-
-    def __aiter__(self) -> AsyncIterator[E_co]: ...
-
-    async def __anext__(self) -> E_co: ...
-
-
-class SyncTaskEventStream(Protocol[E_co, R_co]):
-    """The events of a running operation, with a blocking iterator.
-
-    Iterate it once, inside its `with`. Leaving it stops the operation.
-    """
-
-    @property
-    def result(self) -> R_co | None:
-        """The result; None until the operation is complete."""
-
-    def __iter__(self) -> Iterator[E_co]: ...
-
-    def __next__(self) -> E_co: ...
-
-
 @dataclass(frozen=True, slots=True)
 class JSONLinesRun(Generic[E, R]):
     """A request, and how its reply is read. Each use sends the request anew."""
@@ -112,41 +81,45 @@ class JSONLinesRun(Generic[E, R]):
                 pass
         finally:
             await source.aclose()
-        assert source.result is not None
         return source.result
 
-    def stream(self) -> AbstractAsyncContextManager[TaskEventStream[E, R]]:
+    def stream(self) -> EventStream[E, R]:
         """Return a stream of the events."""
-        return cast("AbstractAsyncContextManager[TaskEventStream[E, R]]", EventStream(self.source))
+        return EventStream(self.source)
 
-    def stream_sync(self) -> AbstractContextManager[SyncTaskEventStream[E, R]]:
+    def stream_sync(self) -> SyncEventStream[E, R]:
         """Return a blocking stream of the events."""
-        return cast(
-            "AbstractContextManager[SyncTaskEventStream[E, R]]", SyncEventStream(self.source)
-        )
+        return SyncEventStream(self.source)
 
 
 class JSONLinesSource(Generic[E, R]):
     """Events in batches, one batch per chunk from the network that completes any."""
 
     def __init__(self, run: JSONLinesRun[E, R]) -> None:
-        self.result: R | None = None
         self._run = run
         self._client = run.client
         self._reader = run.make_reader()
-        self._deadline = run.client.deadline(run.timeout, run.model)
+        self._call = run.client.call(run.timeout, run.model)
+        self._ended = False
         self._decoder = JSONLinesDecoder(run.client.limits.max_event_bytes)
         self._stream: HTTPStream | None = None
         self._failure: MajordomoError | None = None
         self._admission: Admission | None = None
         self._guard: LoopGuard | None = None
 
+    @property
+    def result(self) -> R:
+        """The result. Raises RuntimeError until the operation is complete."""
+        if not self._reader.complete:
+            raise no_result_yet()
+        return self._reader.result()
+
     async def next_events(self) -> Sequence[E]:
         """Return the next events; nothing after the last."""
         try:
             if self._failure is not None:
                 raise self._failure
-            if self.result is not None:
+            if self._ended:
                 return ()
             if self._stream is None:
                 self._stream = await self._open()
@@ -160,12 +133,12 @@ class JSONLinesSource(Generic[E, R]):
         if self._run.prepare is not None:
             await self._run.prepare()
         if self._run.needs_slot:
-            self._admission = await self._client.admit(self._deadline, self._run.model)
-        return await self._client.open(self._run.request, self._deadline)
+            self._admission = await self._call.admit()
+        return await self._call.open(self._run.request)
 
     async def _read(self, stream: HTTPStream) -> Sequence[E]:
         events: list[E] = []
-        while not events and self.result is None:
+        while not events and not self._ended:
             chunk = await self._read_chunk(stream)
             try:
                 for line in self._decoder.feed(chunk) if chunk else self._decoder.finish():
@@ -175,7 +148,9 @@ class JSONLinesSource(Generic[E, R]):
                     if self._reader.complete:
                         break
                 if self._reader.complete or not chunk:
-                    self.result = self._reader.result()
+                    # Raises when the reply ended too early.
+                    self._reader.result()
+                    self._ended = True
                     await stream.finish()
                     self._release()
             except MajordomoError as error:

@@ -35,9 +35,8 @@ from majordomo.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from majordomo.models.client import LoadCheck
+from majordomo.models.client import BackendCall, LoadCheck
 from majordomo.models.embedding_model import HTTPEmbeddingModel
-from majordomo.models.image_model import Emit
 from majordomo.models.load_watch import LoadWatch
 from majordomo.models.streamed_image_model import StreamedImageModel
 from majordomo.providers.base import (
@@ -49,7 +48,7 @@ from majordomo.providers.base import (
 from majordomo.providers.ollama.admin import OllamaAdmin
 from majordomo.providers.ollama.chat_model import OllamaChatModel
 from majordomo.redaction import Secret, as_secret
-from majordomo.transport_types import Deadline, HTTPRequest
+from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name
 
 HOSTED_HOST = "ollama.com"
@@ -84,11 +83,11 @@ class OllamaImageModel(StreamedImageModel):
         await self._ensure_supported(self.id)
         return await super()._adapt_request(request)
 
-    async def _run(
-        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    async def _generate_batch(
+        self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         try:
-            return await super()._run(request, deadline, emit)
+            return await super()._generate_batch(request, call)
         except (InvalidRequestError, NotFoundError) as error:
             raise await self._explain(error) from None
 
@@ -227,11 +226,9 @@ class Ollama(HTTPProvider):
         A model that is not in memory while its reply is awaited is loading.
         """
 
-        async def query(deadline: Deadline) -> frozenset[str]:
-            body = await self._client.read_body(
-                HTTPRequest("GET", "/api/ps"),
-                deadline.child(QUERY_TIMEOUT),
-                MAX_STATE_BYTES,
+        async def query(call: BackendCall) -> frozenset[str]:
+            body = await call.child(QUERY_TIMEOUT).read_body(
+                HTTPRequest("GET", "/api/ps"), MAX_STATE_BYTES
             )
             return decode_loaded(body, self._client.limits)
 
