@@ -62,7 +62,7 @@ SCENARIOS = {
         **_same(Goal(1.3, "httpx")),
         against=("httpx", "raw"),
     ),
-    "reply": Scenario("one chat reply", "call", CHAT, Goal(0.35), Goal(0.33)),
+    "reply": Scenario("one chat reply", "call", CHAT, Goal(0.22), Goal(0.14)),
     "stream": Scenario(
         "SSE stream, one event in each HTTP chunk",
         "delta",
@@ -82,7 +82,7 @@ SCENARIOS = {
         "SSE live, one event a millisecond",
         "delta",
         _without(*NOT_IN_STREAM_ROWS),
-        Goal(0.55),
+        Goal(0.4),
         Goal(1.6, "raw"),
     ),
     "ndjson": Scenario(
@@ -94,10 +94,25 @@ SCENARIOS = {
         against=("ollama", "raw"),
         left_out="the others: they do not support Ollama's protocol",
     ),
-    "hundred": Scenario(
-        "1,000 replies, 100 at a time, 50 ms latency", "call", CHAT, **_same(Goal(0.3))
+    "burst": Scenario(
+        "first delta of an SSE stream of 2,000 that arrive at once",
+        "stream",
+        ("raw", "httpx", "openai", *OURS),
+        **_same(Goal(1.5, "raw")),
+        left_out="the others: like openai",
     ),
-    "cold": Scenario("1,000 at once, cold, 50 ms latency", "call", CHAT, **_same(Goal(0.3))),
+    "ndjson-burst": Scenario(
+        "first delta of an NDJSON stream of 2,000 that arrive at once",
+        "stream",
+        ("raw", "httpx", "ollama", *OURS),
+        **_same(Goal(1.0, "ollama")),
+        against=("ollama", "raw"),
+        left_out="the others: they do not support Ollama's protocol",
+    ),
+    "hundred": Scenario(
+        "1,000 replies, 100 at a time, 50 ms latency", "call", CHAT, Goal(0.17), Goal(0.12)
+    ),
+    "cold": Scenario("1,000 at once, cold, 50 ms latency", "call", CHAT, Goal(0.15), Goal(0.12)),
     "warm": Scenario("1,000 at once, warm, 50 ms latency", "call", CHAT, **_same(Goal(0.15))),
     "image": Scenario(
         "8 MB image as base64",

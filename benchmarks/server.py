@@ -191,6 +191,7 @@ class Replies:
         self.length_required = http_response(b"", status=b"411 Length Required")
         self.sse_head = stream_head(b"text/event-stream")
         self.sse = list(batched(map(chunk, events), BATCH))
+        self.sse_burst = [chunk(b"".join(events))]
         self.sse_coalesced = [chunk(part) for part in batched(events, BATCH // 4)]
         self.sse_live = [chunk(event) for event in completion_events(LIVE_DELTAS)]
         self.sse_held = [chunk(event) for event in completion_events(HELD_DELTAS)]
@@ -201,6 +202,7 @@ class Replies:
         ]
         self.sse_anthropic_live = [chunk(event) for event in anthropic_events(LIVE_DELTAS)]
         self.ndjson_head = stream_head(b"application/x-ndjson")
+        self.ndjson_burst = [chunk(b"".join(lines))]
         self.ndjson = list(batched(map(chunk, lines), BATCH))
 
 
@@ -259,6 +261,8 @@ class Connection(asyncio.Protocol):
             self._waiting.append(self._transport)
         elif path == b"/v1/chat/completions" and model == b"short":
             self._stream(replies.sse_head, replies.sse_held)
+        elif path == b"/v1/chat/completions" and streams and model == b"burst":
+            self._stream(replies.sse_head, replies.sse_burst)
         elif path == b"/v1/chat/completions" and streams:
             self._events(model, replies.sse, replies.sse_coalesced, replies.sse_live)
         elif path == b"/v1/chat/completions" and model == b"tools":
@@ -280,7 +284,10 @@ class Connection(asyncio.Protocol):
         elif path == b"/v1/images/generations":
             self._transport.write(replies.small_image if model == b"small" else replies.image)
         elif path == b"/api/chat" and not re.search(rb'"stream"\s*:\s*false', body):
-            self._stream(replies.ndjson_head, replies.ndjson)
+            self._stream(
+                replies.ndjson_head,
+                replies.ndjson_burst if model == b"burst" else replies.ndjson,
+            )
         elif path == b"/api/chat":
             self._transport.write(replies.ollama)
         elif path == b"/v1/models":

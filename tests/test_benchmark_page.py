@@ -59,7 +59,7 @@ def results(**rounds: Any) -> dict[str, Any]:
     }
 
 
-REPLY = {"openai": figures(0.01), "majordomo": figures(0.003), "majordomo-fast": figures(0.0034)}
+REPLY = {"openai": figures(0.01), "majordomo": figures(0.002), "majordomo-fast": figures(0.0024)}
 
 
 def test_row_shows_whether_its_goal_is_met(page: ModuleType) -> None:
@@ -68,8 +68,8 @@ def test_row_shows_whether_its_goal_is_met(page: ModuleType) -> None:
         "|  | CPU | wall | ratio to openai | peak | failures | goal |  |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| openai | 1.0 ms | 2.0 ms |  | 0.0 MB | 0 |  |  |\n"
-        "| majordomo | 300 us | 600 us | 0.30 | 0.0 MB | 0 | <= 0.35 openai | met |\n"
-        "| majordomo-fast | 340 us | 680 us | 0.34 | 0.0 MB | 0 | <= 0.33 openai | missed |\n"
+        "| majordomo | 200 us | 400 us | 0.20 | 0.0 MB | 0 | <= 0.22 openai | met |\n"
+        "| majordomo-fast | 240 us | 480 us | 0.24 | 0.0 MB | 0 | <= 0.14 openai | missed |\n"
     ) in written
     assert "`majordomo`: 1 of 1 goals met; `majordomo-fast`: 0 of 1 goals met." in written
 
@@ -87,7 +87,7 @@ def test_page_shows_machine_installs_growth_and_missing_peers(
 def test_row_with_failures_has_no_ratio(page: ModuleType) -> None:
     written = page.page(results(reply=REPLY | {"majordomo": figures(0.001, failures=3)}))
     assert (
-        "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.35 openai | missed |" in written
+        "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.22 openai | missed |" in written
     )
     assert "* majordomo reply: `one of them`" in written
 
@@ -98,14 +98,14 @@ def test_ratio_to_itself_needs_no_other_peer(page: ModuleType) -> None:
 
 
 def test_rounds_of_several_files_are_combined(page: ModuleType) -> None:
-    slower = {"openai": figures(0.01), "majordomo": figures(0.004)}
+    slower = {"openai": figures(0.01), "majordomo": figures(0.003)}
     written = page.page(page.combine([results(reply=REPLY), results(reply=slower)]))
-    assert "| 0.35 (0.30-0.40) |" in written
+    assert "| 0.25 (0.20-0.30) |" in written
     assert "2 rounds." in written
 
 
 def test_chart_has_a_bar_for_each_ratio(page: ModuleType) -> None:
     svg = ElementTree.fromstring(page.chart(page.charted(results(reply=REPLY)["rounds"])))
     texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[1:] == ["one chat reply", "majordomo", "0.30", "majordomo-fast", "0.34"]
+    assert texts[1:] == ["one chat reply", "majordomo", "0.20", "majordomo-fast", "0.24"]
     assert len(list(svg.iter("{http://www.w3.org/2000/svg}rect"))) == 2

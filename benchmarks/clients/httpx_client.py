@@ -41,7 +41,7 @@ class Client:
     async def reply(self, model):
         return await self._ask(model, "hi")
 
-    async def deltas(self, model):
+    async def deltas(self, model, on_first=None):
         words = []
         body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
         async with self._client.stream("POST", "/v1/chat/completions", json=body) as reply:
@@ -49,16 +49,20 @@ class Client:
                 if line.startswith("data: ") and line != "data: [DONE]":
                     text = self._loads(line[6:])["choices"][0]["delta"].get("content")
                     if text:
+                        if on_first and not words:
+                            on_first()
                         words.append(text)
         return len(words)
 
-    async def lines(self, model):
+    async def lines(self, model, on_first=None):
         words = []
         body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
         async with self._client.stream("POST", "/api/chat", json=body) as reply:
             async for line in reply.aiter_lines():
                 text = self._loads(line)["message"]["content"]
                 if text:
+                    if on_first and not words:
+                        on_first()
                     words.append(text)
         return len(words)
 

@@ -34,19 +34,21 @@ class Client:
         reply = await self._chat.model(model).generate("hi")
         return reply.text
 
-    async def deltas(self, model):
-        return await self._words(self._chat.model(model))
+    async def deltas(self, model, on_first=None):
+        return await self._words(self._chat.model(model), on_first)
 
-    async def lines(self, model):
+    async def lines(self, model, on_first=None):
         if self._ollama is None:
             self._ollama = self._md.Ollama(self._url)
-        return await self._words(self._ollama.model(model))
+        return await self._words(self._ollama.model(model), on_first)
 
-    async def _words(self, model):
-        from majordomo.llm import TextDelta
-
+    async def _words(self, model, on_first):
+        words = []
         async with model.stream("hi") as stream:
-            words = [event.text async for event in stream if isinstance(event, TextDelta)]
+            async for text in stream.text_stream:
+                if on_first and not words:
+                    on_first()
+                words.append(text)
         return len(words)
 
     async def image(self, model):

@@ -26,11 +26,17 @@ class Client:
     async def reply(self, model):
         return await self._ask(model, {"role": "user", "content": "hi"})
 
-    async def lines(self, model):
+    async def lines(self, model, on_first=None):
         parts = await self._client.chat(
             model=model, messages=[{"role": "user", "content": "hi"}], stream=True
         )
-        words = [part.message.content async for part in parts if part.message.content]
+        words = []
+        async for part in parts:
+            text = part.message.content
+            if text:
+                if on_first and not words:
+                    on_first()
+                words.append(text)
         return len(words)
 
     async def turn(self, images):

@@ -33,7 +33,7 @@ class Client:
     async def reply(self, model):
         return await self._ask(model, "hi")
 
-    async def deltas(self, model):
+    async def deltas(self, model, on_first=None):
         words = []
         messages = [{"role": "user", "content": "hi"}]
         async for event in await self._client.chat.completions.create(
@@ -41,6 +41,8 @@ class Client:
         ):
             text = event.choices[0].delta.content
             if text:
+                if on_first and not words:
+                    on_first()
                 words.append(text)
         return len(words)
 

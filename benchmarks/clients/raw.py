@@ -36,7 +36,7 @@ class Client:
         body = await self._pool.request(b"/v1/chat/completions", self._body(model))
         return self._json.loads(body)["choices"][0]["message"]["content"]
 
-    async def deltas(self, model):
+    async def deltas(self, model, on_first=None):
         """Return the number of text deltas."""
         words, tail = [], b""
         loads = self._json.loads
@@ -48,12 +48,14 @@ class Client:
                 if event != b"data: [DONE]":
                     text = loads(event[6:])["choices"][0]["delta"].get("content")
                     if text:
+                        if on_first and not words:
+                            on_first()
                         words.append(text)
 
         await self._pool.request(b"/v1/chat/completions", self._body(model, stream=True), on_data)
         return len(words)
 
-    async def lines(self, model):
+    async def lines(self, model, on_first=None):
         words, tail = [], b""
         loads = self._json.loads
 
@@ -63,6 +65,8 @@ class Client:
             for line in lines:
                 text = loads(line)["message"]["content"]
                 if text:
+                    if on_first and not words:
+                        on_first()
                     words.append(text)
 
         await self._pool.request(b"/api/chat", self._body(model, stream=True), on_data)

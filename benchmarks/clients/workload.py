@@ -81,6 +81,25 @@ def streaming(model, deltas, streams, method="deltas"):
     return scenario
 
 
+def burst(method):
+    """Measure from the request to the first delta; the server sends all of them at once."""
+
+    async def scenario(client, warm=3, calls=30):
+        attempts, spent = Attempts(), []
+        for number in range(warm + calls):
+            measurement = Measurement().start()
+            await attempts.make(getattr(client, method)("burst", measurement.stop), DELTAS)
+            if number >= warm:
+                spent.append(measurement)
+        total = Measurement()
+        total.cpu_seconds = sum(one.cpu_seconds for one in spent)
+        total.wall_seconds = sum(one.wall_seconds for one in spent)
+        total.peak_bytes = max(one.peak_bytes for one in spent)
+        total.show(calls, attempts.failures, attempts.first)
+
+    return scenario
+
+
 async def hundred(client, calls=1000):
     """1,000 calls, 100 at a time; the connections are already open."""
 
@@ -284,6 +303,8 @@ SCENARIOS = {
     "stream-coalesced": streaming("coalesced", DELTAS, 5),
     "stream-live": streaming("live", LIVE_DELTAS, 1),
     "ndjson": streaming("m", DELTAS, 5, "lines"),
+    "burst": burst("deltas"),
+    "ndjson-burst": burst("lines"),
     "hundred": hundred,
     "cold": cold,
     "warm": warm,
