@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,3 +60,26 @@ class Loading:
     """The state in the backend's own words. May be empty."""
     elapsed: float | None = None
     """Seconds since the call began. None when unknown."""
+
+
+class Backend(ABC):
+    """What every provider reports about its backend, and how it is closed."""
+
+    name: str
+    """Name of the provider."""
+
+    @abstractmethod
+    async def models(self) -> list[ModelInfo]:
+        """Return the models that the backend lists. Generates nothing and is free of charge.
+
+        Raises:
+            MajordomoError: The call failed.
+        """
+
+    @abstractmethod
+    async def health(self) -> Health:
+        """Check whether the backend responds. Never generates and never loads a model."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections. May be called more than once."""

@@ -6,11 +6,12 @@ with a fake for tests.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Self, Unpack
+from abc import abstractmethod
+from typing import Unpack
 
-from majordomo.backend_status import Health, ModelInfo
+from majordomo.backend_status import Backend, Health, ModelInfo
 from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEventStream
+from majordomo.concurrency.lifecycle import Closeable
 from majordomo.imagegen.events import ImageEvent
 from majordomo.imagegen.options import Option
 from majordomo.imagegen.request import Overrides, Request
@@ -46,13 +47,16 @@ class SyncStream(SyncEventStream[ImageEvent, Result]):
     """
 
 
-class Model(ABC):
+class Model(Closeable):
     """An image model: text to image, image to image (`images`) and inpainting (`mask`).
 
     Settings come from four places; later ones override earlier ones: the options passed when the
     model was created, the fields of the request, the options of the call, the keyword arguments.
     None unsets a field. A setting that the backend cannot honor becomes a warning in the result, or
     raises UnsupportedError with `strict=True`.
+
+    A model that was created from a model string owns its provider: close it with `async with`,
+    `with`, `aclose` or `close`. For any other model these do nothing.
 
     Example:
         ```python
@@ -164,25 +168,9 @@ class Model(ABC):
             ```
         """
 
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the provider if this model owns it.
 
-        A model owns its provider if it was created from a model string. Otherwise nothing happens.
-        """
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
-class Provider(ABC):
+class Provider(Backend):
     """A backend that serves image models."""
-
-    name: str
-    """Name of the provider."""
 
     @abstractmethod
     def image_model(self, id: str, *options: Option) -> Model:
@@ -195,19 +183,3 @@ class Provider(ABC):
         Raises:
             InvalidRequestError: The id is not valid.
         """
-
-    @abstractmethod
-    async def models(self) -> list[ModelInfo]:
-        """Return the models that the backend lists. Generates nothing and is free of charge.
-
-        Raises:
-            MajordomoError: The call failed.
-        """
-
-    @abstractmethod
-    async def health(self) -> Health:
-        """Check whether the backend responds. Never generates and never loads a model."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close all connections. May be called more than once."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
+from majordomo.concurrency.lifecycle import Closeable
 from majordomo.errors import InvalidRequestError
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
@@ -40,8 +41,11 @@ class Embeddings:
         )
 
 
-class EmbeddingModel(ABC):
+class EmbeddingModel(Closeable):
     """A model that turns texts into vectors.
+
+    A model that was created from a model string owns its provider: close it with `async with`,
+    `with`, `aclose` or `close`. For any other model these do nothing.
 
     Example:
         ```python
@@ -100,19 +104,6 @@ class EmbeddingModel(ABC):
         Raises:
             MajordomoError: See `embed`.
         """
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the provider if this model owns it.
-
-        A model owns its provider if it was created from a model string. Otherwise nothing happens.
-        """
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
 
 
 def check_texts(

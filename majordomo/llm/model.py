@@ -6,12 +6,13 @@ with a fake for tests.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Self, Unpack
 
-from majordomo.backend_status import Health, ModelInfo
+from majordomo.backend_status import Backend, Health, ModelInfo
 from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEventStream
+from majordomo.concurrency.lifecycle import Closeable
 from majordomo.llm.events import ChatEvent, TextDelta
 from majordomo.llm.messages import Message
 from majordomo.llm.options import Option
@@ -99,12 +100,15 @@ class _Texts:
                 return event.text
 
 
-class Model(ABC):
+class Model(Closeable):
     """A chat model.
 
     Settings come from four places; later ones override earlier ones: the options passed when the
     model was created, the fields of the request, the options of the call, the keyword arguments.
     None unsets a field.
+
+    A model that was created from a model string owns its provider: close it with `async with`,
+    `with`, `aclose` or `close`. For any other model these do nothing.
 
     Example:
         ```python
@@ -218,25 +222,9 @@ class Model(ABC):
             ```
         """
 
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the provider if this model owns it.
 
-        A model owns its provider if it was created from a model string. Otherwise nothing happens.
-        """
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
-class Provider(ABC):
+class Provider(Backend):
     """A backend that serves chat models."""
-
-    name: str
-    """Name of the provider."""
 
     @abstractmethod
     def model(self, id: str, *options: Option) -> Model:
@@ -249,19 +237,3 @@ class Provider(ABC):
         Raises:
             InvalidRequestError: The id is not valid.
         """
-
-    @abstractmethod
-    async def models(self) -> list[ModelInfo]:
-        """Return the models that the backend lists. Generates nothing and is free of charge.
-
-        Raises:
-            MajordomoError: The call failed.
-        """
-
-    @abstractmethod
-    async def health(self) -> Health:
-        """Check whether the backend responds. Never generates and never loads a model."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close all connections. May be called more than once."""

@@ -9,7 +9,8 @@ these steps, each of which a model can use alone:
 * `admit` waits for a slot. The caller has to release the returned `Admission`,
 * `open` sends a request once and returns the open reply, or raises the typed error of a status
   other than 2xx. The caller has to close the reply,
-* `read_body` is `open`, the whole body, and the close,
+* `read` is `open`, a function that reads the reply, and the close; `read_body` is `read` of the
+  whole body,
 * `retry` repeats a step while a `RetryState` allows it (see `majordomo.models.retries`),
 * `query` is `read_body` with retries, for a question within the call with limits of its own.
 
@@ -26,7 +27,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -253,9 +254,13 @@ class BackendCall(CallContext):
 
         Raises BadResponseError (`TOO_LARGE`) beyond `limit` bytes.
         """
+        return await self.read(request, lambda reply: read_all(reply, limit))
+
+    async def read(self, request: HTTPRequest, read: Callable[[HTTPStream], Awaitable[T]]) -> T:
+        """Send a request once, and return what `read` makes of the open reply."""
         reply = await self.open(request)
         try:
-            return await read_all(reply, limit)
+            return await read(reply)
         finally:
             await reply.aclose()
 
@@ -283,6 +288,23 @@ class BackendCall(CallContext):
             else:
                 self.client.budget.record_success()
                 return result
+
+
+class BodyDecoder(Protocol):
+    """Decodes a body while it arrives."""
+
+    def feed(self, chunk: bytes) -> object:
+        """Take the next bytes of the body."""
+
+
+D = TypeVar("D", bound=BodyDecoder)
+
+
+async def read_into(decoder: D, reply: HTTPStream) -> D:
+    """Feed the rest of a reply to a decoder, and return the decoder."""
+    while chunk := await reply.read():
+        decoder.feed(chunk)
+    return decoder
 
 
 async def read_all(reply: HTTPStream, limit: int) -> bytes:

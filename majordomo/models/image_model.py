@@ -46,7 +46,7 @@ from majordomo.imagegen.request import check_request
 from majordomo.models.base import HTTPModel, ModelBase
 from majordomo.models.batching import Batch, MergedProgress, merge_results
 from majordomo.models.call_context import Emit
-from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.observability.observed_call import ObservedCall
 from majordomo.observability.request_settings import image_settings
 from majordomo.settings import Limits, Timeout
@@ -336,15 +336,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
 
         Sent again only when the backend has provably not accepted it, or while the model loads.
         """
-
-        async def attempt() -> T:
-            reply = await call.open(http_request)
-            try:
-                return await read(reply)
-            finally:
-                await reply.aclose()
-
-        return await call.retry(attempt, image_job=True)
+        return await call.retry(lambda: call.read(http_request, read), image_job=True)
 
     def _complete_result(
         self,
@@ -437,9 +429,7 @@ class ReplyImageModel(HTTPImageModel):
         self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         async def read(reply: HTTPStream) -> imagegen.Result:
-            decoder = self._codec.reply_decoder(self._limits)
-            while chunk := await reply.read():
-                decoder.feed(chunk)
+            decoder = await read_into(self._codec.reply_decoder(self._limits), reply)
             return self._codec.decode_reply(decoder, request, self._limits)
 
         return await self._send_job(self._codec.encode_request(self.id, request), read, call)

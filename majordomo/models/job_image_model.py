@@ -16,7 +16,7 @@ from majordomo.backend_status import Queued
 from majordomo.concurrency.companion_task import run_or_withdraw
 from majordomo.dialects.image_jobs import JobStatus
 from majordomo.errors import JobLostError, NotFoundError, Phase
-from majordomo.models.client import BackendCall, BackendClient, read_all
+from majordomo.models.client import BackendCall, BackendClient, read_all, read_into
 from majordomo.models.image_model import HTTPImageModel, ImageCodec
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -87,18 +87,12 @@ class JobImageModel(HTTPImageModel):
     async def _poll(self, job: str, request: imagegen.Request, call: BackendCall) -> JobStatus:
         poll = call.child(POLL_TIMEOUT)
 
-        async def attempt() -> JobStatus:
-            reply = await poll.open(self._codec.encode_poll(job))
-            try:
-                decoder = self._codec.reply_decoder(self._limits)
-                while chunk := await reply.read():
-                    decoder.feed(chunk)
-            finally:
-                await reply.aclose()
+        async def read(reply: HTTPStream) -> JobStatus:
+            decoder = await read_into(self._codec.reply_decoder(self._limits), reply)
             return self._codec.decode_status(decoder, request, self._limits)
 
         try:
-            return await poll.retry(attempt)
+            return await poll.retry(lambda: poll.read(self._codec.encode_poll(job), read))
         except NotFoundError as error:
             raise JobLostError(
                 f"the backend no longer knows the job: {error.message}", status=error.status

@@ -20,7 +20,7 @@ from majordomo.concurrency.companion_task import run_or_withdraw, run_with_compa
 from majordomo.dialects.image_jobs import JobProgress
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.models.call_context import Emit
-from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.models.image_model import HTTPImageModel, ImageCodec
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -86,9 +86,7 @@ class PolledImageModel(HTTPImageModel):
         http_request = self._codec.encode_task(self.id, request, task)
 
         async def read(reply: HTTPStream) -> imagegen.Result:
-            decoder = self._codec.reply_decoder(self._limits)
-            while chunk := await reply.read():
-                decoder.feed(chunk)
+            decoder = await read_into(self._codec.reply_decoder(self._limits), reply)
             return self._codec.decode_reply(decoder, request, self._limits)
 
         async def interrupt() -> None:

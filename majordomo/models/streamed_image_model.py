@@ -13,7 +13,7 @@ from majordomo.errors import (
     StreamBrokenError,
 )
 from majordomo.models.call_context import Emit
-from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.models.image_model import ReplyImageCodec, ReplyImageModel
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -72,9 +72,7 @@ class StreamedImageModel(ReplyImageModel):
             content_type = reply.headers.get("content-type", "")
             # Proxies and compatible servers may ignore `stream`.
             if "json" in content_type and "ndjson" not in content_type:
-                decoder = self._codec.reply_decoder(self._limits)
-                while chunk := await reply.read():
-                    decoder.feed(chunk)
+                decoder = await read_into(self._codec.reply_decoder(self._limits), reply)
                 return self._codec.decode_reply(decoder, request, self._limits)
             if "html" in content_type:
                 raise BadResponseError("the response is a web page, not a stream", code="NOT_JSON")

@@ -15,7 +15,6 @@ from majordomo.errors import ConfigurationError
 from majordomo.models.chat_model import HTTPChatModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
 from majordomo.redaction import Secret, as_secret
-from majordomo.validation import check_name
 
 BASE_URL = "https://api.anthropic.com/v1"
 # Bounds a list of models that never ends.
@@ -79,14 +78,7 @@ class Anthropic(HTTPProvider):
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
         """Return a chat model. `options` are defaults of its requests."""
-        return HTTPChatModel(
-            self._client,
-            self._chat,
-            check_name(id, "model"),
-            options,
-            timeout=self._timeout,
-            strict=self._strict,
-        )
+        return self._make_chat_model(HTTPChatModel, self._chat, id, options)
 
     async def models(self) -> list[ModelInfo]:
         """Return all models that `GET /models` lists for this key."""

@@ -308,6 +308,25 @@ class HTTPProvider(BaseProvider):
             **settings,
         )
 
+    def _make_chat_model(
+        self,
+        model_type: Callable[..., M],
+        codec: Any,
+        id: str,
+        options: Sequence[llm.Option],
+        **settings: Any,
+    ) -> M:
+        """Return a chat model of this class with the provider's client and settings."""
+        return model_type(
+            self._client,
+            codec,
+            check_name(id, "model"),
+            options,
+            timeout=self._timeout,
+            strict=self._strict,
+            **settings,
+        )
+
     def _make_embedding_model(self, codec: EmbeddingCodec, id: str) -> HTTPEmbeddingModel:
         return HTTPEmbeddingModel(
             self._client, codec, check_name(id, "model"), timeout=self._timeout

@@ -70,9 +70,7 @@ class Gemini(HTTPProvider):
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
         """Return a chat model. `options` are defaults of its requests."""
         codec = GeminiChatCodec(check_name(id, "model"), self.name)
-        return HTTPChatModel(
-            self._client, codec, id, options, timeout=self._timeout, strict=self._strict
-        )
+        return self._make_chat_model(HTTPChatModel, codec, id, options)
 
     def image_model(self, id: str, *options: imagegen.Option) -> ReplyImageModel:
         """Return an image model, such as `gemini-2.5-flash-image`.

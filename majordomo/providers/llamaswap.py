@@ -102,14 +102,7 @@ class LlamaSwap(HTTPProvider):
         codec = OpenAIChatCodec(
             provider=self.name, path="/v1/chat/completions", loading_chunks=True
         )
-        return HTTPChatModel(
-            self._client,
-            codec,
-            check_name(id, "model"),
-            options,
-            timeout=self._timeout,
-            strict=self._strict,
-        )
+        return self._make_chat_model(HTTPChatModel, codec, id, options)
 
     def image_model(self, id: str, *options: imagegen.Option) -> ReplyImageModel:
         """Return an image model. `options` are defaults of its requests."""

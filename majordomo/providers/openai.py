@@ -24,7 +24,6 @@ from majordomo.models.streamed_image_model import StreamedImageModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
 from majordomo.redaction import Secret, as_secret
 from majordomo.transport import BaseURL
-from majordomo.validation import check_name
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -109,14 +108,7 @@ class OpenAI(HTTPProvider):
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
         """Return a chat model. `options` are defaults of its requests."""
-        return HTTPChatModel(
-            self._client,
-            self._chat,
-            check_name(id, "model"),
-            options,
-            timeout=self._timeout,
-            strict=self._strict,
-        )
+        return self._make_chat_model(HTTPChatModel, self._chat, id, options)
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:
         """Return an image model. `options` are defaults of its requests."""

@@ -31,7 +31,6 @@ from majordomo.providers.base import (
 )
 from majordomo.redaction import Secret, as_secret
 from majordomo.transport_types import HTTPRequest
-from majordomo.validation import check_name
 
 DEFAULT_PRESET = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
 
@@ -123,14 +122,7 @@ class OpenAICompatible(HTTPProvider):
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
         """Return a chat model. `options` are defaults of its requests."""
-        return HTTPChatModel(
-            self._client,
-            self._chat,
-            check_name(id, "model"),
-            options,
-            timeout=self._timeout,
-            strict=self._strict,
-        )
+        return self._make_chat_model(HTTPChatModel, self._chat, id, options)
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:
         """Return an image model. `options` are defaults of its requests."""

@@ -49,7 +49,6 @@ from majordomo.providers.ollama.admin import OllamaAdmin
 from majordomo.providers.ollama.chat_model import OllamaChatModel
 from majordomo.redaction import Secret, as_secret
 from majordomo.transport_types import HTTPRequest
-from majordomo.validation import check_name
 
 HOSTED_HOST = "ollama.com"
 MAX_STATE_BYTES = 1 << 20
@@ -164,14 +163,8 @@ class Ollama(HTTPProvider):
 
     def model(self, id: str, *options: llm.Option) -> OllamaChatModel:
         """Return a chat model. `options` are defaults of its requests."""
-        settings: dict[str, Any] = {"timeout": self._timeout, "strict": self._strict}
-        return OllamaChatModel(
-            self._client,
-            self._chat,
-            check_name(id, "model"),
-            options,
-            ensure_vision=self._ensure_vision,
-            **settings,
+        return self._make_chat_model(
+            OllamaChatModel, self._chat, id, options, ensure_vision=self._ensure_vision
         )
 
     def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:
