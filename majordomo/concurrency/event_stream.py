@@ -6,8 +6,7 @@ is left. Events arrive in batches, one per network read, so that there is no ove
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -54,7 +53,8 @@ class _StreamBase(Generic[E, R]):
     def __init__(self, open_source: Callable[[], EventSource[E, R]]) -> None:
         self._open_source = open_source
         self._source: EventSource[E, R] | None = None
-        self._pending: deque[E] = deque()
+        # The events of the last batch that were not returned yet.
+        self._pending: Iterator[E] = iter(())
         self._ended = False
 
     def _open(self) -> None:
@@ -117,8 +117,8 @@ class EventStream(_StreamBase[E, R]):
         return self
 
     async def __anext__(self) -> E:
-        if self._pending:
-            return self._pending.popleft()
+        for event in self._pending:
+            return event
         if self._ended:
             raise StopAsyncIteration
         try:
@@ -130,8 +130,8 @@ class EventStream(_StreamBase[E, R]):
             self._ended = True
             raise StopAsyncIteration
         if len(events) > 1:
-            self._pending.extend(events)
-            return self._pending.popleft()
+            self._pending = iter(events)
+            return next(self._pending)
         return events[0]
 
 
@@ -168,13 +168,15 @@ class SyncEventStream(_StreamBase[E, R]):
         return self
 
     def __next__(self) -> E:
-        if not self._pending and not self._ended:
+        for event in self._pending:
+            return event
+        if not self._ended:
             try:
-                self._pending.extend(portal.run(self.source.next_events))
+                self._pending = iter(portal.run(self.source.next_events))
             except BaseException:
                 self._ended = True
                 raise
-        if not self._pending:
-            self._ended = True
-            raise StopIteration
-        return self._pending.popleft()
+        for event in self._pending:
+            return event
+        self._ended = True
+        raise StopIteration
