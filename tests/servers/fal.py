@@ -76,7 +76,8 @@ class Fal:
     """A handler for `serve()`.
 
     `requests` lists the accepted requests, in order. `keys` are the valid keys; with none, every
-    key is valid. `positions` are what the first polls of a request report, in turn.
+    key is valid. `positions` are what the first polls of a request report, in turn; by default a
+    request starts at once.
 
     These attributes may be changed while it runs: `fail` (the response that is the result of the
     next requests), `media_url` (the address of the CDN in results, by default that of the server),
@@ -88,7 +89,7 @@ class Fal:
         self,
         *,
         keys: tuple[str, ...] = (),
-        positions: tuple[int, ...] = (0,),
+        positions: tuple[int, ...] = (),
         size: tuple[int, int] = (64, 64),
         media_url: str = "",
     ) -> None:
@@ -217,20 +218,18 @@ class Fal:
     def _status(self, request: ReceivedRequest, queued: Request, query: dict[str, str]) -> Response:
         body: dict[str, Any] = self._urls(request, queued)
         if queued.status == "IN_QUEUE" and (queued.positions or self._hold_status == "IN_QUEUE"):
-            if len(queued.positions) > 1 or self._hold_status != "IN_QUEUE":
-                position = queued.positions.pop(0)
-            else:
-                position = queued.positions[0] if queued.positions else 0
+            position = (queued.positions or [0])[0]
+            # A held request stays at its last position.
+            if self._hold_status != "IN_QUEUE" or len(queued.positions) > 1:
+                queued.positions.pop(0)
             return json_response(body | {"status": "IN_QUEUE", "queue_position": position}, 202)
         logs = [{"message": "step 1", "level": "INFO", "source": "USER", "timestamp": "2026"}]
         body["logs"] = logs if query.get("logs") in ("1", "true", "True") else None
-        if queued.status == "IN_QUEUE" or (
-            queued.status == "IN_PROGRESS" and self._hold_status == "IN_PROGRESS"
-        ):
+        if queued.status != "COMPLETED":
             queued.status = "IN_PROGRESS"
             self._changed.notify_all()
-            return json_response(body | {"status": "IN_PROGRESS"}, 202)
-        if queued.status == "IN_PROGRESS":
+            if self._hold_status == "IN_PROGRESS":
+                return json_response(body | {"status": "IN_PROGRESS"}, 202)
             self._complete(queued, self.fail or self._run(request, queued))
         error = {}
         if queued.result is not None and queued.result.status >= 400:

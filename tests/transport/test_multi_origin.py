@@ -54,6 +54,7 @@ REFUSED = [
     "https://lab.test",
     "http://a.lab.test",
     "https://cdn.example",
+    "http://cdn.example:8443",
     "https://sub.cdn.example:8443",
     "https://f\u0430l.media",  # a Cyrillic letter
     "https://xn--fl-6kc.media",
@@ -283,13 +284,14 @@ async def test_files_of_another_origin_are_recorded_and_replayed(
 
 
 async def test_a_closed_transport_refuses_every_origin(serve: Serve) -> None:
-    own, other = serve(reply_with(http_response("own"))), serve(reply_with(http_response("other")))
-    transport = transport_for(own.url, other.url)
-    await read(await transport.open(get(other.url), Deadline(HOSTED)))
+    own, used, unused = (serve(reply_with(http_response("reply"))) for _ in range(3))
+    transport = transport_for(own.url, used.url, unused.url)
+    await read(await transport.open(get(used.url), Deadline(HOSTED)))
     await transport.aclose()
-    for request in (HTTPRequest("GET", "/"), get(other.url)):
+    for request in (HTTPRequest("GET", "/"), get(used.url), get(unused.url)):
         with pytest.raises(ConfigurationError, match="closed"):
             await transport.open(request, Deadline(HOSTED))
+    assert (own.connections, used.connections, unused.connections) == (0, 1, 0)
 
 
 class CountingTransport:
