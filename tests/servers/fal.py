@@ -80,7 +80,8 @@ class Fal:
     request starts at once.
 
     These attributes may be changed while it runs: `fail` (the response that is the result of the
-    next requests), `media_url` (the address of the CDN in results, by default that of the server),
+    next requests), `queue_url` (the address of the queue in replies; a client that follows it sends
+    its key there), `media_url` (the address of the CDN in results, by default that of the server),
     `name_file` (changes the URL of a file in a result), `no_catalog` (404 for the catalog),
     `random_seed` (the seed of requests without one).
     """
@@ -100,6 +101,7 @@ class Fal:
         self.name_file: Callable[[str], str] = str
         self.fail: Response | None = None
         self.no_catalog = False
+        self.queue_url = "https://queue.fal.run"
         self.page_size = 3
         self.random_seed = 4_242
         self._hold_status = ""
@@ -178,16 +180,15 @@ class Fal:
         self.requests.append(queued)
         self._changed.notify_all()
         return json_response(
-            self._urls(request, queued)
+            self._urls(queued)
             | {
                 "status": "IN_QUEUE",
                 "queue_position": queued.positions[0] if queued.positions else 0,
             }
         )
 
-    def _urls(self, request: ReceivedRequest, queued: Request) -> dict[str, Any]:
-        # A client that follows these instead of its own address sends its key away.
-        url = f"https://queue.fal.run/{queued.app}/requests/{queued.id}"
+    def _urls(self, queued: Request) -> dict[str, Any]:
+        url = f"{self.queue_url}/{queued.app}/requests/{queued.id}"
         return {
             "request_id": queued.id,
             "response_url": url,
@@ -216,7 +217,7 @@ class Fal:
         return json_response({"detail": "Method Not Allowed"}, 405)
 
     def _status(self, request: ReceivedRequest, queued: Request, query: dict[str, str]) -> Response:
-        body: dict[str, Any] = self._urls(request, queued)
+        body: dict[str, Any] = self._urls(queued)
         if queued.status == "IN_QUEUE" and (queued.positions or self._hold_status == "IN_QUEUE"):
             position = (queued.positions or [0])[0]
             # A held request stays at its last position.
