@@ -767,6 +767,27 @@ def test_the_number_of_images_per_request(model: str, known: bool, count: int) -
     assert codec_for(model, known=known).max_per_call(model, Request("a")) == count
 
 
+@pytest.mark.parametrize("values", [["a", 1], ["a"] * 51, ["a" * 51], {"a": 1}, None])
+def test_choices_that_are_no_short_list_of_texts_are_ignored(values: Any) -> None:
+    schema = {"properties": {"prompt": {}, "quality": {"enum": values}}}
+    content = {"application/json": {"schema": schema}}
+    openapi = {"paths": {"/a": {"post": {"requestBody": {"content": content}}}}}
+    page = {"models": [{"endpoint_id": FLUX, "openapi": openapi}]}
+    accepted = decode_model_input(json.dumps(page).encode(), LIMITS)
+    assert accepted is not None
+    assert accepted.choices == {}
+
+
+@pytest.mark.parametrize("name", ["image_urls", "input_image_urls", "reference_image_urls"])
+def test_other_names_of_a_list_of_images(name: str) -> None:
+    codec = FalQueueCodec(FLUX, lambda _: ModelInput(frozenset({"prompt", name})))
+    for images in ((IMAGE,), (IMAGE, IMAGE)):
+        assert sent(codec, Request("a", images=images))[1] == {
+            "prompt": "a",
+            name: [URL] * len(images),
+        }
+
+
 def test_pages_of_the_catalog() -> None:
     page = {
         "models": [

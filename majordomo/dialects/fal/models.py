@@ -17,6 +17,8 @@ from majordomo.framing.json import decode_object
 from majordomo.settings import Limits
 
 PAGE_SIZE = 100
+# Choices are listed in warnings, so that a long list of long values would be useless there.
+_MAX_CHOICES = _MAX_CHOICE_CHARACTERS = 50
 CATEGORIES: Mapping[str, frozenset[Capability]] = {
     "text-to-image": frozenset({"image"}),
     "image-to-image": frozenset({"edit"}),
@@ -127,8 +129,10 @@ def _member(value: Any, name: str) -> dict[str, Any]:
 
 
 def _choices(schema: dict[str, Any]) -> tuple[str, ...]:
-    """Return the accepted values of a field whose values are all texts; empty for other fields."""
+    """Return the accepted values of a field whose values are all short texts; else nothing."""
     values = schema.get("enum")
-    if isinstance(values, list) and all(isinstance(value, str) for value in values):
-        return tuple(values)
-    return ()
+    if not isinstance(values, list) or len(values) > _MAX_CHOICES:
+        return ()
+    if not all(isinstance(value, str) and len(value) <= _MAX_CHOICE_CHARACTERS for value in values):
+        return ()
+    return tuple(values)

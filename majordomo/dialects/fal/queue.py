@@ -79,6 +79,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "mask": ("mask_url", "mask_image_url"),
 }
 _SETTINGS = tuple(name for name in _NAMES if name not in ("n", "mask"))
+_IMAGE_LISTS = ("image_urls", "input_image_urls", "reference_image_urls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,26 +291,25 @@ def _name_of(field: str, accepted: ModelInput | None) -> str:
 
 def _image_field(request: Request, accepted: ModelInput | None) -> tuple[str, bool]:
     """Return the model's field for input images, and whether it is a list."""
+    several = len(request.images) > 1
     if accepted is None:
-        return ("image_urls", True) if len(request.images) > 1 else ("image_url", False)
-    if "image_urls" in accepted.names and (
-        len(request.images) > 1 or "image_url" not in accepted.names
-    ):
-        return "image_urls", True
-    return "image_url", False
+        return ("image_urls", True) if several else ("image_url", False)
+    if "image_url" in accepted.names and not several:
+        return "image_url", False
+    return next(name for name in _IMAGE_LISTS if name in accepted.names), True
 
 
 def _check_inputs(model: str, request: Request, accepted: ModelInput | None) -> None:
     """Raise UnsupportedError for input images or a mask that the model does not take."""
     if accepted is None or not request.images:
         return
-    if not accepted.names & {"image_url", "image_urls"}:
+    if not accepted.names & {"image_url", *_IMAGE_LISTS}:
         raise UnsupportedError(
             f"{model} takes no input images; edits have a model id of their own, often ending in "
             '"/edit" or "/image-to-image"',
             field="images",
         )
-    if len(request.images) > 1 and "image_urls" not in accepted.names:
+    if len(request.images) > 1 and not accepted.names & set(_IMAGE_LISTS):
         raise UnsupportedError(
             f"{model} takes one input image; got {len(request.images)}", field="images"
         )
