@@ -386,6 +386,8 @@ def test_a_result_is_completed_from_its_images() -> None:
     assert [detail.seed for detail in result.details] == [9, 9]
     assert [detail.revised_prompt for detail in result.details] == ["a red fox", "a red fox"]
     assert result.usage.seconds == 1.5
+    result = codec.decode_result([IMAGE], files_of(RESULT), Request("a red fox"))
+    assert result.details[0].revised_prompt is None
     result = codec.decode_result([IMAGE], files_of({"images": [FILE]}), Request("a", seed=1))
     assert (result.details[0].seed, result.details[0].revised_prompt) == (1, None)
     assert result.usage.seconds is None
@@ -731,6 +733,17 @@ def test_the_fields_of_a_model_are_those_of_its_openapi_document() -> None:
                 "/a": {
                     "post": {
                         "requestBody": {
+                            "content": {"application/json": {"schema": {"properties": {}}}}
+                        }
+                    }
+                }
+            }
+        },
+        {
+            "paths": {
+                "/a": {
+                    "post": {
+                        "requestBody": {
                             "content": {
                                 "application/json": {
                                     "schema": {"$ref": "#/components/schemas/None"}
@@ -776,6 +789,12 @@ def test_choices_that_are_no_short_list_of_texts_are_ignored(values: Any) -> Non
     accepted = decode_model_input(json.dumps(page).encode(), LIMITS)
     assert accepted is not None
     assert accepted.choices == {}
+
+
+def test_a_model_without_a_prompt_is_sent_none() -> None:
+    codec = FalQueueCodec(FLUX, lambda _: ModelInput(frozenset({"image_url"})))
+    _, body, fields = sent(codec, Request("a", images=(IMAGE,)))
+    assert (body, fields) == ({"image_url": URL}, ["prompt"])
 
 
 @pytest.mark.parametrize("name", ["image_urls", "input_image_urls", "reference_image_urls"])

@@ -69,7 +69,7 @@ def decode_model_input(body: bytes, limits: Limits) -> ModelInput | None:
     entries = _entries(decode_object(body, limits.max_json_depth))
     schema = _input_schema(entries[0].get("openapi")) if entries else None
     properties = schema.get("properties") if schema is not None else None
-    if not isinstance(properties, dict) or "prompt" not in properties:
+    if not isinstance(properties, dict) or not properties:
         return None
     choices = {
         name: values

@@ -39,7 +39,7 @@ from majordomo.dialects.image_fields import (
     resolve_size,
 )
 from majordomo.dialects.image_jobs import JobFiles, JobStatus
-from majordomo.dialects.request_body import json_request
+from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.dialects.result_urls import read_result_url, without_query
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import (
@@ -132,6 +132,9 @@ class FalQueueCodec:
         if accepted is not None:
             request, dropped = _drop_unknown(model, request, accepted)
             warnings += dropped
+            if "prompt" not in accepted.names:
+                message = f"prompt has no effect: {model} takes none"
+                warnings.append(CallWarning(UNSUPPORTED, message, "prompt"))
         request, dropped = _adapt_size(model, request, accepted)
         return request, [*warnings, *dropped]
 
@@ -139,7 +142,9 @@ class FalQueueCodec:
         """Return the HTTP request that submits a request."""
         accepted = self.model_input(model)
         placeholders = Base64Placeholders()
-        body: dict[str, Any] = {"prompt": request.prompt}
+        body: dict[str, Any] = {}
+        if accepted is None or "prompt" in accepted.names:
+            body["prompt"] = request.prompt
         if request.aspect:
             body["aspect_ratio"] = request.aspect
         elif (size := request.pixels) is not None:
