@@ -6,7 +6,7 @@ Source: fal's documentation at fal.ai/docs, read in November 2026.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -46,14 +46,16 @@ LOOK_UP_PAUSE_SECONDS = 60.0
 class FalImageModel(FetchedJobImageModel):
     """An image model that first looks up in fal's catalog which fields it accepts."""
 
-    def __init__(self, *args: Any, provider: Fal, **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, look_up: Callable[[str], Awaitable[None]], **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
-        self._fal = provider
+        self._look_up = look_up
 
     async def _adapt_request(
         self, request: imagegen.Request
     ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._fal._look_up(self.id)
+        await self._look_up(self.id)
         return await super()._adapt_request(request)
 
 
@@ -117,7 +119,7 @@ class Fal(HTTPProvider):
     def image_model(self, id: str, *options: imagegen.Option) -> FalImageModel:
         """Return an image model. `options` are defaults of its requests."""
         codec = FalQueueCodec(check_name(id, "model"), self._model_inputs.get)
-        return self._make_image_model(FalImageModel, codec, id, options, provider=self)
+        return self._make_image_model(FalImageModel, codec, id, options, look_up=self._look_up)
 
     async def models(self) -> list[ModelInfo]:
         """Return the active models of fal's public catalog that make or edit images."""

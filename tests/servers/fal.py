@@ -172,10 +172,9 @@ class Fal:
             body = json.loads(request.body)
         except ValueError:
             return json_response({"detail": "Invalid JSON"}, 400)
-        segments = model.split("/")
-        app = "/".join(segments[: 3 if segments[0] in ("workflows", "comfy") else 2])
+        app = _app_of(model)
         if not isinstance(body, dict) or app not in {_app_of(name) for name in MODELS}:
-            return json_response({"detail": f'Application "{segments[-1]}" not found'}, 404)
+            return json_response({"detail": f'Application "{app}" not found'}, 404)
         queued = Request(str(uuid.uuid4()), app, model, body, list(self.positions))
         self.requests.append(queued)
         self._changed.notify_all()
