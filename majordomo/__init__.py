@@ -45,6 +45,7 @@ _HOME = {
         "image_tool run_tools run_tools_sync stream_tools stream_tools_sync"
     ),
     "majordomo.routing.registry": "Registry embedding_model image_model model",
+    "majordomo.providers.fal": "Fal",
     "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.offline.provider": "Offline",
@@ -92,6 +93,7 @@ __all__ = [
     "Cost",
     "DeadlineExceededError",
     "FailedAttempt",
+    "Fal",
     "FilePart",
     "Gemini",
     "Health",
@@ -301,6 +303,7 @@ if TYPE_CHECKING:
     from majordomo.providers.anthropic import Anthropic
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI
+    from majordomo.providers.fal import Fal
     from majordomo.providers.gemini import Gemini
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.ollama.provider import Ollama

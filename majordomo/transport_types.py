@@ -47,6 +47,10 @@ class HTTPRequest:
     """True when the response is read chunk by chunk. No content coding is requested then."""
     from_origin: bool = False
     """True when `path` is relative to the origin instead of the path of the base URL."""
+    origin: str = ""
+    """Another origin to send the request to, `scheme://host[:port]`; "" for the provider's own.
+    Only a GET to an origin that the provider declares is accepted. The provider's headers, with its
+    key, are never sent there (see `majordomo.transport.multi_origin`)."""
 
 
 class HTTPStream(Protocol):

@@ -29,6 +29,7 @@ PAGES = {
     "automatic1111": md.Automatic1111,
     "comfyui": md.ComfyUI,
     "compatible": md.OpenAICompatible,
+    "fal": md.Fal,
     "gemini": md.Gemini,
     "llama-cpp": md.OpenAICompatible,
     "llama-swap": md.LlamaSwap,
@@ -99,9 +100,7 @@ def test_documented_key_variables_match_the_code(page: str) -> None:
     file = inspect.getsourcefile(PAGES[page])
     assert file is not None
     read = set(re.findall(r'env\.variable\("(\w+)"\)', Path(file).read_text()))
-    documented = set(
-        re.findall(r"`(\w+_API_KEY)`", rows(text_of(page), "argument").get("api_key", ""))
-    )
+    documented = set(re.findall(r"`(\w+_KEY)`", rows(text_of(page), "argument").get("api_key", "")))
     if PAGES[page] is md.OpenAICompatible:
         read = (
             {PRESETS["llamacpp"].key_variable}

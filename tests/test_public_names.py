@@ -29,6 +29,7 @@ ROOT = [
     "ContentRefusedError",
     "Cost",
     "DeadlineExceededError",
+    "Fal",
     "FilePart",
     "Gemini",
     "Health",

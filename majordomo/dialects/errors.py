@@ -11,6 +11,7 @@ recognized:
 * `{"error":{type,message,details},"node_errors":{}}` (ComfyUI)
 * `{"error":"Code","detail":"text","errors":"text"}` (A1111)
 * `{"detail":"text"|[...]}` (FastAPI)
+* `{"detail":[{loc,msg,type}]}` and `{"detail":"text","error_type":"code"}` (fal)
 * `{"object":"error","message":...}` (vLLM)
 * text/plain, HTML, and an empty body
 
@@ -31,6 +32,7 @@ from majordomo.errors import (
     BadResponseError,
     ContentRefusedError,
     InvalidRequestError,
+    JobCancelledError,
     JobLostError,
     MajordomoError,
     NotFoundError,
@@ -84,6 +86,7 @@ _BY_BACKEND_CODE: dict[str, tuple[type[MajordomoError], str | None]] = {
     "outofmemoryerror": (BackendError, "GPU_OOM"),  # A1111 names torch's exception
     "tool_use_failed": (InvalidRequestError, "TOOL_USE_FAILED"),  # Groq
     "api_key_invalid": (AuthenticationError, None),  # Google: a 400 by its status
+    "client_cancelled": (JobCancelledError, None),  # fal
 }
 
 
@@ -178,10 +181,12 @@ def build_error(
     error.retry_after = retry_after(headers, error_body, now)
     if error.code in ("QUOTA_EXHAUSTED", "REDIRECT"):
         error.retryable = False
-    should_retry = headers.get("x-should-retry", "").strip().lower()
+    # fal's documentation has the second name for the same thing.
+    should_retry = headers.get("x-should-retry", headers.get("x-fal-retryable", ""))
+    should_retry = should_retry.strip().lower()
     if should_retry in ("true", "false"):
         error.retryable = should_retry == "true"
-    if (request_id := headers.get("x-request-id")) is not None:
+    if (request_id := headers.get("x-request-id", headers.get("x-fal-request-id"))) is not None:
         error.details["request_id"] = redact(request_id)[:200]
     return error
 
@@ -234,8 +239,10 @@ def _from_json(value: Any) -> ErrorBody:
             message = error
     if isinstance(value.get("code"), str):
         codes += (value["code"],)
-    if isinstance(value.get("type"), str):
-        codes += (value["type"],)
+    for name in ("type", "error_type"):
+        if isinstance(value.get(name), str):
+            codes += (value[name],)
+    codes += _detail_types(value.get("detail"))
     if len(texts) > 1:
         message = "; ".join(dict.fromkeys(texts))
     # Ollama sends this URL when the user is not signed in.
@@ -309,6 +316,16 @@ def _text(value: Any) -> str:
             lines.append(f"{location}: {text}" if location else text)
         return "; ".join(line for line in lines if line)
     return ""
+
+
+def _detail_types(detail: Any) -> tuple[str, ...]:
+    """Return the types in the first five entries of FastAPI's list, each an error code."""
+    types = (
+        item.get("type")
+        for item in (detail[:5] if isinstance(detail, list) else ())
+        if isinstance(item, dict)
+    )
+    return tuple(type_ for type_ in types if isinstance(type_, str) and type_)
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")

@@ -11,16 +11,32 @@ from typing import Any
 from majordomo.errors import CallWarning
 from majordomo.imagegen import Result
 from majordomo.media.image_part import ImagePart
+from majordomo.transport_types import HTTPRequest
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """The state of a polled job: queued, running (neither field is set) or finished."""
+    """The state of a polled job: queued, running (no field is set) or finished."""
 
     position: int | None = None
     """Position in the backend's queue from 1, None when the job is not queued."""
     result: Result | None = None
     """The result, None until the job has finished."""
+    ended: bool = False
+    """Whether the job has finished and its result has to be fetched with a request of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """The images of a finished job, as its result names them."""
+
+    images: tuple[HTTPRequest | ImagePart, ...]
+    """For each image, in order, the request that fetches it, or the image itself where the result
+    contained it."""
+    raw: Any
+    """The backend's own record of the job, without image data."""
+    warnings: tuple[CallWarning, ...] = ()
+    """What the backend did not do of the request."""
 
 
 @dataclass(frozen=True, slots=True)

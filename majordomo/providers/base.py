@@ -234,6 +234,7 @@ class HTTPProvider(BaseProvider):
         headers: Mapping[str, str | Secret] | None = None,
         transport: Any = None,
         observers: Sequence[Observer] = (),
+        other_origins: Sequence[str] = (),
     ) -> None:
         headers = secrets = {
             name: as_secret(value) or Secret("") for name, value in (headers or {}).items()
@@ -273,6 +274,7 @@ class HTTPProvider(BaseProvider):
                 proxy=proxy,
                 transport=transport,
                 redact=Redactor([key, *secrets.values()], inside_base64=False),
+                other_origins=other_origins,
             ),
             retries or Retries(),
             limits or Limits(),
@@ -361,12 +363,15 @@ class HTTPProvider(BaseProvider):
             HTTPRequest(method, path, from_origin=from_origin), QUERY_TIMEOUT, decode
         )
 
-    async def _check_health(self, path: str, *, from_origin: bool = False) -> Health:
+    async def _check_health(
+        self, path: str, *, from_origin: bool = False, origin: str = ""
+    ) -> Health:
         """Return whether a free query is answered, and how fast."""
         started_at = time.monotonic()
         try:
             await self._client.call(QUERY_TIMEOUT).read_body(
-                HTTPRequest("GET", path, from_origin=from_origin), MAX_HEALTH_REPLY_BYTES
+                HTTPRequest("GET", path, from_origin=from_origin, origin=origin),
+                MAX_HEALTH_REPLY_BYTES,
             )
         except MajordomoError as error:
             return Health(False, error.message, error=error)

@@ -5,6 +5,7 @@ installed):
 
 * `lazy_transport`: checks the settings when a provider is constructed and loads the rest at the
   first call.
+* `multi_origin`: sends requests for other origins that the provider allows, without its headers.
 * `http_transport`: one origin, its headers, and one pool per event loop.
 * `pool`: the connections to one origin in one event loop.
 * `connection`: one HTTP connection and whether it can be reused.

@@ -85,7 +85,9 @@ class HTTPXTransport:
         outgoing = self._httpx.Request(request.method, url, headers=headers, **stream)
         if hasattr(self._client, "handle_async_request"):
             return await self._client.handle_async_request(outgoing)
-        return await self._client.send(outgoing, stream=True, follow_redirects=False)
+        # The client's own authentication is for the backend, not for other origins.
+        auth = {"auth": None} if request.origin else {}
+        return await self._client.send(outgoing, stream=True, follow_redirects=False, **auth)
 
     async def _wait(self, awaitable: Any, deadline: Deadline) -> Any:
         """Await under the current limit, and translate the errors of httpx."""

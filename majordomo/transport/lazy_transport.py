@@ -6,13 +6,14 @@ is loaded at the first call.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.redaction import Secret
 from majordomo.transport.base_url import BaseURL, encode_headers
+from majordomo.transport.multi_origin import AllowedOrigins, MultiOriginTransport
 from majordomo.transport_types import (
     Deadline,
     HTTPRequest,
@@ -76,6 +77,7 @@ def make_transport(
     proxy: str | None = None,
     transport: Any = None,
     redact: Callable[[str], str] = str,
+    other_origins: Sequence[str] = (),
 ) -> Transport:
     """Return the transport of a provider.
 
@@ -87,17 +89,32 @@ def make_transport(
         transport: A TransportWrapper, a Transport, or any httpx client or transport to use. None
             uses our own.
         redact: Removes the provider's secrets from a text; passed to a TransportWrapper.
+        other_origins: Other origins that a request may name; see `multi_origin`.
 
     Raises:
-        ConfigurationError: For invalid headers, an invalid proxy, or a combination that is not
-            supported.
+        ConfigurationError: For invalid headers, an invalid proxy, an invalid origin, or a
+            combination that is not supported.
     """
     if hasattr(transport, "wrap"):
         wrapper: TransportWrapper = transport
         inner = make_transport(
-            base_url, headers=headers, tls=tls, proxy=proxy, transport=wrapper.inner, redact=redact
+            base_url,
+            headers=headers,
+            tls=tls,
+            proxy=proxy,
+            transport=wrapper.inner,
+            redact=redact,
+            other_origins=other_origins,
         )
         return wrapper.wrap(inner, base_url.path, redact)
+    if other_origins:
+        return MultiOriginTransport(
+            make_transport(base_url, headers=headers, tls=tls, proxy=proxy, transport=transport),
+            AllowedOrigins(other_origins),
+            lambda origin: make_transport(
+                origin, headers={}, tls=tls, proxy=proxy, transport=transport
+            ),
+        )
     encoded = encode_headers(base_url, headers)
     if transport is None:
         proxy_url = BaseURL.parse(proxy, "proxy") if proxy is not None else None

@@ -196,6 +196,16 @@ BACKENDS = [
         size="shape",
     ),
     Backend(
+        "`Fal`",
+        "fal",
+        lambda: md.Fal("k").image_model("fal-ai/flux/dev"),
+        "position in the queue",
+        "withdraws a queued request; one in progress stops if its model supports that",
+        "reply",
+        usage="seconds",
+        arrives="sent",
+    ),
+    Backend(
         "`OpenAICompatible`",
         "compatible",
         lambda: md.OpenAICompatible().image_model("some-model"),

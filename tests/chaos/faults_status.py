@@ -58,7 +58,7 @@ class _OneRequest:
 
 
 _JOB = re.compile(
-    r"/(images/generations|img_gen|txt2img|prompt|api/generate|[^/]+:generateContent)$"
+    r"/(images/generations|img_gen|txt2img|prompt|api/generate|flux/dev|[^/]+:generateContent)$"
 )
 
 
@@ -302,6 +302,23 @@ COMFYUI: list[Case] = [
     (413, f"413: {MESSAGE}", INVALID, "TOO_LARGE"),
     (500, f"500 Internal Server Error\n\nServer got itself in trouble: {MESSAGE}", BROKEN, None),
 ]
+
+
+def _fal(kind: str) -> dict[str, Any]:
+    return {"detail": [{"loc": ["body", "prompt"], "msg": MESSAGE, "type": kind, "url": "x"}]}
+
+
+FAL: list[Case] = [
+    (401, {"detail": MESSAGE}, AUTH, None),
+    (403, {"detail": MESSAGE}, DENIED, None),
+    (404, {"detail": MESSAGE}, MISSING, None),
+    (422, _fal("missing"), INVALID, None),
+    (422, _fal("content_policy_violation"), REFUSED, None),
+    (429, {"detail": MESSAGE}, RATE, "RATE_LIMITED"),
+    (500, _fal("internal_server_error"), BROKEN, None),
+    (503, {"detail": MESSAGE, "error_type": "runner_scheduling_failure"}, BUSY, None),
+    (504, {"detail": MESSAGE, "error_type": "startup_timeout"}, BROKEN, None),
+]
 TABLES: dict[str, tuple[list[Case], list[Call]]] = {
     "openai": (OPENAI, [reply_call("openai chat"), stream_call("openai"), image_call("openai")]),
     "anthropic": (ANTHROPIC, [reply_call("anthropic"), stream_call("anthropic")]),
@@ -322,6 +339,7 @@ TABLES: dict[str, tuple[list[Case], list[Call]]] = {
     ),
     "A1111": (WEBUI, [image_call("automatic1111")]),
     "ComfyUI": (COMFYUI, [image_call("comfyui")]),
+    "fal": (FAL, [image_call("fal")]),
 }
 NOT_RETRYABLE = (INVALID, AUTH, DENIED, MISSING, REFUSED, CANNOT)
 

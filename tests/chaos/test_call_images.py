@@ -39,10 +39,9 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend:
 
 
 def cases_for(backend: Backend, table: Mapping[str, ImageCase]) -> dict[str, ImageCase]:
-    """Return the cases for a backend: ComfyUI sends files, so JSON values do not apply."""
-    return {
-        name: case for name, case in table.items() if backend.name != "comfyui" or name not in TEXTS
-    }
+    """Return the cases for a backend: some send files, so that JSON values do not apply."""
+    sends_files = backend.name in ("comfyui", "fal")
+    return {name: case for name, case in table.items() if not (sends_files and name in TEXTS)}
 
 
 async def wrong_results(
@@ -99,7 +98,7 @@ KINDS = [
     backend
     for backend in BACKENDS
     if backend.name
-    in ("llamaswap", "stablediffusion", "automatic1111", "comfyui", "ollama", "gemini")
+    in ("llamaswap", "stablediffusion", "automatic1111", "comfyui", "fal", "ollama", "gemini")
 ]
 
 

@@ -164,6 +164,7 @@ async def test_invalid_embedding_request_is_refused(backend: Any, serve: Serve) 
 
 CLASSES: list[Any] = [
     md.Anthropic,
+    md.Fal,
     md.OpenAI,
     md.OpenAICompatible,
     md.Gemini,

@@ -31,6 +31,11 @@ IMAGE_REPLIES = [
         "info": '{"seed": 7, "all_seeds": [7], "infotexts": ["a\\nSteps: 5, Seed: 7"]}',
         "parameters": {},
     },
+    {
+        "images": [{"url": "https://v3.fal.media/a.png"}, {"url": f"data:image/png;base64,{TEXT}"}],
+        "has_nsfw_concepts": [False],
+        "seed": 7,
+    },
     {"id": "j", "status": "completed", "result": {"images": [{"index": 0, "b64_json": TEXT}]}},
     {
         "candidates": [

@@ -21,6 +21,8 @@ from majordomo.dialects.automatic1111.sdapi import SDAPICodec, decode_progress
 from majordomo.dialects.comfyui.prompts import ComfyUICodec
 from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.errors import error_from_reply, retry_after
+from majordomo.dialects.fal import models as fal_models
+from majordomo.dialects.fal.queue import FalQueueCodec
 from majordomo.dialects.gemini.images import GeminiImagesCodec
 from majordomo.dialects.ollama.images import OllamaImageStreamDecoder
 from majordomo.dialects.openai.image_families import compatible_family
@@ -258,7 +260,8 @@ def messages(data: bytes) -> None:
 
 def image_replies(data: bytes) -> None:
     """Decode the bytes as the reply of every image dialect."""
-    for read in (_openai_reply, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history):
+    readers = (_openai_reply, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history, _fal)
+    for read in readers:
         with as_backend_response():
             result = read(data)
             if isinstance(result, imagegen.Result):
@@ -326,6 +329,21 @@ def _history(data: bytes) -> object:
     with as_backend_response():
         _COMFY.decode_submitted(data, LIMITS)
     return _COMFY.decode_history(data, "j", LIMITS)
+
+
+def _fal(data: bytes) -> None:
+    codec = FalQueueCodec("fal-ai/flux/dev")
+    with as_backend_response():
+        codec.decode_job_id(data, LIMITS)
+    for decode in (fal_models.decode_models, fal_models.decode_model_input):
+        with as_backend_response():
+            decode(data, LIMITS)
+    reply = codec.reply_decoder(LIMITS)
+    reply.feed(data)
+    with as_backend_response():
+        codec.decode_status(reply, IMAGE, LIMITS)
+    files = codec.decode_files(data, IMAGE, LIMITS)
+    json.dumps(files.raw)
 
 
 # Images

@@ -20,7 +20,7 @@ from tests.support.recording_observer import RecordingObserver
 
 each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 ONCE = md.Retries(attempts=1)
-DRAWING = {"automatic1111", "comfyui", "stablediffusion"}
+DRAWING = {"automatic1111", "comfyui", "fal", "stablediffusion"}
 
 
 def test_every_chat_provider_is_tested() -> None:

@@ -99,6 +99,8 @@ def test_a_configuration_error_does_not_reveal_the_key() -> None:
         (md.OpenAICompatible, {"preset": "x"}),
         (md.Anthropic, {"version": "x"}),
         (md.ComfyUI, {"workflow": {"a": "b"}}),
+        (md.Fal, {"result_origins": ["x"]}),
+        (md.Fal, {"base_url": "x"}),
     ]
     for make, settings in invalid_settings:
         with pytest.raises(md.ConfigurationError) as caught:

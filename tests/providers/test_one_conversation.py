@@ -54,7 +54,7 @@ def assistant_messages(conversation: Any) -> list[llm.Message]:
 
 
 def test_every_chat_provider_is_tested() -> None:
-    drawing = {"automatic1111", "comfyui", "stablediffusion"}
+    drawing = {"automatic1111", "comfyui", "fal", "stablediffusion"}
     assert {
         backend.name.partition(" ")[0] for backend in BACKENDS
     } == provider_names() - drawing - {"offline"}

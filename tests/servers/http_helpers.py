@@ -9,7 +9,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from email.message import Message
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,7 +39,7 @@ class Response:
         headers |= self.headers | {"Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode()
+            f"HTTP/1.1 {self.status} {responses.get(self.status, '')}\r\n{lines}\r\n".encode()
             + self.body
         )
 

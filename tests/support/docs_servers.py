@@ -24,6 +24,7 @@ from majordomo.transport import tls
 from tests.servers.anthropic import Anthropic, sample_value
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.comfyui import ComfyUI
+from tests.servers.fal import Fal
 from tests.servers.gemini_chat import GeminiChat
 from tests.servers.http_helpers import Response, json_response, text_response
 from tests.servers.llamaswap import LlamaSwap
@@ -224,7 +225,8 @@ def _ollama_hosted() -> OllamaChat:
     return server
 
 
-# The servers that a page can run with: default address and constructor.
+# The servers that a page can run with: default address and constructor. A service with several
+# hosts has an address for each.
 SERVERS: dict[str, tuple[str, Callable[[], Any]]] = {
     "llama-swap": ("localhost:8080", _llama_swap),
     "llama-cpp": ("localhost:8080", LlamaCpp),
@@ -236,11 +238,16 @@ SERVERS: dict[str, tuple[str, Callable[[], Any]]] = {
     "comfyui": ("localhost:8188", ComfyUI),
     "openai": ("api.openai.com:443", OpenAI),
     "anthropic": ("api.anthropic.com:443", Anthropic),
+    "fal": (
+        "queue.fal.run:443 api.fal.ai:443 v3.fal.media:443",
+        lambda: Fal(positions=(1, 0), media_url="https://v3.fal.media"),
+    ),
     "gemini": ("generativelanguage.googleapis.com:443", GeminiChat),
 }
 VARIABLES = [
     "OPENAI_API_KEY",
     "ANTHROPIC_API_KEY",
+    "FAL_KEY",
     "GEMINI_API_KEY",
     "OPENROUTER_API_KEY",
     "GROQ_API_KEY",
@@ -264,18 +271,20 @@ class PageServers:
 
     def build(self, name: str, address: str = "") -> None:
         default_address, make = SERVERS[name]
-        host, _, port = (address or default_address).rpartition(":")
+        addresses = [one.rpartition(":") for one in (address or default_address).split()]
         handler: Handler = make()
         tls_context = None
-        if port == "443":
+        if addresses[0][2] == "443":
             tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._authority.issue_cert(host).configure_cert(tls_context)
+            hosts = [host for host, _, _ in addresses]
+            self._authority.issue_cert(*hosts).configure_cert(tls_context)
         server = Loopback(handler, tls_context)
         self._running.append(server)
         self.servers[name] = handler
-        self._ports[host, int(port)] = server.port
-        if host == "localhost":
-            self._ports["127.0.0.1", int(port)] = server.port
+        for host, _, port in addresses:
+            self._ports[host, int(port)] = server.port
+            if host == "localhost":
+                self._ports["127.0.0.1", int(port)] = server.port
 
     def port(self, host: str, port: int) -> int:
         """Return the local port for an address; refuse connections to an unknown address."""

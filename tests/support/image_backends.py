@@ -12,6 +12,7 @@ from typing import Any
 import majordomo as md
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.comfyui import ComfyUI
+from tests.servers.fal import Fal
 from tests.servers.gemini import Gemini
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.ollama import Ollama
@@ -75,6 +76,12 @@ BACKENDS = [
         lambda url, **common: md.Gemini("k", base_url=url + "/v1beta", **common),
         "gemini-2.5-flash-image",
         {},
+    ),
+    Backend(
+        "fal",
+        Fal,
+        lambda url, **common: md.Fal("fal-key", base_url=url, **common),
+        "fal-ai/flux/dev",
     ),
     Backend(
         "openaicompatible",

@@ -21,6 +21,7 @@ ENGINES = Path(os.environ.get("MAJORDOMO_ENGINES") or CACHE / "engines")
 PEERS = {
     "test_independent_a1111.py": "webuiapi",
     "test_independent_anthropic.py": "anthropic",
+    "test_independent_fal.py": "fal_client",
     "test_independent_gemini.py": "google.genai",
     "test_independent_ollama.py": "ollama",
     "test_independent_openai.py": "openai",

@@ -1,0 +1,1 @@
+"""fal.ai's queue API and its model catalog."""
