@@ -29,7 +29,7 @@ _RESERVED = {
     *("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"),
     *(f"{device}{digit}" for device in ("COM", "LPT") for digit in "0123456789¹²³"),
 }
-# Longer names are cut first, because normalizing takes quadratic time for hostile text.
+# Longer text is cut first, because normalizing takes quadratic time for hostile text.
 _MAX_INPUT_CHARACTERS = 1000
 
 
@@ -39,16 +39,18 @@ def safe_stem(name: str, suffix: str = "") -> str:
     The result is normalized to NFC and consists of letters with their marks, digits, `-`, `_` and
     inner dots, at most 80 characters and 160 bytes. It is "image" when nothing is left.
     """
-    last = re.split(r"[/\\]", name)[-1][-_MAX_INPUT_CHARACTERS:]
-    stem = _replace_others(unicodedata.normalize("NFC", last))
-    return avoid_reserved(_cut(stem.removesuffix(suffix)) or "image")
+    stem = replace_symbols(re.split(r"[/\\]", name)[-1]).removesuffix(suffix)
+    return avoid_reserved(_cut(stem) or "image")
 
 
-def _replace_others(text: str) -> str:
-    """Replace each run of other characters by `_`; keep a mark that follows its letter."""
+def replace_symbols(text: str) -> str:
+    """Replace each run of characters other than letters, digits, `.`, `_` and `-` by one `_`.
+
+    The text is normalized to NFC. A mark is kept where it follows its letter.
+    """
     kept: list[str] = []
     after_letter = False
-    for character in text:
+    for character in unicodedata.normalize("NFC", text[:_MAX_INPUT_CHARACTERS]):
         kind = unicodedata.category(character)[0]
         after_letter = kind in "LN" or (kind == "M" and after_letter)
         kept.append(character if after_letter or character in "._-" else " ")
