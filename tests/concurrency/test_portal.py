@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
 import majordomo as md
@@ -172,6 +173,62 @@ def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
         interrupt_when="waiting",
     )
     assert (status, output.split()) == (0, ["waiting", "next"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals have no mask")
+def test_keyboard_interrupt_ends_a_wait_that_signals_do_not_end() -> None:
+    """On Windows, a signal never ends the wait for a lock.
+
+    Elsewhere, it does not if another thread receives it.
+    """
+    status, output = run_script(
+        """
+        import anyio, os, signal, sys, threading
+        from majordomo.concurrency import portal
+        main = threading.get_ident()
+        portal._WAIT_SECONDS = 0.05
+        started, cancelled = threading.Event(), threading.Event()
+        async def call():
+            started.set()
+            try:
+                await anyio.sleep(30)
+            finally:
+                cancelled.set()
+        def interrupt():
+            started.wait()
+            while sys._current_frames()[main].f_code is not portal.run.__code__:
+                threading.Event().wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(5)
+            os._exit(3)
+        threading.Thread(target=interrupt, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            portal.run(call)
+        except KeyboardInterrupt:
+            print("cancelled:", cancelled.wait(5))
+        """
+    )
+    assert (status, output.strip()) == (0, "cancelled: True")
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.001])
+def test_a_wait_in_turns_returns_the_result_or_the_error(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(portal, "_WAIT_SECONDS", seconds)
+
+    async def succeed() -> str:
+        await anyio.sleep(0.01)
+        return "done"
+
+    async def fail() -> None:
+        await anyio.sleep(0.01)
+        raise TimeoutError("of the call")
+
+    assert portal.run(succeed) == "done"
+    with pytest.raises(TimeoutError, match="of the call"):
+        portal.run(fail)
 
 
 def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
