@@ -17,6 +17,7 @@ import pytest
 
 import majordomo as md
 from majordomo.cli.main import main
+from tests.support import system
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -312,6 +313,7 @@ def restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@system.needs_sigint
 def test_ctrl_c_cancels_the_request_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     command = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import majordomo as md
 from majordomo.cli.output_dir import stem_of
 from majordomo.imaging import compare
 from majordomo.studio import StudioResult
+from tests.support import system
 from tests.support.loopback import (
     Handler,
     Loopback,
@@ -329,8 +329,9 @@ def test_error_is_one_line_and_status_1(majordomo: Any, arguments: list[str], me
 SCRIPT = [sys.executable, "-c", "from majordomo.cli.main import main; main()", "imagine"]
 
 
+@system.needs_terminal
 def test_terminal_shows_the_progress_of_every_image(tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
+    controller, terminal = os.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "HOME": str(tmp_path)}
     command = [*SCRIPT, BRIEF, "-n", "2", "--size", "96x144", "--steps", "6", "-o", "out"]
     process = subprocess.Popen(
@@ -352,6 +353,7 @@ def test_terminal_shows_the_progress_of_every_image(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
+@system.needs_sigint
 def test_ctrl_c_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     # Background jobs of a shell ignore SIGINT, and child processes inherit that.

@@ -18,6 +18,7 @@ import pytest
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.concurrency import portal
+from tests.support import system
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -128,6 +129,10 @@ def test_a_blocking_call_inside_the_portal_raises_runtime_error() -> None:
         portal.run(inner)
 
 
+def restore_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
     """Run a script in a new interpreter; return its exit status and output.
 
@@ -140,7 +145,8 @@ def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Background jobs of a shell and their children ignore SIGINT. Windows has no such option.
+        preexec_fn=None if os.name == "nt" else restore_sigint,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -150,6 +156,7 @@ def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
         return process.wait(20), output
 
 
+@system.needs_sigint
 def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
@@ -245,7 +252,7 @@ def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
     assert (status, output.strip()) == (0, "bye")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+@system.needs_fork
 def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
     server = serve(reply_with(http_response(chat_completion("hi"))))
     status, output = run_script(
@@ -268,7 +275,7 @@ def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
     assert (status, sorted(output.split("\n"))) == (0, ["", "child hi", "parent hi", "parent hi"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+@system.needs_fork
 def test_a_forked_child_does_not_wait_for_calls_of_its_parent() -> None:
     """Neither for a lock that a parent's thread holds, nor for the slots of the parent's calls."""
     status, output = run_script(

@@ -32,7 +32,7 @@ from majordomo.studio import (
     classify,
 )
 from majordomo.testing import Pause, ScriptedImageModel, plain_image
-from tests.support import windows_names
+from tests.support import system, windows_names
 
 IMAGE = plain_image(16, 16)
 
@@ -332,9 +332,7 @@ def test_put_beyond_the_quota_raises_storage_full(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-@pytest.mark.skipif(
-    getattr(os, "geteuid", lambda: 0)() == 0, reason="no folder is read-only for the superuser"
-)
+@system.needs_read_only_folders
 def test_store_in_a_read_only_folder_raises_storage_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(md.errors.StorageError) as caught:
