@@ -4,8 +4,9 @@ import errno
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,30 @@ def test_ids_have_files_of_their_own_where_case_is_ignored(tmp_path: Path) -> No
     assert sorted(again.ids()) == sorted(ids)
     assert {job: again.get(job)[0]["for"] for job in ids} == {job: job for job in ids}
     assert again.remove(ids) == len(ids)
+    assert files_in(tmp_path) == []
+
+
+def test_a_job_is_replaced_and_removed_while_its_files_are_open(tmp_path: Path) -> None:
+    """Windows refuses both while a file is open; readers have it open for a short time."""
+    store = JobStore(tmp_path)
+    result = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
+    store.put("a", {"version of the test": 1}, result)
+
+    def open_all() -> ExitStack:
+        files = ExitStack()
+        for path in files_in(tmp_path):
+            files.enter_context(path.open("rb"))
+        return files
+
+    def close_soon() -> None:
+        files = open_all()
+        threading.Timer(0.1, files.close).start()
+
+    close_soon()
+    store.put("a", {"version of the test": 2}, result)
+    assert store.get("a")[0]["version of the test"] == 2
+    close_soon()
+    assert store.remove(["a"]) == 1
     assert files_in(tmp_path) == []
 
 
