@@ -49,7 +49,9 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = False) -> None:
             # A symbolic link stays one.
             _write(path, Path(os.path.realpath(path)), data, replace=True)
     except OSError as error:
-        raise _path_error(error, path, MAX_PATH) from error
+        # The temporary file may have the longer name.
+        longest = path.with_name(max(path.name, _temporary_name(), key=len))
+        raise _path_error(error, path, len(str(longest.absolute())), MAX_PATH) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -57,13 +59,13 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _path_error(error, folder, MAX_FOLDER_PATH) from error
+        raise _path_error(error, folder, len(str(folder.absolute())), MAX_FOLDER_PATH) from error
 
 
 def _write(path: Path, target: Path, data: bytes, *, replace: bool = False) -> None:
     if not replace and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    temporary = target.with_name(_temporary_name())
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -78,6 +80,10 @@ def _write(path: Path, target: Path, data: bytes, *, replace: bool = False) -> N
     finally:
         with suppress(OSError):
             remove_file(temporary)
+
+
+def _temporary_name() -> str:
+    return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
 
 
 def _link(temporary: Path, target: Path) -> None:
@@ -110,9 +116,8 @@ def _while_in_use(operation: Callable[[], None]) -> None:
     return operation()
 
 
-def _path_error(error: OSError, path: Path, limit: int | None) -> OSError:
-    """Return the error with the final name of the file, and name a path that is too long."""
-    length = len(str(path.absolute()))
+def _path_error(error: OSError, path: Path, length: int, limit: int | None) -> OSError:
+    """Return the error with the final name of the file, and say so when the path is too long."""
     if limit is not None and length > limit and not isinstance(error, FileExistsError):
         return OSError(
             errno.ENAMETOOLONG,

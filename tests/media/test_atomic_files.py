@@ -166,6 +166,10 @@ def test_a_path_that_is_too_long_for_windows_is_named(
     with pytest.raises(OSError, match=f"{length} characters, and Windows allows 259") as caught:
         SMALL.save(path)
     assert caught.value.errno == errno.ENAMETOOLONG
+    # The temporary file has the longer name here, of 22 characters.
+    short = tmp_path / "missing" / ("y" * (259 - len(str(tmp_path / "missing")) - 23)) / "a.png"
+    with pytest.raises(OSError, match="260 characters, and Windows allows 259"):
+        SMALL.save(short)
     with pytest.raises(FileNotFoundError):
         SMALL.save(tmp_path / "missing" / "short")
     (tmp_path / "file").write_bytes(b"")

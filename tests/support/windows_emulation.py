@@ -98,8 +98,8 @@ def _without_folders(original: Callable[..., int]) -> Callable[..., int]:
     """Refuse to open a folder. `shutil` and others that check `dir_fd` first may do it."""
 
     def opened(path: Any, flags: int, *args: Any, **options: Any) -> int:
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        if caller.startswith("majordomo") and os.path.isdir(path):
+        module = sys._getframe(1).f_globals.get("__name__", "")
+        if module.startswith("majordomo") and os.path.isdir(path):
             raise windows_error(errno.EACCES, ACCESS_DENIED, "Permission denied", path)
         return original(path, flags, *args, **options)
 
