@@ -41,13 +41,13 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = False) -> None:
     """
     try:
         if not overwrite:
-            _write(path, path, data)
+            _write(path, data)
         elif path.exists() and not path.is_file():
             # A device or a pipe has no name to replace; a folder raises here.
             path.write_bytes(data)
         else:
             # A symbolic link stays one.
-            _write(path, Path(os.path.realpath(path)), data, replace=True)
+            _write(Path(os.path.realpath(path)), data, replace=True)
     except OSError as error:
         # The temporary file may have the longer name.
         longest = path.with_name(max(path.name, _temporary_name(), key=len))
@@ -62,9 +62,7 @@ def make_folder(folder: Path) -> None:
         raise _path_error(error, folder, len(str(folder.absolute())), MAX_FOLDER_PATH) from error
 
 
-def _write(path: Path, target: Path, data: bytes, *, replace: bool = False) -> None:
-    if not replace and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+def _write(target: Path, data: bytes, *, replace: bool = False) -> None:
     temporary = target.with_name(_temporary_name())
     try:
         with temporary.open("xb") as file:

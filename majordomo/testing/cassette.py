@@ -182,7 +182,9 @@ class Cassette:
     def _read_image(self, name: str) -> bytes:
         # On Windows, a reserved name would read a device, such as the keyboard.
         if name_problem(name):
-            raise RecordingError(f"image must be a file name without a folder; got {name!r}")
+            raise RecordingError(
+                f"image must be a file name that is valid on every system; got {name!r}"
+            )
         try:
             return (self.folder / IMAGES / name).read_bytes()
         except OSError:
