@@ -288,7 +288,8 @@ async def test_page_runs_from_top_to_bottom(
     for name in [name for name in os.environ if name.startswith("MAJORDOMO_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
     monkeypatch.chdir(folder)
     # A page is a separate program with resource groups of its own.
     monkeypatch.setattr(group, "_groups", weakref.WeakValueDictionary())

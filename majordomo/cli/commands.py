@@ -177,7 +177,7 @@ def chat(
 def _input_messages(console: Console) -> Iterator[str]:
     """Yield each non-empty line of a terminal, or all of a pipe at once."""
     if not sys.stdin.isatty():
-        yield sys.stdin.read()
+        yield _read_pipe()
         return
     while True:
         try:
@@ -186,6 +186,15 @@ def _input_messages(console: Console) -> Iterator[str]:
             return
         if line.strip():
             yield line
+
+
+def _read_pipe() -> str:
+    """Return standard input: UTF-8, which Windows does not assume, or the system's encoding."""
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode(sys.stdin.encoding, errors="replace")
 
 
 @app.command()

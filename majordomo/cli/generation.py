@@ -17,6 +17,7 @@ from majordomo import imagegen
 from majordomo.cli.preview import half_blocks
 from majordomo.concurrency import portal
 from majordomo.errors import CallWarning
+from majordomo.media.filenames import name_problem
 from majordomo.media.image_part import ImagePart
 from majordomo.options import SAFE_SEED_LIMIT
 from majordomo.routing.config import load
@@ -168,8 +169,9 @@ def output_paths(output: Path | None, count: int, force: bool) -> list[Path]:
     """Return the output files for `count` images; none without `output`.
 
     Raises:
-        typer.BadParameter: The suffix is unknown, the folder does not exist, or a file exists
-            and `force` is false. This is checked before anything is generated.
+        typer.BadParameter: The suffix is unknown, the name is not valid on every system, the
+            folder does not exist, or a file exists and `force` is false. This is checked before
+            anything is generated.
     """
     if output is None:
         return []
@@ -177,6 +179,10 @@ def output_paths(output: Path | None, count: int, force: bool) -> list[Path]:
         raise typer.BadParameter(
             f"suffix must be one of {', '.join(FORMATS)}; got {output.suffix}",
             param_hint="--output",
+        )
+    if problem := name_problem(output.name):
+        raise typer.BadParameter(
+            f"{output.name} is not a valid file name: {problem}", param_hint="--output"
         )
     if not output.parent.is_dir():
         raise typer.BadParameter(f"folder {output.parent} does not exist", param_hint="--output")

@@ -5,11 +5,13 @@ An error is one line on stderr and exit status 1. Wrong usage is exit status 2, 
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
     """Run the command line and exit."""
+    _accept_all_characters()
     try:
         from majordomo.cli.commands import app
     except ModuleNotFoundError as missing:
@@ -33,3 +35,13 @@ def main() -> None:
         sys.exit(f"majordomo: {prefix}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _accept_all_characters() -> None:
+    """Escape the characters that the output cannot represent, instead of failing.
+
+    On Windows, a pipe or a file has an encoding with 256 characters, unless it is set otherwise.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import typer
 
 from majordomo import imaging
-from majordomo.media.filenames import safe_stem
+from majordomo.media.filenames import name_problem, replace_symbols, safe_stem
 from majordomo.media.image_part import ImagePart
 from majordomo.studio import StudioResult
 from majordomo.studio.classifier import Classification
@@ -34,24 +34,42 @@ def choose_folder(output: Path | None, brief: str) -> Path:
         brief: The brief.
 
     Raises:
-        typer.BadParameter: `output` is a file or a folder with files in it.
+        typer.BadParameter: `output` is a file, a folder with files in it, or not a valid name.
         PermissionError: The folder cannot be written to.
     """
     if output is None:
         return _free_folder(Path(stem_of(brief)))
-    if output.exists() and not output.is_dir():
-        raise typer.BadParameter(f"{output} is not a folder", param_hint="--output")
-    if output.is_dir() and any(output.iterdir()):
+    existing = nearest_folder(output)
+    if existing == output and any(output.iterdir()):
         raise typer.BadParameter(
             f"{output} is not empty; choose a new or empty folder",
             param_hint="--output",
         )
-    existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise typer.BadParameter(f"{existing} is not a folder", param_hint="--output")
-    if not os.access(existing, os.W_OK):
-        raise PermissionError(13, "cannot be written to", str(existing))
+    try:
+        # Windows has permissions that `os.access` does not know.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise PermissionError(error.errno, "cannot be written to", str(existing)) from error
     return output
+
+
+def nearest_folder(output: Path) -> Path:
+    """Return the output folder, or the nearest existing one above it.
+
+    Raises typer.BadParameter if it is a file, or if a folder to be created has a name that is not
+    valid on every system.
+    """
+    for folder in (output, *output.absolute().parents):
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise typer.BadParameter(f"{folder} is not a folder", param_hint="--output")
+        if folder.name and (problem := name_problem(folder.name)):
+            raise typer.BadParameter(
+                f"{folder.name} is not a valid name for a folder: {problem}", param_hint="--output"
+            )
+    raise typer.BadParameter(f"{output} is on no existing drive", param_hint="--output")
 
 
 def stem_of(text: str) -> str:
@@ -60,8 +78,8 @@ def stem_of(text: str) -> str:
     For example, "a poster for a jazz night, portrait" gives `a-poster-for-a-jazz-night`.
     """
     stem = ""
-    for word in re.findall(r"\w+", text.casefold()):
-        longer = f"{stem}-{word}" if stem else word
+    for word in re.split(r"[._-]+", replace_symbols(text.casefold())):
+        longer = f"{stem}-{word}".lstrip("-")
         if len(longer) > MAX_STEM_CHARS:
             break
         stem = longer

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from majordomo import imaging
 from majordomo.cli.generation import plain_console, print_warnings
 from majordomo.cli.messages import format_bytes, print_failure
+from majordomo.cli.output_dir import nearest_folder
 from majordomo.concurrency import portal
 from majordomo.concurrency.worker_threads import MAX_WORKERS
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
@@ -78,8 +79,7 @@ def process(
     """
     steps = _read_recipe(recipe, recipe_file)
     sources = _expand_files(files)
-    if output.exists() and not output.is_dir():
-        raise typer.BadParameter(f"{output} is not a folder", param_hint="--output")
+    nearest_folder(output)
     console = plain_console()
     results = _process_all(console, sources, steps, output)
     for result in results:

@@ -7,7 +7,8 @@ Theory of operation:
   the end of the interpreter.
 * `run` starts a coroutine in that loop and blocks the calling thread until it is done. An exception
   in the calling thread, such as KeyboardInterrupt, cancels the coroutine, which cleans up as after
-  any cancellation.
+  any cancellation. On Windows, Ctrl-C does not end the wait for a lock, so there the calling thread
+  waits in short turns, between which the interpreter raises the KeyboardInterrupt.
 * It works while an event loop runs in the calling thread, because it uses a loop of its own. In the
   portal's own thread a blocking call would wait for itself, so it raises RuntimeError.
 * After a fork, the child forgets the parent's portal and starts its own at its first blocking call.
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
+# Seconds after which the calling thread wakes up; -1, which is for ever, where a signal does it.
+_WAIT_SECONDS: float = 0.2 if os.name == "nt" else -1
 
 _lock = threading.Lock()
 _portal: BlockingPortal | None = None
@@ -39,7 +42,14 @@ def run(function: Callable[[], Awaitable[T]]) -> T:
     """
     portal = _get_portal()
     future: Future[T] = portal.start_task_soon(function)
+    # A KeyboardInterrupt may be raised in any line that waits. Here it leaves no lock of the future
+    # taken, as it could inside `future.result(timeout)`.
+    running = threading.Lock()
+    running.acquire()
     try:
+        future.add_done_callback(lambda _: running.release())
+        while not running.acquire(timeout=_WAIT_SECONDS):
+            pass
         return future.result()
     except BaseException:
         if not future.done():

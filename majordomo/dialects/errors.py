@@ -369,11 +369,15 @@ def retry_after(
     if header is not None:
         seconds = _seconds(header)
         if seconds is None:
-            # Imported here because dates are rare and the module is slow to load.
+            # Imported here because dates are rare and the modules are slow to load.
+            from datetime import UTC
             from email.utils import parsedate_to_datetime
 
             try:
-                seconds = parsedate_to_datetime(header.strip()).timestamp() - now
+                date = parsedate_to_datetime(header.strip())
+                # HTTP dates are in UTC, also in the form without a zone. Local time would depend on
+                # the machine, and Windows has none before 1970.
+                seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
             except (ValueError, TypeError, OverflowError, IndexError):
                 seconds = None
         if seconds is not None:

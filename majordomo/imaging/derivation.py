@@ -5,7 +5,6 @@ For example a thumbnail, a version for the web, and the original without its met
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
 from majordomo.imaging.pipeline import DecodedImage
 from majordomo.imaging.recipe_runner import as_recipe, run
-from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.filenames import SUFFIXES, avoid_reserved, safe_stem
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple
@@ -30,7 +29,7 @@ class Derived:
     image: ImagePart
     """The image."""
     filename: str
-    """A safe file name: letters, digits, `-`, `_` and the suffix of the image's type."""
+    """A file name that is valid on every system: letters, digits, `-`, `_` and the suffix."""
     sha256: str
     """Hexadecimal SHA-256 digest of the image's bytes."""
     notes: tuple[CallWarning, ...] = ()
@@ -131,8 +130,8 @@ def _derive(
         except InvalidRequestError as error:
             error.details.setdefault("derivative", derivative.name)
             raise
-        name = f"{safe_stem(stem)}-{derivative.name}" if stem else derivative.name
-        filename = re.sub(r"[^\w-]", "_", name) + SUFFIXES[applied.image.mime]
+        name = f"{safe_stem(stem)}-{derivative.name}" if stem else avoid_reserved(derivative.name)
+        filename = name.replace(".", "_") + SUFFIXES[applied.image.mime]
         files.append(
             Derived(derivative.name, applied.image, filename, applied.image.sha256, applied.notes)
         )

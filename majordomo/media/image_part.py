@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import InvalidRequestError
-from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.atomic_files import write_file, write_free_name
+from majordomo.media.filenames import SUFFIXES, name_problem, safe_stem
 from majordomo.media.generation_metadata import read_parameters, write_parameters
 from majordomo.media.image_header import SENDABLE, read_header, read_texts, with_metadata
 from majordomo.media.image_limits import check_area, check_size
@@ -31,7 +32,6 @@ DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
     *(RuntimeError, LookupError, TypeError, Warning),
 )
-_MAX_NAME_ATTEMPTS = 100_000
 
 
 @dataclass(frozen=True, slots=True, repr=False, init=False)
@@ -228,10 +228,11 @@ class ImagePart:
     def save(
         self, path: str | os.PathLike[str], overwrite: bool = False, *, metadata: bool = False
     ) -> Path:
-        """Write the bytes to a file.
+        """Write the bytes to a file, which is complete or absent.
 
         Args:
-            path: The file; if it has no suffix, the suffix of the image's type is added.
+            path: The file; if it has no suffix, the suffix of the image's type is added. Its name
+                must be valid on Windows too, on every system. `save_in` makes a valid one.
             overwrite: Replace an existing file.
             metadata: Add the text "parameters", which A1111 and other programs read, unless the
                 file already has generation parameters. It is a text chunk in a PNG and the EXIF
@@ -242,7 +243,9 @@ class ImagePart:
 
         Raises:
             FileExistsError: The file exists and `overwrite` is False.
-            InvalidRequestError: Field `metadata`: the image is a GIF or AVIF.
+            InvalidRequestError: Field `metadata`: the image is a GIF or AVIF. Field `path`: the
+                name of the file is not valid on every system.
+            OSError: The file cannot be written.
         """
         if metadata:
             if self.mime not in SENDABLE:
@@ -257,43 +260,37 @@ class ImagePart:
         target = Path(path)
         if not target.suffix:
             target = target.with_name(target.name + SUFFIXES[self.mime])
-        if overwrite:
-            target.write_bytes(self.data)
-            return target
-        with target.open("xb") as file:
-            file.write(self.data)
+        if problem := name_problem(target.name):
+            raise InvalidRequestError(
+                f"path must have a file name that is valid on every system; got {target.name!r}:"
+                f" {problem}. Use another name, or save_in(), which makes a valid one",
+                field="path",
+            )
+        write_file(target, self.data, overwrite=overwrite)
         return target
 
     def save_in(self, folder: str | os.PathLike[str], name: str) -> Path:
         """Write the bytes into a folder under an untrusted name.
 
-        The file is always inside the folder and never replaces another one.
+        The file is always inside the folder, complete or absent, and never replaces another one.
+        The same name is made on every system, and is valid on all of them.
 
         Args:
             folder: An existing folder.
-            name: The wanted name. Its letters, digits, `-`, `_` and inner dots are kept; folders
-                are removed, the suffix of the image's type is added, and a number if the name is
-                taken.
+            name: The wanted name. Its letters with their marks, digits, `-`, `_` and inner dots are
+                kept, up to 80 characters and 160 bytes; folders are removed, the suffix of the
+                image's type is added, and a number if the name is taken or differs from another
+                one only in case.
 
         Returns:
             The path of the file.
 
         Raises:
             FileExistsError: No free name was found.
+            OSError: The file cannot be written.
         """
         suffix = SUFFIXES[self.mime]
-        stem = safe_stem(name, suffix)
-        for number in range(1, _MAX_NAME_ATTEMPTS):
-            target = Path(folder) / (
-                f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
-            )
-            try:
-                with target.open("xb") as file:
-                    file.write(self.data)
-            except FileExistsError:
-                continue
-            return target
-        raise FileExistsError(f"no free name for {stem}{suffix}")
+        return write_free_name(Path(folder), safe_stem(name, suffix), suffix, self.data)
 
     def __repr__(self) -> str:
         return f"<ImagePart {self.mime} {self.width}x{self.height}, {len(self.data):,} bytes>"

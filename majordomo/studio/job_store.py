@@ -1,9 +1,9 @@
 """Store the results of jobs in a folder.
 
 Layout: `objects/<two hex digits>/<sha256>.<suffix>` has every image once, under the sha256 of its
-bytes; `jobs/<id>.json` has the record and the manifest of one job, which names its images. An image
-is removed when no job names it any more. A job file is written after its images, so a crash leaves
-at most images without a job, which the next start removes.
+bytes; `jobs/<name>.json`, named after the id, has the record and the manifest of one job, which
+names its images. An image is removed when no job names it any more. A job file is written after its
+images, so a crash leaves at most images without a job, which the next start removes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
-from majordomo.media.filenames import SUFFIXES
+from majordomo.media.atomic_files import TEMPORARY_PREFIX, make_folder, remove_file
+from majordomo.media.filenames import SUFFIXES, is_reserved
 from majordomo.media.image_part import ImagePart
 from majordomo.studio.errors import storage_error, with_stage
-from majordomo.studio.files import TEMPORARY_PREFIX, replace_file
+from majordomo.studio.files import replace_file
 from majordomo.studio.result import StudioResult
 
 VERSION = 1
@@ -78,7 +79,7 @@ class JobStore:
         self._uses: dict[str, int] = {}
         try:
             for name in ("objects", "jobs"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.folder / name)
             self._open()
         except OSError as error:
             raise with_stage(storage_error(error), "store", str(self.folder)) from error
@@ -127,7 +128,7 @@ class JobStore:
             except BaseException:
                 for name in written:
                     with suppress(OSError):
-                        self._image_path(name).unlink(missing_ok=True)
+                        remove_file(self._image_path(name))
                 raise
             self._sizes |= {name: len(data) for name, data in missing.items()}
             self._discard(job)
@@ -175,7 +176,7 @@ class JobStore:
             try:
                 for job in ids:
                     if job in self._jobs:
-                        self._job_path(job).unlink(missing_ok=True)
+                        remove_file(self._job_path(job))
                         self._discard(job)
                         removed += 1
                 self._remove_unused()
@@ -204,13 +205,13 @@ class JobStore:
     def _remove_unused(self) -> None:
         """Remove images that no job names, and temporary files that a crash left."""
         for name in [name for name in self._sizes if self._uses.get(name, 0) <= 0]:
-            self._image_path(name).unlink(missing_ok=True)
+            remove_file(self._image_path(name))
             del self._sizes[name]
             self._uses.pop(name, None)
         for path in self.folder.glob(f"*/**/{TEMPORARY_PREFIX}*"):
             with suppress(OSError):
                 if self._clock() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
+                    remove_file(path)
 
     def _read_all(self) -> Iterable[tuple[str, dict[str, Any]]]:
         """Yield the id and the content of every job file; skip files that are not job files."""
@@ -228,17 +229,33 @@ class JobStore:
                 if (
                     record["majordomo"] == "job"
                     and record["version"] == VERSION
-                    and _ID.fullmatch(path.stem)
+                    and (job := _job_id(path.stem))
                 ):
                     # Raises for a job file that names something other than images of the store.
                     _image_files(record)
-                    yield path.stem, record
+                    yield job, record
 
     def _image_path(self, name: str) -> Path:
         return self.folder / "objects" / name[:2] / name
 
     def _job_path(self, job: str) -> Path:
-        return self.folder / "jobs" / f"{job}.json"
+        return self.folder / "jobs" / f"{_job_stem(job)}.json"
+
+
+def _job_stem(job: str) -> str:
+    """Return the name of a job's file, without suffix.
+
+    Ids that differ in case have different names where the file system ignores case, and no name is
+    reserved for a device on Windows.
+    """
+    stem = re.sub("[A-Z]", lambda letter: f"%{letter[0].lower()}", job)
+    return f"{stem}%" if is_reserved(stem) else stem
+
+
+def _job_id(stem: str) -> str:
+    """Return the id of the job that the name of a file belongs to; "" if it is none."""
+    job = re.sub("%([a-z])", lambda letter: letter[1].upper(), stem.removesuffix("%"))
+    return job if _ID.fullmatch(job) and _job_stem(job) == stem else ""
 
 
 def _file_name(image: ImagePart) -> str:

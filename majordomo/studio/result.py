@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
-from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.filenames import SUFFIXES, comparison_key, name_problem, safe_stem
 from majordomo.media.image_part import ImagePart
 from majordomo.studio.classifier import Classification
 from majordomo.studio.errors import error_from_dict
@@ -92,7 +91,7 @@ class StudioResult:
     def _named_files(self) -> Iterator[tuple[str, StudioImage | Derived]]:
         used_names: set[str] = {MANIFEST}
         for item in self.items:
-            stem = re.sub(r"[^\w-]", "_", safe_stem(item.name))
+            stem = safe_stem(item.name).replace(".", "_")
             yield _unused_name(stem + SUFFIXES[item.image.mime], used_names), item
             for derived in item.derivatives:
                 yield _unused_name(derived.filename, used_names), derived
@@ -124,7 +123,8 @@ class StudioResult:
             The paths of the written files.
 
         Raises:
-            FileExistsError: A file exists already. Raised before anything is written.
+            FileExistsError: A file exists already, or one whose name differs only in case. Raised
+                before anything is written.
             StorageError: A file cannot be written (STORAGE_FULL, STORAGE_READ_ONLY, ...).
         """
         contents = {name: image.data for name, image in self.files.items()}
@@ -176,7 +176,8 @@ class StudioResult:
             ) from None
 
         def read(name: str, _: str) -> bytes:
-            if name != os.path.basename(name) or name in ("", ".", ".."):
+            # On Windows, a reserved name would read a device, such as the keyboard.
+            if name_problem(name):
                 raise InvalidRequestError(
                     "a manifest must name files in its own folder", field="file"
                 )
@@ -188,13 +189,13 @@ class StudioResult:
 def _unused_name(name: str, used_names: set[str]) -> str:
     """Return `name`, with a number when it is used already, and record it as used.
 
-    Names are compared without case, because some file systems ignore case.
+    Names that some file system does not distinguish count as the same.
     """
     stem, dot, suffix = name.rpartition(".")
     unused, number = name, 2
-    while unused.casefold() in used_names:
+    while comparison_key(unused) in used_names:
         unused, number = f"{stem}-{number}{dot}{suffix}", number + 1
-    used_names.add(unused.casefold())
+    used_names.add(comparison_key(unused))
     return unused
 
 

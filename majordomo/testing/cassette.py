@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from majordomo.concurrency.fork_safety import Lock
+from majordomo.media.atomic_files import make_folder, remove_file, write_file
+from majordomo.media.filenames import name_problem
 from majordomo.testing.body_encoding import IMAGES, ImageStore, check_images
 from majordomo.testing.diff import difference
 from majordomo.testing.errors import RecordingError, RecordingMissingError
@@ -114,7 +115,7 @@ class Cassette:
             exchanges = self._all()
             if replace_existing and request.key not in self._replaced_keys:
                 for old in [one for one in exchanges if one.request.key == request.key]:
-                    (self.folder / old.name).unlink(missing_ok=True)
+                    remove_file(self.folder / old.name)
                     exchanges.remove(old)
             self._replaced_keys.add(request.key)
             number = 1 + max(
@@ -148,9 +149,11 @@ class Cassette:
         try:
             for name, data in images.items():
                 path = self.folder / IMAGES / name
+                make_folder(path.parent)
                 if not path.exists():
-                    _write(path, data)
-            _write(self.folder / exchange.name, text.encode())
+                    write_file(path, data, overwrite=True)
+            make_folder(self.folder)
+            write_file(self.folder / exchange.name, text.encode(), overwrite=True)
         except OSError as error:
             raise RecordingError(f"cannot write into {self.folder}: {error.strerror}") from None
 
@@ -177,24 +180,12 @@ class Cassette:
         return exchange
 
     def _read_image(self, name: str) -> bytes:
-        if Path(name).name != name:
-            raise RecordingError(f"image must be a file name without a folder; got {name!r}")
+        # On Windows, a reserved name would read a device, such as the keyboard.
+        if name_problem(name):
+            raise RecordingError(
+                f"image must be a file name that is valid on every system; got {name!r}"
+            )
         try:
             return (self.folder / IMAGES / name).read_bytes()
         except OSError:
             raise RecordingError(f"{IMAGES}/{name} is missing") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file atomically: another process sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # `mkstemp` makes private files, but recordings are committed and shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ LOCAL_FAMILIES = {
     getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)
 }
 CONNECT_FUNCTIONS = ("connect", "connect_ex", "sendto", "sendmsg")
+# Through these, asyncio connects and sends on Windows, without the functions of the socket.
+PROACTOR_FUNCTIONS = ("connect", "sendto")
 LOOKUP_FUNCTIONS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 
 
@@ -80,13 +83,22 @@ def no_network(*, allow_loopback: bool = False) -> Iterator[NoNetwork]:
         >>> assert network.forbidden == []
         ```
     """
+    # Imported here because the plugin for pytest loads this module in every run.
+    import asyncio
+
     guard = NoNetwork(allow_loopback)
     with ExitStack() as undo:
-        for name in CONNECT_FUNCTIONS:
+        undo.callback(_replace(socket, "socketpair", _allow_pair(socket.socketpair)))
+        # Windows has no `sendmsg`.
+        for name in [name for name in CONNECT_FUNCTIONS if hasattr(socket.socket, name)]:
             guarded_function = _guard_connect(
                 guard, getattr(socket.socket, name), sends=name.startswith("send")
             )
             undo.callback(_replace(socket.socket, name, guarded_function))
+        proactor = getattr(asyncio, "IocpProactor", None)
+        for name in PROACTOR_FUNCTIONS if proactor is not None else ():
+            guarded_function = _guard_proactor(guard, getattr(proactor, name))
+            undo.callback(_replace(proactor, name, guarded_function))
         for name in LOOKUP_FUNCTIONS:
             guarded_function = _guard_lookup(
                 guard, getattr(socket, name), ports=name == "getaddrinfo"
@@ -130,23 +142,60 @@ def _guard_connect(
         # sendto(data[, flags], address), sendmsg(buffers[, ancdata[, flags[, address]]]):
         # without an address, the data goes to the connected peer.
         address = args[-1] if args and (not sends or isinstance(args[-1], tuple)) else None
-        if address is not None and self.family not in LOCAL_FAMILIES:
-            host, port = (
-                (address[0], address[1])
-                if isinstance(address, tuple) and len(address) > 1
-                else (address, None)
-            )
-            try:
-                guard.check(_to_text(host), port if isinstance(port, int) else None)
-            except MajordomoError:
-                # Libraries close the socket only after an OSError; without this, the garbage
-                # collector would have to.
-                if not sends:
-                    self.close()
-                raise
+        try:
+            _check_address(guard, self, address)
+        except MajordomoError:
+            # Libraries close the socket only after an OSError; without this, the garbage collector
+            # would have to.
+            if not sends:
+                self.close()
+            raise
         return original(self, *args)
 
     return guarded
+
+
+def _guard_proactor(guard: NoNetwork, original: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: Any, conn: socket.socket, *args: Any, **options: Any) -> Any:
+        # connect(conn, address), sendto(conn, data, flags, addr). asyncio closes the socket.
+        address = options.get("addr", args[-1] if args else None)
+        if isinstance(address, tuple):
+            _check_address(guard, conn, address)
+        return original(self, conn, *args, **options)
+
+    return guarded
+
+
+def _check_address(guard: NoNetwork, sock: socket.socket, address: Any) -> None:
+    if address is None or sock.family in LOCAL_FAMILIES or getattr(_pair, "opening", False):
+        return
+    host, port = (
+        (address[0], address[1])
+        if isinstance(address, tuple) and len(address) > 1
+        else (address, None)
+    )
+    guard.check(_to_text(host), port if isinstance(port, int) else None)
+
+
+# Whether the current thread is opening a pair of connected sockets.
+_pair = threading.local()
+
+
+def _allow_pair(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Allow `socketpair`, which every event loop calls.
+
+    On Windows, a pair is two sockets of this process that are connected by TCP.
+    """
+
+    def allowed(*args: Any, **options: Any) -> Any:
+        outer = getattr(_pair, "opening", False)
+        _pair.opening = True
+        try:
+            return original(*args, **options)
+        finally:
+            _pair.opening = outer
+
+    return allowed
 
 
 def _guard_lookup(

@@ -615,7 +615,8 @@ def _check_nothing_left(threads: set[threading.Thread], sockets: set[int]) -> No
 def _sockets() -> set[int]:
     """Return the inode numbers of this process's sockets."""
     sockets = set()
-    for name in os.listdir("/dev/fd"):
+    # Windows lists no open files.
+    for name in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ():
         with contextlib.suppress(OSError):
             status = os.fstat(int(name))
             if stat.S_ISSOCK(status.st_mode):

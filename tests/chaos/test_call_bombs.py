@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.chaos.malformed_images import PNG, jpeg, png, webp
+from tests.support import system
 from tests.support.loopback import (
     Handler,
     Loopback,
@@ -25,6 +26,7 @@ from tests.support.loopback import (
 )
 from tests.support.sample_images import png_chunk
 
+pytestmark = system.needs_proc
 Serve = Callable[[Handler], Loopback]
 MIB = 1 << 20
 # MiB that one hostile response may add.

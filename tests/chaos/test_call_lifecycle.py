@@ -20,6 +20,7 @@ import anyio.lowlevel
 import pytest
 
 import majordomo as md
+from tests.support import system
 from tests.support.chat_backends import BACKENDS as CHAT_BACKENDS
 from tests.support.image_backends import BACKENDS as IMAGE_BACKENDS
 from tests.support.loopback import (
@@ -279,6 +280,7 @@ def test_one_provider_serves_event_loops_and_threads_at_once(serve: Serve) -> No
     assert (texts.count("fine"), texts.count("Good evening")) == (16 + 8, 16)
 
 
+@system.needs_fork
 def test_forked_child_does_not_read_responses_of_its_parent(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (request := peer.request()) is not None:

@@ -17,6 +17,7 @@ import pytest
 
 import majordomo as md
 from majordomo.cli.main import main
+from tests.support import system
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -32,13 +33,22 @@ Serve = Callable[[Handler], Loopback]
 
 
 def run(
-    folder: Path, *arguments: str, text: str = "", **variables: str
+    folder: Path,
+    *arguments: str,
+    text: str | bytes = "",
+    encoding: str = "utf-8",
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run the script in this process, which is much faster than in a process of its own."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
     } | {"COLUMNS": "120", **variables}
-    out, err = io.StringIO(), io.StringIO()
+    data = text if isinstance(text, bytes) else text.encode()
+    # As the interpreter opens pipes, without translation of line ends.
+    stdin, out, err = (
+        io.TextIOWrapper(io.BytesIO(content), encoding, newline="\n")
+        for content in (data, b"", b"")
+    )
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(folder),
@@ -51,13 +61,15 @@ def run(
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["majordomo", *arguments])
-        patch.setattr(sys, "stdin", io.StringIO(text))
+        patch.setattr(sys, "stdin", stdin)
         main()
     code = exited.value.code
     # The interpreter prints the text and exits with status 1.
     message = code + "\n" if isinstance(code, str) else ""
+    for stream in (out, err):
+        stream.seek(0)
     return subprocess.CompletedProcess(
-        arguments, 1 if message else code or 0, out.getvalue(), err.getvalue() + message
+        arguments, 1 if message else code or 0, out.read(), err.read() + message
     )
 
 
@@ -301,6 +313,7 @@ def restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@system.needs_sigint
 def test_ctrl_c_cancels_the_request_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     command = [
@@ -366,3 +379,58 @@ def test_draw_accepts_an_input_image_and_a_mask(
     done = run(tmp_path, "draw", "a cat", "--aspect", "2:1", "-o", "image.png")
     image_file = md.ImagePart.from_file(tmp_path / "image.png")
     assert abs(image_file.width / image_file.height - 2) < 0.1
+
+
+@pytest.mark.parametrize("name", ["a:b.png", "NUL.png", "what?.jpg", "é" * 130 + ".png"])
+def test_a_file_name_that_windows_refuses_is_refused_before_generating(
+    tmp_path: Path, name: str
+) -> None:
+    done = run(tmp_path, "draw", "a", "-o", name)
+    assert done.returncode == 2
+    assert "is not a valid file name" in " ".join(done.stderr.split())
+    assert "drawing" not in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("draw", "--help"),
+        ("models",),
+        ("draw", "an \U0001f98a by ü 猫", "--size", "64x64", "--steps", "1"),
+        ("imagine", "a \U0001f98a named 猫", "--size", "64x64", "--steps", "1"),
+        ("process", "*.png", "--recipe", "strip"),
+        ("process", "*.png", "猫.png", "--recipe", "strip"),
+        ("info", "猫 ü.png"),
+    ],
+    ids=" ".join,
+)
+def test_output_needs_no_unicode(
+    tmp_path: Path, image: Callable[..., md.ImagePart], arguments: tuple[str, ...]
+) -> None:
+    image(8, 8).save(tmp_path / "猫 ü.png")
+    # The encoding of a pipe on Windows.
+    done = run(tmp_path, *arguments, encoding="cp1252")
+    text = done.stdout + done.stderr
+    assert done.returncode == (1 if "猫.png" in arguments else 0), text
+    if arguments[0] == "process":
+        assert "\\u732b" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("grüße 猫".encode(), "grüße 猫"),
+        ("\ufeffgrüße".encode(), "grüße"),
+        (b"gr\xfc\xdfe", "grüße"),
+    ],
+)
+def test_a_pipe_is_read_as_utf_8_or_in_the_encoding_of_the_system(
+    serve: Serve, tmp_path: Path, data: bytes, text: str
+) -> None:
+    server = serve(reply_with(http_response(b'{"choices": [{"message": {"content": "ok"}}]}')))
+    model = f"openaicompatible://127.0.0.1:{server.port}/v1/m"
+    done = run(tmp_path, "chat", "--model", model, text=data, encoding="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert server.requests[0].json["messages"][0]["content"] == text

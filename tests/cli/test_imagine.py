@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import majordomo as md
 from majordomo.cli.output_dir import stem_of
 from majordomo.imaging import compare
 from majordomo.studio import StudioResult
+from tests.support import system
 from tests.support.loopback import (
     Handler,
     Loopback,
@@ -144,6 +146,7 @@ def test_default_folder_is_named_after_the_brief_and_new(majordomo: Any) -> None
         ("../../etc/passwd", "etc-passwd"),
         ("CON", "image_con"),
         ("…", "image"),
+        ("हिन्दी में एक कविता", "हिन्दी-में-एक-कविता"),
         ("Ein Schloß bei Nacht", "ein-schloss-bei-nacht"),
         ("a poster for a jazz night, portrait, with the title", "a-poster-for-a-jazz-night"),
         ("x" * 500, "x" * 26),
@@ -163,6 +166,32 @@ def test_non_empty_folder_is_rejected_before_generating(majordomo: Any) -> None:
         assert "drawing" not in done.out
     assert os.listdir("out") == ["letter.txt"]
     assert Path("file").read_text() == "old content"
+
+
+@pytest.mark.parametrize("output", ["what?", "a/NUL/out", "out "])
+def test_folder_name_that_windows_refuses_is_rejected_before_generating(
+    majordomo: Any, output: str
+) -> None:
+    for command in (["imagine", BRIEF, *QUICK], ["process", "a.png", "--recipe", "strip"]):
+        Path("a.png").touch()
+        done = majordomo(*command, "-o", output)
+        assert done.status == 2, done
+        assert "is not a valid name for a folder" in done.err
+        assert "drawing" not in done.out
+        assert os.listdir(".") == ["a.png"]
+
+
+def test_folder_that_cannot_be_written_to_is_reported_before_generating(
+    majordomo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "denied", "some temporary name")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    done = majordomo("imagine", BRIEF, "-o", "out", *QUICK)
+    assert (done.status, done.err) == (1, f"majordomo: {os.getcwd()}: cannot be written to\n")
+    assert "drawing" not in done.out
+    assert os.listdir(".") == []
 
 
 def test_failed_image_does_not_affect_the_others(
@@ -300,8 +329,9 @@ def test_error_is_one_line_and_status_1(majordomo: Any, arguments: list[str], me
 SCRIPT = [sys.executable, "-c", "from majordomo.cli.main import main; main()", "imagine"]
 
 
+@system.needs_terminal
 def test_terminal_shows_the_progress_of_every_image(tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
+    controller, terminal = os.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "HOME": str(tmp_path)}
     command = [*SCRIPT, BRIEF, "-n", "2", "--size", "96x144", "--steps", "6", "-o", "out"]
     process = subprocess.Popen(
@@ -323,6 +353,7 @@ def test_terminal_shows_the_progress_of_every_image(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
+@system.needs_sigint
 def test_ctrl_c_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     # Background jobs of a shell ignore SIGINT, and child processes inherit that.

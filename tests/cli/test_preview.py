@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.cli.preview import half_blocks
+from tests.support import system
 
 
 def test_each_character_shows_two_pixels() -> None:
@@ -35,8 +35,9 @@ def test_preview_keeps_the_aspect_ratio(image: Callable[..., md.ImagePart]) -> N
     assert len(lines) == 10
 
 
+@system.needs_terminal
 def test_terminal_shows_steps_and_a_preview(tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
+    controller, terminal = os.openpty()
     command = [
         sys.executable,
         "-c",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import majordomo as md
+from tests.support import system
 
 ImageFactory = Callable[..., md.ImagePart]
 
@@ -88,7 +89,7 @@ def test_recipe_warnings_are_printed(majordomo: Any, image: ImageFactory) -> Non
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@system.needs_read_only_folders
 def test_unwritable_folder_has_an_error_code(majordomo: Any, image: ImageFactory) -> None:
     image(8, 8).save("a.png")
     Path("out").mkdir(mode=0o500)

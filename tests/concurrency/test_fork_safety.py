@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-import pytest
-
 from majordomo.concurrency.fork_safety import Lock
+from tests.support import system
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+pytestmark = system.needs_fork
 
 SCRIPT = """
 import faulthandler, os, sys, threading, majordomo as md

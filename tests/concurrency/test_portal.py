@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.concurrency import portal
+from tests.support import system
 from tests.support.loopback import (
     DONE,
     Handler,
@@ -127,6 +129,10 @@ def test_a_blocking_call_inside_the_portal_raises_runtime_error() -> None:
         portal.run(inner)
 
 
+def restore_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
     """Run a script in a new interpreter; return its exit status and output.
 
@@ -139,7 +145,8 @@ def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Background jobs of a shell and their children ignore SIGINT. Windows has no such option.
+        preexec_fn=None if os.name == "nt" else restore_sigint,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -149,6 +156,7 @@ def run_script(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
         return process.wait(20), output
 
 
+@system.needs_sigint
 def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
@@ -174,6 +182,62 @@ def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
     assert (status, output.split()) == (0, ["waiting", "next"])
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals have no mask")
+def test_keyboard_interrupt_ends_a_wait_that_signals_do_not_end() -> None:
+    """On Windows, a signal never ends the wait for a lock.
+
+    Elsewhere, it does not if another thread receives it.
+    """
+    status, output = run_script(
+        """
+        import anyio, os, signal, sys, threading
+        from majordomo.concurrency import portal
+        main = threading.get_ident()
+        portal._WAIT_SECONDS = 0.05
+        started, cancelled = threading.Event(), threading.Event()
+        async def call():
+            started.set()
+            try:
+                await anyio.sleep(30)
+            finally:
+                cancelled.set()
+        def interrupt():
+            started.wait()
+            while sys._current_frames()[main].f_code is not portal.run.__code__:
+                threading.Event().wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(5)
+            os._exit(3)
+        threading.Thread(target=interrupt, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            portal.run(call)
+        except KeyboardInterrupt:
+            print("cancelled:", cancelled.wait(5))
+        """
+    )
+    assert (status, output.strip()) == (0, "cancelled: True")
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.001])
+def test_a_wait_in_turns_returns_the_result_or_the_error(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(portal, "_WAIT_SECONDS", seconds)
+
+    async def succeed() -> str:
+        await anyio.sleep(0.01)
+        return "done"
+
+    async def fail() -> None:
+        await anyio.sleep(0.01)
+        raise TimeoutError("of the call")
+
+    assert portal.run(succeed) == "done"
+    with pytest.raises(TimeoutError, match="of the call"):
+        portal.run(fail)
+
+
 def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
     status, output = run_script(
@@ -188,7 +252,7 @@ def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:
     assert (status, output.strip()) == (0, "bye")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+@system.needs_fork
 def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
     server = serve(reply_with(http_response(chat_completion("hi"))))
     status, output = run_script(
@@ -211,7 +275,7 @@ def test_a_forked_child_starts_its_own_portal(serve: Serve) -> None:
     assert (status, sorted(output.split("\n"))) == (0, ["", "child hi", "parent hi", "parent hi"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+@system.needs_fork
 def test_a_forked_child_does_not_wait_for_calls_of_its_parent() -> None:
     """Neither for a lock that a parent's thread holds, nor for the slots of the parent's calls."""
     status, output = run_script(

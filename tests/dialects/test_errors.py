@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -346,6 +347,18 @@ def test_any_retry_after_text_gives_seconds_in_range_or_none(
         now=now,
     )
     assert error.retry_after is None or 0 <= error.retry_after <= 1e9
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be changed")
+@pytest.mark.parametrize(
+    "date", ["Mon Nov 23 12:00:30 2026", "Mon, 23 Nov 2026 12:00:30 -0000"], ids=str
+)
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ-5")
+        time.tzset()
+        assert retry_after({"retry-after": date}, now=1795435200.0) == 30.0
+    time.tzset()
 
 
 def test_retry_info_in_the_body_is_read() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import struct
 import subprocess
 import sys
@@ -30,6 +30,7 @@ from majordomo.imaging import (
     apply_with_notes,
     in_thread,
 )
+from tests.support import system
 from tests.support.hypothesis_effort import max_examples
 from tests.support.sample_images import (
     gradient,
@@ -281,7 +282,7 @@ async def test_a_cancelled_recipe_stops_before_the_next_step(
     assert later == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+@system.needs_fork
 def test_a_forked_child_has_its_own_threads() -> None:
     code = (
         "import anyio, os, majordomo.imaging as im\n"
@@ -296,6 +297,9 @@ def test_a_forked_child_has_its_own_threads() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("resource") is None, reason="the peak of memory cannot be read"
+)
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     code = """
 import resource, sys

@@ -19,7 +19,7 @@ import pytest
 import majordomo as md
 from majordomo.concurrency import portal
 from majordomo.providers.base import provider_names
-from tests.support import chat_backends, image_backends
+from tests.support import chat_backends, image_backends, system
 from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
 from tests.support.wait_until import wait_until
 
@@ -29,9 +29,7 @@ ONCE = md.Retries(attempts=1)
 CLEANUP_SECONDS = 5.0
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not os.path.isdir("/proc/self/fd"), reason="sockets are counted where Linux lists them"
-    ),
+    system.needs_proc,
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pwd
 import tomllib
 import traceback
 from pathlib import Path
@@ -66,7 +65,8 @@ def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "MAJORDOMO_EMBEDDING_MODEL",
     ):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
@@ -138,6 +138,7 @@ def test_without_a_home_directory_the_configuration_is_empty(
     def raise_unknown_user(_: object) -> NoReturn:
         raise KeyError("no such user")
 
+    pwd = pytest.importorskip("pwd", reason="Windows has no such list of users")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", raise_unknown_user)
     monkeypatch.setattr(pwd, "getpwnam", raise_unknown_user)

@@ -4,8 +4,9 @@ import errno
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from majordomo.studio import (
     classify,
 )
 from majordomo.testing import Pause, ScriptedImageModel, plain_image
+from tests.support import system, windows_names
 
 IMAGE = plain_image(16, 16)
 
@@ -331,12 +333,52 @@ def test_put_beyond_the_quota_raises_storage_full(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+@system.needs_read_only_folders
 def test_store_in_a_read_only_folder_raises_storage_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(md.errors.StorageError) as caught:
         JobStore(tmp_path / "store")
     assert caught.value.code == "STORAGE_READ_ONLY"
+
+
+def test_ids_have_files_of_their_own_where_case_is_ignored(tmp_path: Path) -> None:
+    ids = ["a", "A", "aA", "Aa", "con", "Con", "CON", "nul", "com1", "COM1", "a-B_c"]
+    store = JobStore(tmp_path)
+    result = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
+    for job in ids:
+        store.put(job, {"for": job}, result)
+    names = [path.name for path in (tmp_path / "jobs").iterdir()]
+    assert len({name.lower() for name in names}) == len(ids)
+    assert all(windows_names.is_valid(name) for name in names)
+    again = JobStore(tmp_path)
+    assert sorted(again.ids()) == sorted(ids)
+    assert {job: again.get(job)[0]["for"] for job in ids} == {job: job for job in ids}
+    assert again.remove(ids) == len(ids)
+    assert files_in(tmp_path) == []
+
+
+def test_a_job_is_replaced_and_removed_while_its_files_are_open(tmp_path: Path) -> None:
+    """Windows refuses both while a file is open; readers have it open for a short time."""
+    store = JobStore(tmp_path)
+    result = Studio(ScriptedImageModel([IMAGE])).run_sync("a cat")
+    store.put("a", {"version of the test": 1}, result)
+
+    def open_all() -> ExitStack:
+        files = ExitStack()
+        for path in files_in(tmp_path):
+            files.enter_context(path.open("rb"))
+        return files
+
+    def close_soon() -> None:
+        files = open_all()
+        threading.Timer(0.1, files.close).start()
+
+    close_soon()
+    store.put("a", {"version of the test": 2}, result)
+    assert store.get("a")[0]["version of the test"] == 2
+    close_soon()
+    assert store.remove(["a"]) == 1
+    assert files_in(tmp_path) == []
 
 
 def test_store_at_the_path_of_a_file_raises_storage_error(tmp_path: Path) -> None:

@@ -63,11 +63,15 @@ def test_sockets_of_every_library_are_refused() -> None:
         (lambda: socket.socket().connect_ex(("192.0.2.1", 86)), Attempt("192.0.2.1", 86)),
         (lambda: udp.sendto(b"x", ("192.0.2.1", 53)), Attempt("192.0.2.1", 53)),
         (lambda: udp.sendto(b"x", 0, ("192.0.2.1", 54)), Attempt("192.0.2.1", 54)),
-        (lambda: udp.sendmsg([b"x"], [], 0, ("192.0.2.1", 55)), Attempt("192.0.2.1", 55)),
         (lambda: socket.gethostbyname("example.com"), Attempt("example.com")),
         (lambda: socket.getaddrinfo(b"example.com", "443"), Attempt("example.com", 443)),
         (lambda: socket.getaddrinfo("localhost", None), Attempt("localhost")),
     ]
+    # Windows has no `sendmsg`.
+    if hasattr(udp, "sendmsg"):
+        attempts.append(
+            (lambda: udp.sendmsg([b"x"], [], 0, ("192.0.2.1", 55)), Attempt("192.0.2.1", 55))
+        )
     with no_network() as network:
         for number, (attempt, where) in enumerate(attempts):
             with pytest.raises(
@@ -120,6 +124,75 @@ def test_socket_functions_are_restored_after_an_error() -> None:
     ) == before
 
 
+def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
+    """Connect two sockets as Python does on Windows."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        return server.accept()[0], client
+
+
+def test_connections_are_refused_where_sockets_have_no_sendmsg(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Socket:
+        """A socket of Windows."""
+
+    for name in ("connect", "connect_ex", "sendto"):
+        setattr(Socket, name, lambda *_: None)
+    monkeypatch.setattr(socket, "socket", Socket)
+    with no_network():
+        assert not hasattr(Socket, "sendmsg")
+
+
+def test_event_loops_can_be_started_where_a_pair_of_sockets_uses_tcp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "socketpair", tcp_socketpair)
+    with no_network() as network, no_network():
+        for backend in ("asyncio", "trio"):
+            anyio.run(anyio.sleep, 0, backend=backend)
+        assert network.forbidden == []
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            pytest.raises(NetworkForbiddenError),
+        ):
+            socket.create_connection(server.getsockname())
+    assert socket.socketpair is tcp_socketpair
+
+
+def test_asyncio_on_windows_is_refused_below_the_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, it connects with functions of the system instead of those of the socket."""
+    calls: list[object] = []
+
+    class Proactor:
+        def connect(self, conn: socket.socket, address: object) -> None:
+            calls.append(address)
+
+        def sendto(
+            self, conn: socket.socket, data: bytes, flags: int = 0, addr: object = None
+        ) -> None:
+            calls.append(addr)
+
+    monkeypatch.setattr(asyncio, "IocpProactor", Proactor, raising=False)
+    originals, proactor = dict(vars(Proactor)), Proactor()
+    far, near = ("192.0.2.1", 82), ("127.0.0.1", 83)
+    with no_network(allow_loopback=True) as network, socket.socket() as sock:
+        for refused in (
+            lambda: proactor.connect(sock, far),
+            lambda: proactor.sendto(sock, b"x", 0, far),
+            lambda: proactor.sendto(sock, b"x", addr=far),
+        ):
+            with pytest.raises(NetworkForbiddenError):
+                refused()
+        proactor.connect(sock, near)
+        proactor.sendto(sock, b"x", addr=near)
+        proactor.sendto(sock, b"x")
+    assert network.forbidden == [Attempt(*far)] * 3
+    assert calls == [near, near, None]
+    assert dict(vars(Proactor)) == originals
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
 def test_unix_sockets_and_local_servers_are_allowed(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with (

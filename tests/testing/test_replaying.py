@@ -371,6 +371,12 @@ def first_recording(folder: Path) -> Path:
         ),
         (
             lambda recording: json.dumps(
+                {**recording, "response": {**recording["response"], "body": [{"file": "con"}]}}
+            ),
+            "must be a file name",
+        ),
+        (
+            lambda recording: json.dumps(
                 {**recording, "response": {**recording["response"], "body": [{"file": "x.png"}]}}
             ),
             "missing",

@@ -18,6 +18,7 @@ from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.tls import context_for
 from majordomo.transport_types import Deadline, HTTPRequest
+from tests.support import system
 from tests.support.loopback import Handler, Loopback, http_response, reply_with
 
 Serve = Callable[[Handler], Loopback]
@@ -61,6 +62,7 @@ def test_two_event_loops_without_a_close_leave_no_socket_and_no_warning(
     assert server.connections == 2
 
 
+@system.needs_proc
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("transports", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_closed_transports_leave_no_file_descriptor(
