@@ -12,8 +12,17 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
+from majordomo.requests.base import BaseRequest, declaration
+
+
+def option_names(kind: type[BaseRequest]) -> set[str]:
+    """Return the option of each field; a random seed is a second option for `seed`."""
+    settings = list(declaration(kind).fields.items())[1:]
+    return {f"with_{item.option or name}" for name, item in settings} | {"with_random_seed"}
+
 
 ROOT = [
+    *(option_names(llm.Request) | option_names(imagegen.Request)),
     "Anthropic",
     "AuthenticationError",
     "Automatic1111",
@@ -102,38 +111,9 @@ ROOT = [
     "tool_result",
     "user",
     "user_parts",
-    "with_aspect",
-    "with_background",
-    "with_user_id",
-    "with_cfg_scale",
-    "with_extra",
-    "with_image_count",
-    "with_image_size",
-    "with_images",
-    "with_mask",
-    "with_max_tokens",
-    "with_megapixels",
-    "with_negative_prompt",
-    "with_output",
-    "with_output_format",
-    "with_previews",
-    "with_quality",
-    "with_random_seed",
-    "with_output_retries",
-    "with_reasoning",
-    "with_sampler",
-    "with_scheduler",
-    "with_seed",
-    "with_steps",
-    "with_stop",
-    "with_strength",
-    "with_temperature",
-    "with_tool_choice",
-    "with_tools",
-    "with_top_k",
-    "with_top_p",
 ]
 LLM = [
+    *option_names(llm.Request),
     "CallWarning",
     "ChatEvent",
     "ChatSource",
@@ -177,21 +157,9 @@ LLM = [
     "tool_result",
     "user",
     "user_parts",
-    "with_user_id",
-    "with_extra",
-    "with_max_tokens",
-    "with_output",
-    "with_output_retries",
-    "with_reasoning",
-    "with_seed",
-    "with_stop",
-    "with_temperature",
-    "with_tool_choice",
-    "with_tools",
-    "with_top_k",
-    "with_top_p",
 ]
 IMAGEGEN = [
+    *option_names(imagegen.Request),
     "CallWarning",
     "Done",
     "Image",
@@ -212,26 +180,6 @@ IMAGEGEN = [
     "Stream",
     "SyncStream",
     "Usage",
-    "with_aspect",
-    "with_background",
-    "with_user_id",
-    "with_cfg_scale",
-    "with_extra",
-    "with_image_count",
-    "with_image_size",
-    "with_images",
-    "with_mask",
-    "with_megapixels",
-    "with_negative_prompt",
-    "with_output_format",
-    "with_previews",
-    "with_quality",
-    "with_random_seed",
-    "with_sampler",
-    "with_scheduler",
-    "with_seed",
-    "with_steps",
-    "with_strength",
 ]
 
 

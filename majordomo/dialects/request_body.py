@@ -10,7 +10,7 @@ from majordomo.framing.base64 import Base64Body
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import encode_json
 from majordomo.imagegen.request import Request as ImageRequest
-from majordomo.imagegen.request import fields_set
+from majordomo.requests.base import fields_set
 from majordomo.transport_types import HTTPRequest
 
 UNSUPPORTED = "UNSUPPORTED_FIELD"

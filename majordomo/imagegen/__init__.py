@@ -2,32 +2,12 @@
 
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
+from majordomo.imagegen import options
 from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
 from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
-from majordomo.imagegen.options import (
-    Option,
-    with_aspect,
-    with_background,
-    with_cfg_scale,
-    with_extra,
-    with_image_count,
-    with_image_size,
-    with_images,
-    with_mask,
-    with_megapixels,
-    with_negative_prompt,
-    with_output_format,
-    with_previews,
-    with_quality,
-    with_random_seed,
-    with_sampler,
-    with_scheduler,
-    with_seed,
-    with_steps,
-    with_strength,
-    with_user_id,
-)
-from majordomo.imagegen.request import Overrides, Request
+from majordomo.imagegen.options import *  # noqa: F403 - the module is generated, with its own `__all__`
+from majordomo.imagegen.options import Option, Overrides
+from majordomo.imagegen.request import Request
 from majordomo.imagegen.result import ImageDetails, Result, Usage
 from majordomo.media.image_part import ImagePart
 
@@ -54,24 +34,5 @@ __all__ = [
     "Stream",
     "SyncStream",
     "Usage",
-    "with_aspect",
-    "with_background",
-    "with_cfg_scale",
-    "with_extra",
-    "with_image_count",
-    "with_image_size",
-    "with_images",
-    "with_mask",
-    "with_megapixels",
-    "with_negative_prompt",
-    "with_output_format",
-    "with_previews",
-    "with_quality",
-    "with_random_seed",
-    "with_sampler",
-    "with_scheduler",
-    "with_seed",
-    "with_steps",
-    "with_strength",
-    "with_user_id",
 ]
+__all__ += options.__all__

@@ -13,8 +13,8 @@ from typing import Protocol, Self, Unpack
 
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.imagegen.events import ImageEvent
-from majordomo.imagegen.options import Option
-from majordomo.imagegen.request import Overrides, Request
+from majordomo.imagegen.options import Option, Overrides
+from majordomo.imagegen.request import Request
 from majordomo.imagegen.result import Result
 
 __all__ = [

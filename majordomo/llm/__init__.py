@@ -2,6 +2,7 @@
 
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
+from majordomo.llm import options
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings
 from majordomo.llm.events import (
     ChatEvent,
@@ -25,22 +26,8 @@ from majordomo.llm.messages import (
     user_parts,
 )
 from majordomo.llm.model import ChatSource, Model, ModelInfo, Provider, Stream, SyncStream
-from majordomo.llm.options import (
-    Option,
-    with_extra,
-    with_max_tokens,
-    with_output,
-    with_output_retries,
-    with_reasoning,
-    with_seed,
-    with_stop,
-    with_temperature,
-    with_tool_choice,
-    with_tools,
-    with_top_k,
-    with_top_p,
-    with_user_id,
-)
+from majordomo.llm.options import *  # noqa: F403 - the module is generated, with its own `__all__`
+from majordomo.llm.options import Option, Overrides
 from majordomo.llm.parts import (
     FilePart,
     ImagePart,
@@ -51,7 +38,7 @@ from majordomo.llm.parts import (
     ToolResultPart,
 )
 from majordomo.llm.reply import FinishReason, Reply, Usage
-from majordomo.llm.request import Overrides, Request
+from majordomo.llm.request import Request
 from majordomo.llm.tools import Tool, ToolContext
 
 __all__ = [
@@ -98,17 +85,5 @@ __all__ = [
     "tool_result",
     "user",
     "user_parts",
-    "with_extra",
-    "with_max_tokens",
-    "with_output",
-    "with_output_retries",
-    "with_reasoning",
-    "with_seed",
-    "with_stop",
-    "with_temperature",
-    "with_tool_choice",
-    "with_tools",
-    "with_top_k",
-    "with_top_p",
-    "with_user_id",
 ]
+__all__ += options.__all__

@@ -14,9 +14,9 @@ from typing import Protocol, Self, Unpack
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.llm.events import ChatEvent
 from majordomo.llm.messages import Message
-from majordomo.llm.options import Option
+from majordomo.llm.options import Option, Overrides
 from majordomo.llm.reply import Reply
-from majordomo.llm.request import Overrides, Request
+from majordomo.llm.request import Request
 
 __all__ = [
     "ChatSource",

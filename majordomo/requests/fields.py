@@ -1,0 +1,153 @@
+"""Declarations of request fields.
+
+The annotation of each field of a request holds one `Field`:
+
+```python
+steps: Annotated[int | None, Integer(1, 1000, example=20)] = None
+```
+
+From this line and the documentation below it follow the check, the value that observers receive,
+the JSON form, the keyword and the option function (`scripts/request-options` writes both), the row
+of the support tables, and the warning of every codec that does not name the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from majordomo.errors import InvalidRequestError
+from majordomo.settings import Limits
+from majordomo.validation import as_extra, check_number, check_text, check_user_id
+
+Bound = float | Callable[[Limits], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """How one field of a request behaves. Subclasses check and convert its values.
+
+    A field at its default is neither checked nor sent.
+    """
+
+    observed: Literal["value", "count", "presence", "no"] = "value"
+    """What observers receive of a set field: its value, its length, True, or nothing."""
+    universal: bool = False
+    """Whether all codecs handle the field, or refuse it. Any other field is dropped, with a
+    warning, by each codec that does not name it."""
+    excludes: tuple[str, ...] = ()
+    """Fields that setting this one unsets."""
+    option: str = ""
+    """Name of the option function after `with_`, if it is not that of the field."""
+    example: Any = None
+    """A value that backends accept, for tables and tests. None if it needs more than one line."""
+
+    keyword_type: ClassVar[str] = ""
+    """Type of the keyword, if it accepts more than the type of the field."""
+    item_type: ClassVar[str] = ""
+    """Type of one item, if the option function accepts any number of them."""
+
+    def convert(self, name: str, value: Any) -> Any:
+        """Return the value to store in a new request. Raises InvalidRequestError."""
+        return value
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Raise InvalidRequestError if no backend can accept the value."""
+
+    def to_json(self, value: Any) -> Any:
+        """Return a set value as JSON values."""
+        return value
+
+    def from_json(self, name: str, value: Any) -> Any:
+        """Return the value whose JSON form this is. Raises InvalidRequestError."""
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Field):
+    """A finite number between two bounds, which may depend on the limits, or None."""
+
+    low: Bound
+    """The smallest value."""
+    high: Bound
+    """The largest value."""
+
+    integer: ClassVar[bool] = False
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check that the value is a number between the bounds."""
+        low, high = self.bounds(limits)
+        check_number(name, value, low, high, integer=self.integer)
+
+    def bounds(self, limits: Limits) -> tuple[float, float]:
+        """Return the smallest and the largest value."""
+        low, high = self.low, self.high
+        return low(limits) if callable(low) else low, high(limits) if callable(high) else high
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Number):
+    """An integer between two bounds, or None."""
+
+    integer: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prose(Field):
+    """Text of up to `Limits.max_prompt_characters` characters."""
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check the length, and that the text can be encoded."""
+        check_text(value, name, limits.max_prompt_characters)
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Field):
+    """A name that backends define: up to 100 printable characters."""
+
+    max_characters: ClassVar[int] = 100
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check the length and the characters."""
+        check_text(value, name, self.max_characters)
+        if not value.isprintable():
+            raise InvalidRequestError(f"{name} must not contain control characters", field=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Field):
+    """One of a few texts; "" is none of them."""
+
+    values: tuple[str, ...]
+    """The accepted texts."""
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check that the value is one of the texts."""
+        if value not in ("", *self.values):
+            raise InvalidRequestError(
+                f"{name} must be one of {', '.join(self.values)}; got {shorten(value)}", field=name
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Extra(Field):
+    """Values merged into the request body. Their names are checked when a request is created."""
+
+    def convert(self, name: str, value: Any) -> Any:
+        """Return the mapping if all its keys are str."""
+        return as_extra(value)
+
+
+@dataclass(frozen=True, slots=True)
+class UserId(Field):
+    """The end-user id, which is never sent to a backend."""
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check the length and the characters."""
+        check_user_id(value)
+
+
+def shorten(value: object) -> str:
+    """Return the repr of a value, cut to a length that suits an error message."""
+    return repr(value)[:80]
