@@ -17,8 +17,10 @@ from majordomo.requests.base import BaseRequest, declaration
 
 def option_names(kind: type[BaseRequest]) -> set[str]:
     """Return the option of each field; a random seed is a second option for `seed`."""
-    settings = list(declaration(kind).fields.items())[1:]
-    return {f"with_{item.option or name}" for name, item in settings} | {"with_random_seed"}
+    declared = declaration(kind)
+    return {f"with_{declared.fields[name].option or name}" for name, _ in declared.settings} | {
+        "with_random_seed"
+    }
 
 
 ROOT = [

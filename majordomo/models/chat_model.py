@@ -30,7 +30,7 @@ from majordomo.models.client import BackendClient
 from majordomo.models.image_conversion import ImageConverter
 from majordomo.observability import Observer
 from majordomo.observability.observed_call import ObservedCall, ObservedSource, current_call
-from majordomo.observability.request_settings import chat_settings
+from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest
 
@@ -113,7 +113,7 @@ class ChatModel(llm.Model):
             "user_id": request.user_id,
             "streamed": streamed,
             "address": self._address,
-            "settings": chat_settings(request),
+            "settings": request_settings(request),
         }
         return ObservedCall(self._observers, "chat", self.provider, self.id, request, **context)
 

@@ -48,7 +48,7 @@ from majordomo.models.batching import Batch, MergedProgress, merge_results
 from majordomo.models.client import BackendClient
 from majordomo.observability import Observer
 from majordomo.observability.observed_call import ObservedCall, current_emit
-from majordomo.observability.request_settings import image_settings
+from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
@@ -154,7 +154,7 @@ class ImageModel(imagegen.Model):
             "user_id": request.user_id,
             "streamed": emit is not None,
             "address": self._address,
-            "settings": image_settings(request),
+            "settings": request_settings(request),
         }
         observed = ObservedCall(
             self._observers, "image", self.provider, self.id, request, **context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self, get_args
 
@@ -60,12 +60,14 @@ class BaseRequest:
 class Declaration:
     """What the fields of a class of requests declare."""
 
-    content: str
-    """Name of the first field."""
     fields: Mapping[str, Field]
-    """The fields by name, in their order."""
+    """The fields by name, in their order; the first one is the content."""
     defaults: Mapping[str, Any]
-    """The defaults of all fields but the content."""
+    """The defaults of the fields."""
+    content: str
+    """Name of the content."""
+    settings: Sequence[tuple[str, Any]]
+    """Name and default of the other fields."""
     conversions: Sequence[tuple[str, Callable[[str, Any], Any]]]
     """The fields that are converted when a request is created."""
     checks: Sequence[tuple[str, Any, Callable[[str, Any, Limits], None]]]
@@ -83,11 +85,8 @@ class Declaration:
         }
         return {**unset, **values} if unset else values
 
-    def optional(self) -> Iterable[str]:
-        """Return the names of the fields that a backend may lack."""
-        return (name for name, item in self.fields.items() if not item.universal)
 
-
+# Read at the first use of a class, because the checks of each call need it.
 _DECLARATIONS: dict[type, Declaration] = {}
 
 
@@ -100,43 +99,42 @@ def declaration(kind: type[BaseRequest]) -> Declaration:
 
 
 def _read_declaration(kind: type[BaseRequest]) -> Declaration:
-    declared = {
-        item.name: (metadata, item)
-        for item in fields(kind)
-        for metadata in get_args(item.type)[1:]
-        if isinstance(metadata, Field)
-    }
-    defaults = {
-        name: item.default if item.default_factory is MISSING else item.default_factory()
-        for name, (_, item) in declared.items()
-    }
-    content, *_ = declared
+    declared: dict[str, Field] = {}
+    defaults: dict[str, Any] = {}
+    for item in fields(kind):
+        for metadata in get_args(item.type)[1:]:
+            if isinstance(metadata, Field):
+                declared[item.name] = metadata
+                defaults[item.name] = (
+                    item.default if item.default_factory is MISSING else item.default_factory()
+                )
+    content, *settings = declared
     return Declaration(
+        declared,
+        defaults,
         content,
-        {name: metadata for name, (metadata, _) in declared.items()},
-        {name: default for name, default in defaults.items() if name != content},
+        [(name, defaults[name]) for name in settings],
         [
-            (name, metadata.convert)
-            for name, (metadata, _) in declared.items()
-            if type(metadata).convert is not Field.convert
+            (name, field.convert)
+            for name, field in declared.items()
+            if type(field).convert is not Field.convert
         ],
         [
-            (name, defaults[name], metadata.check)
-            for name, (metadata, _) in declared.items()
-            if type(metadata).check is not Field.check
+            (name, defaults[name], field.check)
+            for name, field in declared.items()
+            if type(field).check is not Field.check
         ],
-        [
-            (name, metadata.excludes)
-            for name, (metadata, _) in declared.items()
-            if metadata.excludes
-        ],
+        [(name, field.excludes) for name, field in declared.items() if field.excludes],
     )
 
 
 def fields_set(request: BaseRequest) -> tuple[str, ...]:
     """Return the names of the fields, other than the content, that are not at their default."""
-    defaults = declaration(type(request)).defaults
-    return tuple(name for name, default in defaults.items() if getattr(request, name) != default)
+    return tuple(
+        name
+        for name, default in declaration(type(request)).settings
+        if getattr(request, name) != default
+    )
 
 
 def check_fields(request: BaseRequest, limits: Limits) -> None:
