@@ -1,9 +1,8 @@
 """Image generation: requests, options, results, events and the interfaces. Performs no I/O."""
 
-from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
-from majordomo.imagegen import options
-from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
+from majordomo.imagegen import events, options
+from majordomo.imagegen.events import *  # noqa: F403 - the module has an `__all__`
 from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.imagegen.options import *  # noqa: F403 - the module is generated, with its own `__all__`
 from majordomo.imagegen.options import Option, Overrides
@@ -15,24 +14,19 @@ Image = ImagePart
 
 __all__ = [
     "CallWarning",
-    "Done",
     "Image",
     "ImageDetails",
-    "ImageEvent",
     "ImageSource",
-    "Loading",
     "Model",
     "ModelInfo",
     "Option",
     "Overrides",
-    "Preview",
     "Provider",
-    "Queued",
     "Request",
     "Result",
-    "Step",
     "Stream",
     "SyncStream",
     "Usage",
 ]
+__all__ += events.__all__
 __all__ += options.__all__

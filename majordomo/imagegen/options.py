@@ -159,16 +159,16 @@ def with_mask(mask: ImagePart | None) -> Option:
 
 
 def with_strength(strength: float | None) -> Option:
-    """Set the strength.
+    """Set the amount of change to `images`.
 
     Args:
-        strength: How much `images` may change, 0 (not at all) to 1 (completely). None unsets it.
+        strength: 0 (none) to 1 (complete). None unsets it.
     """
     return _set(strength=strength)
 
 
 def with_output_format(output_format: str | None) -> Option:
-    """Set the file format of the result.
+    """Set the file format of the images.
 
     Args:
         output_format: `"png"`, `"jpeg"` or `"webp"`. None unsets it.
@@ -215,7 +215,7 @@ def with_aspect(aspect: str | None) -> Option:
 
 
 def with_megapixels(megapixels: float | None) -> Option:
-    """Set the area in millions of pixels; this unsets `size`.
+    """Set the area of the images in millions of pixels; this unsets `size`.
 
     Args:
         megapixels: 0.004 to `Limits.max_image_pixels` (40 by default). The size is chosen to suit

@@ -183,9 +183,9 @@ class Request(BaseRequest):
     mask: Annotated[ImagePart | None, Mask(observed="presence", universal=True)] = None
     """Mask for inpainting, grayscale: white is repainted, black is kept. Needs `images`."""
     strength: Annotated[float | None, Number(0, 1, example=0.5)] = None
-    """Strength: how much `images` may change, 0 (not at all) to 1 (completely)."""
+    """Amount of change to `images`, 0 (none) to 1 (complete)."""
     output_format: Annotated[str, Choice(("png", "jpeg", "webp"), example="webp")] = ""
-    """File format of the result: `"png"`, `"jpeg"` or `"webp"`."""
+    """File format of the images: `"png"`, `"jpeg"` or `"webp"`."""
     quality: Annotated[str, Name(example="high")] = ""
     """Quality level, a value that the backend defines; up to 100 printable characters."""
     background: Annotated[str, Name(example="transparent")] = ""
@@ -211,8 +211,8 @@ class Request(BaseRequest):
             example=0.5,
         ),
     ] = None
-    """Area in millions of pixels, 0.004 to `Limits.max_image_pixels` (40 by default). The size is
-    chosen to suit the model. May be combined with `aspect`. Excludes `size`."""
+    """Area of the images in millions of pixels, 0.004 to `Limits.max_image_pixels` (40 by default).
+    The size is chosen to suit the model. May be combined with `aspect`. Excludes `size`."""
     user_id: Annotated[str, UserId(observed="no", universal=True)] = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""

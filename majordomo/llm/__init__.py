@@ -1,20 +1,9 @@
 """Chat: parts, messages, requests, replies, events and the interfaces. Performs no I/O."""
 
-from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
-from majordomo.llm import options
+from majordomo.llm import events, options
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings
-from majordomo.llm.events import (
-    ChatEvent,
-    Done,
-    ImageReady,
-    TextDelta,
-    ThinkingDelta,
-    ToolCall,
-    ToolCallDelta,
-    ToolCallStarted,
-    ToolReturned,
-)
+from majordomo.llm.events import *  # noqa: F403 - the module has an `__all__`
 from majordomo.llm.messages import (
     Message,
     assistant,
@@ -43,16 +32,12 @@ from majordomo.llm.tools import Tool, ToolContext
 
 __all__ = [
     "CallWarning",
-    "ChatEvent",
     "ChatSource",
-    "Done",
     "EmbeddingModel",
     "Embeddings",
     "FilePart",
     "FinishReason",
     "ImagePart",
-    "ImageReady",
-    "Loading",
     "Message",
     "Model",
     "ModelInfo",
@@ -60,23 +45,16 @@ __all__ = [
     "Overrides",
     "Part",
     "Provider",
-    "Queued",
     "Reply",
     "Request",
     "Stream",
     "SyncStream",
-    "TextDelta",
     "TextPart",
-    "ThinkingDelta",
     "ThinkingPart",
     "Tool",
-    "ToolCall",
-    "ToolCallDelta",
     "ToolCallPart",
-    "ToolCallStarted",
     "ToolContext",
     "ToolResultPart",
-    "ToolReturned",
     "Usage",
     "assistant",
     "dump_messages",
@@ -86,4 +64,5 @@ __all__ = [
     "user",
     "user_parts",
 ]
+__all__ += events.__all__
 __all__ += options.__all__

@@ -15,8 +15,10 @@ class BaseRequest:
     """A request: content in its first field, and settings with a default in all others."""
 
     def __post_init__(self) -> None:
-        for name, convert in declaration(type(self)).conversions:
-            object.__setattr__(self, name, convert(name, getattr(self, name)))
+        for name, default, convert in declaration(type(self)).conversions:
+            value = getattr(self, name)
+            if value is not default:
+                object.__setattr__(self, name, convert(name, value))
 
     def apply(self, *options: Callable[[Self], Self]) -> Self:
         """Return the request changed by each option in turn."""
@@ -68,8 +70,8 @@ class Declaration:
     """Name of the content."""
     settings: Sequence[tuple[str, Any]]
     """Name and default of the other fields."""
-    conversions: Sequence[tuple[str, Callable[[str, Any], Any]]]
-    """The fields that are converted when a request is created."""
+    conversions: Sequence[tuple[str, Any, Callable[[str, Any], Any]]]
+    """Name, default and conversion of the fields that are converted when a request is created."""
     checks: Sequence[tuple[str, Any, Callable[[str, Any, Limits], None]]]
     """Name, default and check of the fields that are checked before a request is sent."""
     exclusions: Sequence[tuple[str, tuple[str, ...]]]
@@ -77,6 +79,8 @@ class Declaration:
 
     def with_excluded_unset(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return these values, and the defaults of the other fields that they exclude."""
+        if not self.exclusions:
+            return values
         unset = {
             other: self.defaults[other]
             for name, others in self.exclusions
@@ -115,7 +119,7 @@ def _read_declaration(kind: type[BaseRequest]) -> Declaration:
         content,
         [(name, defaults[name]) for name in settings],
         [
-            (name, field.convert)
+            (name, defaults[name], field.convert)
             for name, field in declared.items()
             if type(field).convert is not Field.convert
         ],
