@@ -112,6 +112,14 @@ class Images(Field):
         for image in value:
             check_sendable(as_image_part(image, name), limits, name)
 
+    def to_json(self, value: Any) -> list[str]:
+        """Return the images as base64."""
+        return [image.to_base64() for image in value]
+
+    def from_json(self, value: Any) -> tuple[ImagePart, ...]:
+        """Restore each image."""
+        return tuple(ImagePart.from_base64(text) for text in value)
+
 
 @dataclass(frozen=True, slots=True)
 class Mask(Field):
@@ -120,6 +128,14 @@ class Mask(Field):
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the image."""
         check_sendable(as_image_part(value, name), limits, name)
+
+    def to_json(self, value: Any) -> str:
+        """Return the image as base64."""
+        return str(value.to_base64())
+
+    def from_json(self, value: Any) -> ImagePart:
+        """Restore the image."""
+        return ImagePart.from_base64(value)
 
 
 # The annotations of the fields are read at run time, so they must not become text: no

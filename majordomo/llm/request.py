@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from majordomo.errors import InvalidRequestError
-from majordomo.llm.messages import Message
+from majordomo.llm.messages import Message, dump_message, load_message
 from majordomo.llm.parts import (
     FilePart,
     ImagePart,
@@ -15,7 +15,7 @@ from majordomo.llm.parts import (
     ToolCallPart,
     ToolResultPart,
 )
-from majordomo.llm.tools import Tool, as_tool
+from majordomo.llm.tools import Tool, as_tool, output_schema
 from majordomo.media.image_limits import check_size
 from majordomo.options import SEED_LIMIT
 from majordomo.requests.base import BaseRequest, check_fields
@@ -41,6 +41,14 @@ class Messages(Field):
             for part in message.parts:
                 _check_part(part, limits)
 
+    def to_json(self, value: Any) -> list[Any]:
+        """Return each message as JSON values."""
+        return [dump_message(message) for message in value]
+
+    def from_json(self, value: Any) -> tuple[Message, ...]:
+        """Restore each message."""
+        return tuple(load_message(message) for message in value)
+
 
 @dataclass(frozen=True, slots=True)
 class Tools(Field):
@@ -60,6 +68,36 @@ class Tools(Field):
             raise InvalidRequestError(
                 f"the names of tools must differ; got {', '.join(names)}"[:500], field=name
             )
+
+    def to_json(self, value: Any) -> list[Any]:
+        """Return what a backend receives of each tool."""
+        return [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            }
+            for tool in value
+        ]
+
+    def from_json(self, value: Any) -> tuple[Tool, ...]:
+        """Return tools without functions."""
+        return tuple(
+            Tool(tool["name"], str(tool["description"]), tool["parameters"]) for tool in value
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Field):
+    """A schema, or a type that has one."""
+
+    def to_json(self, value: Any) -> dict[str, Any]:
+        """Return the JSON schema."""
+        return output_schema(value)
+
+    def from_json(self, value: Any) -> dict[str, Any]:
+        """Return the JSON schema."""
+        return dict(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +123,10 @@ class StopSequences(Field):
             )
         for text in value:
             check_text(text, name, limits.max_prompt_characters)
+
+    def to_json(self, value: Any) -> list[str]:
+        """Return a list."""
+        return list(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +172,7 @@ class Request(BaseRequest):
     tool_choice: Annotated[str | None, Field(universal=True)] = None
     """Choice of tools: `"auto"`, `"none"`, `"required"`, or the name of a tool."""
     output: Annotated[
-        Any, Field(observed="presence", universal=True, example={"type": "object"})
+        Any, Output(observed="presence", universal=True, example={"type": "object"})
     ] = None
     """Structured output: a pydantic model, another type that pydantic supports, or a JSON schema as
     a mapping. None means text."""

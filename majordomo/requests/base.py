@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self, get_args
 
-from majordomo.requests.fields import Field
+from majordomo.errors import InvalidRequestError
+from majordomo.requests.fields import Field, shorten
 from majordomo.settings import Limits
 
 
@@ -56,6 +57,51 @@ class BaseRequest:
         blank = type(self)(getattr(self, declared.content))  # type: ignore[call-arg]  # its subclasses have fields
         own_values = {name: getattr(self, name) for name in fields_set(self)}
         return replace(blank.apply(*options), **declared.with_excluded_unset(own_values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content and the fields that are set as JSON values.
+
+        Images and files are included as base64. A tool keeps its name, description and parameters,
+        not its function, and a type for structured output becomes its JSON schema.
+        """
+        declared = declaration(type(self))
+        return {
+            name: declared.fields[name].to_json(getattr(self, name))
+            for name in (declared.content, *fields_set(self))
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Create a request from the values that `to_dict` returned.
+
+        Raises:
+            InvalidRequestError: A name is not that of a field, or a value does not have the form
+                that `to_dict` returns. Ranges are checked when the request is sent.
+        """
+        declared, defaults = declaration(cls).fields, declaration(cls).defaults
+        loaded: dict[str, Any] = {}
+        for name in declared:
+            if defaults[name] is MISSING and name not in values:
+                raise InvalidRequestError(f"the request has no {name}", field=name)
+        for name, value in values.items():
+            if name not in declared:
+                raise InvalidRequestError(
+                    f"a request has no field {shorten(name)}; use {', '.join(declared)}",
+                    field=str(name)[:80],
+                )
+            try:
+                loaded[name] = declared[name].from_json(value)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(
+                    f"{name}: {error.message}", field=name, code=error.code
+                ) from None
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+                raise InvalidRequestError(
+                    f"{name} must have the form that to_dict returns; reading it failed with"
+                    f" {type(error).__name__}",
+                    field=name,
+                ) from None
+        return cls(**loaded)
 
 
 @dataclass(frozen=True, slots=True)

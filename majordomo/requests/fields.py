@@ -59,8 +59,8 @@ class Field:
         """Return a set value as JSON values."""
         return value
 
-    def from_json(self, name: str, value: Any) -> Any:
-        """Return the value whose JSON form this is. Raises InvalidRequestError."""
+    def from_json(self, value: Any) -> Any:
+        """Return the value whose JSON form this is; anything may be raised for another value."""
         return value
 
 
@@ -137,6 +137,10 @@ class Extra(Field):
     def convert(self, name: str, value: Any) -> Any:
         """Return the mapping if all its keys are str."""
         return as_extra(value)
+
+    def to_json(self, value: Any) -> dict[str, Any]:
+        """Return a copy."""
+        return dict(value)
 
 
 @dataclass(frozen=True, slots=True)

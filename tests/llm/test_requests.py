@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import imagegen, llm
@@ -102,6 +104,64 @@ def test_setting_one_of_several_exclusive_fields_unsets_the_others() -> None:
     shaped = imagegen.Request("a", aspect="1:1").override(megapixels=1.0)
     assert (shaped.aspect, shaped.megapixels) == ("1:1", 1.0)
     assert shaped.override(size="8x8") == sized
+
+
+@every_field
+def test_a_request_is_restored_from_json(kind: type[BaseRequest], name: str, field: Field) -> None:
+    request = BLANK[kind].override(
+        **{
+            name: (VALUES[name],)
+            if name in ("tools", "images")
+            else VALUES.get(name, field.example)
+        }
+    )
+    values = json.loads(json.dumps(request.to_dict()))
+    assert set(values) == {declaration(kind).content, name}
+    assert kind.from_dict(values) == request
+
+
+def test_the_json_form_of_a_chat_request_has_what_a_backend_receives() -> None:
+    class Answer(BaseModel):
+        number: int
+
+    def add(a: int) -> int:
+        """Add one."""
+        return a + 1
+
+    message = llm.user("a", PART, llm.FilePart(b"%PDF-", "application/pdf", "a.pdf"))
+    request = llm.Request((message,), tools=(add,), output=Answer)  # type: ignore[arg-type]
+    restored = llm.Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert restored.messages == request.messages
+    assert restored.tools == request.tools
+    assert restored.tools[0].function is None
+    assert restored.output == Answer.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "field"),
+    [
+        (llm.Request, {"stpes": 3}, "stpes"),
+        (llm.Request, {"messages": 5}, "messages"),
+        (llm.Request, {"messages": ["hi"]}, "messages"),
+        (llm.Request, {"messages": [{"role": "user"}]}, "messages"),
+        (llm.Request, {"messages": [{"role": "user", "parts": [{"type": "x"}]}]}, "messages"),
+        (llm.Request, {"tools": [{"name": "f"}]}, "tools"),
+        (llm.Request, {"tools": [{"name": "", "description": "", "parameters": {}}]}, "tools"),
+        (llm.Request, {"output": 5}, "output"),
+        (llm.Request, {"stop": 5}, "stop"),
+        (llm.Request, {"extra": 5}, "extra"),
+        (imagegen.Request, {}, "prompt"),
+        (imagegen.Request, {"prompt": "a", "images": 5}, "images"),
+        (imagegen.Request, {"prompt": "a", "images": ["no base64"]}, "images"),
+        (imagegen.Request, {"prompt": "a", "mask": 5}, "mask"),
+    ],
+)
+def test_other_json_is_refused_with_the_field(
+    kind: type[BaseRequest], values: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        kind.from_dict(values)
+    assert caught.value.field == field
 
 
 def test_fields_of_a_request_override_options_of_the_model() -> None:
