@@ -6,8 +6,6 @@ Options are meant for defaults of a model: `provider.image_model("sdxl", with_st
 single call, keyword arguments are shorter: `model.generate(prompt, steps=20)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 

@@ -24,15 +24,16 @@ from majordomo.requests.fields import (
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple
 
-_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
-_RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
+# Compiled at the first use, not while the package is imported.
+_SIZE = r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})"
+_RATIO = r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)"
 
 
 def _parse_size(size: object) -> tuple[int, int] | None:
     """Return width and height, or None for no size. Raises InvalidRequestError."""
     if not size:
         return None
-    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    match = re.fullmatch(_SIZE, size) if isinstance(size, str) else None
     if match is None:
         raise InvalidRequestError(
             f'size must be "WIDTHxHEIGHT" in pixels, for example "1024x768"; got {shorten(size)}',
@@ -45,7 +46,7 @@ def _parse_ratio(aspect: object) -> float | None:
     """Return width divided by height, or None for no aspect. Raises InvalidRequestError."""
     if not aspect:
         return None
-    match = _RATIO.fullmatch(aspect) if isinstance(aspect, str) else None
+    match = re.fullmatch(_RATIO, aspect) if isinstance(aspect, str) else None
     width, height = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
     if not width or not height or not 1 / 16 <= width / height <= 16:
         raise InvalidRequestError(
@@ -56,9 +57,10 @@ def _parse_ratio(aspect: object) -> float | None:
     return width / height
 
 
-@dataclass(frozen=True, slots=True)
 class Prompt(Prose):
     """A text that is not empty."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the length, and that there is more than white space."""
@@ -67,9 +69,10 @@ class Prompt(Prose):
             raise InvalidRequestError(f"{name} must not be empty", field=name)
 
 
-@dataclass(frozen=True, slots=True)
 class Size(Field):
     """`"WIDTHxHEIGHT"` in pixels."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check form, sides and area."""
@@ -83,18 +86,20 @@ class Size(Field):
             )
 
 
-@dataclass(frozen=True, slots=True)
 class Aspect(Field):
     """`"WIDTH:HEIGHT"`."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check form and range."""
         _parse_ratio(value)
 
 
-@dataclass(frozen=True, slots=True)
 class Images(Field):
     """Input images; a single one is accepted."""
+
+    __slots__ = ()
 
     keyword_type: ClassVar[str] = "Sequence[ImagePart]"
     item_type: ClassVar[str] = "ImagePart"
@@ -121,9 +126,10 @@ class Images(Field):
         return tuple(ImagePart.from_base64(text) for text in value)
 
 
-@dataclass(frozen=True, slots=True)
 class Mask(Field):
     """A mask."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the image."""

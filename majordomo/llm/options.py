@@ -6,8 +6,6 @@ Options are meant for defaults of a model: `provider.model("m", with_temperature
 single call, keyword arguments are shorter: `model.generate(messages, temperature=0.2)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 

@@ -27,9 +27,10 @@ Reasoning = Literal["off", "low", "medium", "high"] | int
 MAX_STOP_SEQUENCES = 16
 
 
-@dataclass(frozen=True, slots=True)
 class Messages(Field):
     """The conversation."""
+
+    __slots__ = ()
 
     def convert(self, name: str, value: Any) -> tuple[Message, ...]:
         """Return the messages as a tuple."""
@@ -50,9 +51,10 @@ class Messages(Field):
         return tuple(load_message(message) for message in value)
 
 
-@dataclass(frozen=True, slots=True)
 class Tools(Field):
     """Tools, whose names must differ."""
+
+    __slots__ = ()
 
     keyword_type: ClassVar[str] = "Sequence[Tool | Callable[..., Any]]"
     item_type: ClassVar[str] = "Tool | Callable[..., Any]"
@@ -87,9 +89,10 @@ class Tools(Field):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Output(Field):
     """A schema, or a type that has one."""
+
+    __slots__ = ()
 
     def to_json(self, value: Any) -> dict[str, Any]:
         """Return the JSON schema."""
@@ -100,9 +103,10 @@ class Output(Field):
         return dict(value)
 
 
-@dataclass(frozen=True, slots=True)
 class StopSequences(Field):
     """Stop sequences; a single str is accepted."""
+
+    __slots__ = ()
 
     keyword_type: ClassVar[str] = "str | Sequence[str]"
     item_type: ClassVar[str] = "str"
@@ -129,9 +133,10 @@ class StopSequences(Field):
         return list(value)
 
 
-@dataclass(frozen=True, slots=True)
 class ReasoningEffort(Field):
     """A level or a number of tokens."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check that the value is a level, or a number of tokens in range."""

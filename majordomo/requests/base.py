@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Self, get_args
+from dataclasses import MISSING, fields, replace
+from typing import Any, ClassVar, Self, get_args
 
 from majordomo.errors import InvalidRequestError
 from majordomo.requests.fields import Field, shorten
 from majordomo.settings import Limits
 
 
-@dataclass(frozen=True, slots=True)
 class BaseRequest:
-    """A request: content in its first field, and settings with a default in all others."""
+    """A request: content in its first field, and settings with a default in all others.
+
+    Its subclasses are frozen dataclasses.
+    """
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:
         for name, default, convert in declaration(type(self)).conversions:
@@ -104,24 +110,43 @@ class BaseRequest:
         return cls(**loaded)
 
 
-@dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the fields of a class of requests declare."""
+    """What the fields of a class of requests declare.
 
-    fields: Mapping[str, Field]
-    """The fields by name, in their order; the first one is the content."""
-    defaults: Mapping[str, Any]
-    """The defaults of the fields."""
-    content: str
-    """Name of the content."""
-    settings: Sequence[tuple[str, Any]]
-    """Name and default of the other fields."""
-    conversions: Sequence[tuple[str, Any, Callable[[str, Any], Any]]]
-    """Name, default and conversion of the fields that are converted when a request is created."""
-    checks: Sequence[tuple[str, Any, Callable[[str, Any, Limits], None]]]
-    """Name, default and check of the fields that are checked before a request is sent."""
-    exclusions: Sequence[tuple[str, tuple[str, ...]]]
-    """The fields that exclude others."""
+    Args:
+        kind: The class, a dataclass with a `Field` in the annotation of each field.
+    """
+
+    __slots__ = (
+        *("checks", "content", "conversions", "defaults", "exclusions", "fields", "settings"),
+    )
+
+    def __init__(self, kind: type[BaseRequest]) -> None:
+        self.fields: dict[str, Field] = {}
+        self.defaults: dict[str, Any] = {}
+        for item in fields(kind):
+            for metadata in get_args(item.type)[1:]:
+                if isinstance(metadata, Field):
+                    self.fields[item.name] = metadata
+                    self.defaults[item.name] = (
+                        item.default if item.default_factory is MISSING else item.default_factory()
+                    )
+        self.content, *settings = self.fields
+        # Lists of what the hot path reads: names with defaults and methods.
+        self.settings = [(name, self.defaults[name]) for name in settings]
+        self.conversions = [
+            (name, self.defaults[name], field.convert)
+            for name, field in self.fields.items()
+            if type(field).convert is not Field.convert
+        ]
+        self.checks = [
+            (name, self.defaults[name], field.check)
+            for name, field in self.fields.items()
+            if type(field).check is not Field.check
+        ]
+        self.exclusions = [
+            (name, field.excludes) for name, field in self.fields.items() if field.excludes
+        ]
 
     def with_excluded_unset(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return these values, and the defaults of the other fields that they exclude."""
@@ -136,46 +161,15 @@ class Declaration:
         return {**unset, **values} if unset else values
 
 
-# Read at the first use of a class, because the checks of each call need it.
 _DECLARATIONS: dict[type, Declaration] = {}
 
 
 def declaration(kind: type[BaseRequest]) -> Declaration:
-    """Return what the fields of a class of requests declare."""
+    """Return what the fields of a class of requests declare; read at its first use."""
     known = _DECLARATIONS.get(kind)
     if known is None:
-        known = _DECLARATIONS[kind] = _read_declaration(kind)
+        known = _DECLARATIONS[kind] = Declaration(kind)
     return known
-
-
-def _read_declaration(kind: type[BaseRequest]) -> Declaration:
-    declared: dict[str, Field] = {}
-    defaults: dict[str, Any] = {}
-    for item in fields(kind):
-        for metadata in get_args(item.type)[1:]:
-            if isinstance(metadata, Field):
-                declared[item.name] = metadata
-                defaults[item.name] = (
-                    item.default if item.default_factory is MISSING else item.default_factory()
-                )
-    content, *settings = declared
-    return Declaration(
-        declared,
-        defaults,
-        content,
-        [(name, defaults[name]) for name in settings],
-        [
-            (name, defaults[name], field.convert)
-            for name, field in declared.items()
-            if type(field).convert is not Field.convert
-        ],
-        [
-            (name, defaults[name], field.check)
-            for name, field in declared.items()
-            if type(field).check is not Field.check
-        ],
-        [(name, field.excludes) for name, field in declared.items() if field.excludes],
-    )
 
 
 def fields_set(request: BaseRequest) -> tuple[str, ...]:

@@ -14,34 +14,58 @@ of the support tables, and the warning of every codec that does not name the fie
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from majordomo.errors import InvalidRequestError
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, check_number, check_text, check_user_id
 
-Bound = float | Callable[[Limits], float]
+if TYPE_CHECKING:
+    Bound = float | Callable[[Limits], float]
+    Observed = Literal["value", "count", "presence", "no"]
+
+    class Settings(TypedDict, total=False):
+        """The arguments of `Field`."""
+
+        observed: Observed
+        universal: bool
+        excludes: tuple[str, ...]
+        option: str
+        example: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """How one field of a request behaves. Subclasses check and convert its values.
 
     A field at its default is neither checked nor sent.
+
+    Args:
+        observed: What observers receive of a set field: its value, its length, True, or nothing.
+        universal: Whether all codecs handle the field, or refuse it. Any other field is dropped,
+            with a warning, by each codec that does not name it.
+        excludes: Fields that setting this one unsets.
+        option: Name of the option function after `with_`, if it is not that of the field.
+        example: A value that backends accept, for tables and tests. None if there is none that fits
+            on a line.
     """
 
-    observed: Literal["value", "count", "presence", "no"] = "value"
-    """What observers receive of a set field: its value, its length, True, or nothing."""
-    universal: bool = False
-    """Whether all codecs handle the field, or refuse it. Any other field is dropped, with a
-    warning, by each codec that does not name it."""
-    excludes: tuple[str, ...] = ()
-    """Fields that setting this one unsets."""
-    option: str = ""
-    """Name of the option function after `with_`, if it is not that of the field."""
-    example: Any = None
-    """A value that backends accept, for tables and tests. None if it needs more than one line."""
+    # Not a dataclass: creating one takes half a millisecond of the time to import the package.
+    __slots__ = ("example", "excludes", "observed", "option", "universal")
+
+    def __init__(
+        self,
+        *,
+        observed: Observed = "value",
+        universal: bool = False,
+        excludes: tuple[str, ...] = (),
+        option: str = "",
+        example: Any = None,
+    ) -> None:
+        self.observed = observed
+        self.universal = universal
+        self.excludes = excludes
+        self.option = option
+        self.example = example
 
     keyword_type: ClassVar[str] = ""
     """Type of the keyword, if it accepts more than the type of the field."""
@@ -64,16 +88,17 @@ class Field:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Number(Field):
-    """A finite number between two bounds, which may depend on the limits, or None."""
+    """A finite number from `low` to `high`, which may depend on the limits, or None."""
 
-    low: Bound
-    """The smallest value."""
-    high: Bound
-    """The largest value."""
+    __slots__ = ("high", "low")
 
     integer: ClassVar[bool] = False
+
+    def __init__(self, low: Bound, high: Bound, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
+        self.low = low
+        self.high = high
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check that the value is a number between the bounds."""
@@ -86,25 +111,28 @@ class Number(Field):
         return low(limits) if callable(low) else low, high(limits) if callable(high) else high
 
 
-@dataclass(frozen=True, slots=True)
 class Integer(Number):
     """An integer between two bounds, or None."""
+
+    __slots__ = ()
 
     integer: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class Prose(Field):
     """Text of up to `Limits.max_prompt_characters` characters."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the length, and that the text can be encoded."""
         check_text(value, name, limits.max_prompt_characters)
 
 
-@dataclass(frozen=True, slots=True)
 class Name(Field):
     """A name that backends define: up to 100 printable characters."""
+
+    __slots__ = ()
 
     max_characters: ClassVar[int] = 100
 
@@ -115,12 +143,14 @@ class Name(Field):
             raise InvalidRequestError(f"{name} must not contain control characters", field=name)
 
 
-@dataclass(frozen=True, slots=True)
 class Choice(Field):
     """One of a few texts; "" is none of them."""
 
-    values: tuple[str, ...]
-    """The accepted texts."""
+    __slots__ = ("values",)
+
+    def __init__(self, values: tuple[str, ...], **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
+        self.values = values
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check that the value is one of the texts."""
@@ -130,9 +160,10 @@ class Choice(Field):
             )
 
 
-@dataclass(frozen=True, slots=True)
 class Extra(Field):
     """Values merged into the request body. Their names are checked when a request is created."""
+
+    __slots__ = ()
 
     def convert(self, name: str, value: Any) -> Any:
         """Return the mapping if all its keys are str."""
@@ -143,9 +174,10 @@ class Extra(Field):
         return dict(value)
 
 
-@dataclass(frozen=True, slots=True)
 class UserId(Field):
     """The end-user id, which is never sent to a backend."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the length and the characters."""
