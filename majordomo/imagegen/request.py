@@ -187,7 +187,7 @@ class Request(BaseRequest):
     """Size of the images, `"WIDTHxHEIGHT"` in pixels, within `Limits.max_image_side` (16,384 by
     default) a side and `Limits.max_image_pixels` (40,000,000 by default). Excludes `aspect` and
     `megapixels`."""
-    steps: Annotated[int | None, Integer(1, 1000, example=20)] = None
+    steps: Annotated[int | None, Integer(1, 1000, example=24)] = None
     """Number of sampling steps, 1 to 1000."""
     cfg_scale: Annotated[float | None, Number(0, 1000, example=4.5)] = None
     """Guidance scale, 0 to 1000: a higher value follows the prompt more closely."""

@@ -3,7 +3,7 @@
 The annotation of each field of a request holds one `Field`:
 
 ```python
-steps: Annotated[int | None, Integer(1, 1000, example=20)] = None
+steps: Annotated[int | None, Integer(1, 1000, example=24)] = None
 ```
 
 From this line and the documentation below it follow the check, the value that observers receive,
