@@ -17,6 +17,7 @@ from majordomo.requests.fields import (
     Integer,
     Name,
     Number,
+    Observed,
     Prose,
     UserId,
     shorten,
@@ -101,6 +102,7 @@ class Images(Field):
 
     __slots__ = ()
 
+    usually_observed: ClassVar[Observed] = "count"
     keyword_type: ClassVar[str] = "Sequence[ImagePart]"
     item_type: ClassVar[str] = "ImagePart"
 
@@ -130,6 +132,8 @@ class Mask(Field):
     """A mask."""
 
     __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "presence"
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the image."""
@@ -164,7 +168,7 @@ class Request(BaseRequest):
         ```
     """
 
-    prompt: Annotated[str, Prompt(observed="no", universal=True)]
+    prompt: Annotated[str, Prompt(universal=True)]
     """What the image shows; not empty, up to `Limits.max_prompt_characters` (1,000,000 by default)
     characters."""
     n: Annotated[
@@ -191,7 +195,7 @@ class Request(BaseRequest):
     """Number of sampling steps, 1 to 1000."""
     cfg_scale: Annotated[float | None, Number(0, 1000, example=4.5)] = None
     """Guidance scale, 0 to 1000: a higher value follows the prompt more closely."""
-    negative_prompt: Annotated[str, Prose(observed="no", example="rain")] = ""
+    negative_prompt: Annotated[str, Prose(example="rain")] = ""
     """Negative prompt: what the image should not contain; up to `Limits.max_prompt_characters`
     characters."""
     sampler: Annotated[str, Name(example="euler_a")] = ""
@@ -200,9 +204,9 @@ class Request(BaseRequest):
     """Seed of the random numbers, 0 to 2**63-1."""
     scheduler: Annotated[str, Name(example="karras")] = ""
     """Noise schedule, by any of its common names; up to 100 printable characters."""
-    images: Annotated[tuple[ImagePart, ...], Images(observed="count", universal=True)] = ()
+    images: Annotated[tuple[ImagePart, ...], Images(universal=True)] = ()
     """Input images: one or up to `Limits.max_images` (16 by default), PNG, JPEG or WebP."""
-    mask: Annotated[ImagePart | None, Mask(observed="presence", universal=True)] = None
+    mask: Annotated[ImagePart | None, Mask(universal=True)] = None
     """Mask for inpainting, grayscale: white is repainted, black is kept. Needs `images`."""
     strength: Annotated[float | None, Number(0, 1, example=0.5)] = None
     """Amount of change to `images`, 0 (none) to 1 (complete)."""
@@ -215,9 +219,7 @@ class Request(BaseRequest):
     characters."""
     previews: Annotated[int, Integer(0, 100, example=2)] = 0
     """Number of unfinished images that a stream emits, 0 to 100."""
-    extra: Annotated[Mapping[str, Any], Extra(observed="no", universal=True)] = field(
-        default_factory=dict
-    )
+    extra: Annotated[Mapping[str, Any], Extra(universal=True)] = field(default_factory=dict)
     """Values merged deeply into the request body of the backend. Those under the name of a
     provider, as in `{"automatic1111": {...}}`, are sent to that provider only."""
     aspect: Annotated[str, Aspect(universal=True, excludes=("size",), example="3:2")] = ""
@@ -235,7 +237,7 @@ class Request(BaseRequest):
     ] = None
     """Area of the images in millions of pixels, 0.004 to `Limits.max_image_pixels` (40 by default).
     The size is chosen to suit the model. May be combined with `aspect`. Excludes `size`."""
-    user_id: Annotated[str, UserId(observed="no", universal=True)] = ""
+    user_id: Annotated[str, UserId(universal=True)] = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""
 

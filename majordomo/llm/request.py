@@ -19,7 +19,7 @@ from majordomo.llm.tools import Tool, as_tool, output_schema
 from majordomo.media.image_limits import check_size
 from majordomo.options import SEED_LIMIT
 from majordomo.requests.base import BaseRequest, check_fields
-from majordomo.requests.fields import Extra, Field, Integer, Number, UserId
+from majordomo.requests.fields import Extra, Field, Integer, Number, Observed, UserId
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number, check_text
 
@@ -31,6 +31,8 @@ class Messages(Field):
     """The conversation."""
 
     __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "count"
 
     def convert(self, name: str, value: Any) -> tuple[Message, ...]:
         """Return the messages as a tuple."""
@@ -56,6 +58,7 @@ class Tools(Field):
 
     __slots__ = ()
 
+    usually_observed: ClassVar[Observed] = "count"
     keyword_type: ClassVar[str] = "Sequence[Tool | Callable[..., Any]]"
     item_type: ClassVar[str] = "Tool | Callable[..., Any]"
 
@@ -93,6 +96,8 @@ class Output(Field):
     """A schema, or a type that has one."""
 
     __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "presence"
 
     def to_json(self, value: Any) -> dict[str, Any]:
         """Return the JSON schema."""
@@ -170,15 +175,13 @@ class Request(BaseRequest):
         ```
     """
 
-    messages: Annotated[tuple[Message, ...], Messages(observed="count", universal=True)] = ()
+    messages: Annotated[tuple[Message, ...], Messages(universal=True)] = ()
     """The conversation, oldest message first."""
-    tools: Annotated[tuple[Tool, ...], Tools(observed="count", universal=True)] = ()
+    tools: Annotated[tuple[Tool, ...], Tools(universal=True)] = ()
     """Tools that the model may call; a typed function becomes a Tool. Names must differ."""
     tool_choice: Annotated[str | None, Field(universal=True)] = None
     """Choice of tools: `"auto"`, `"none"`, `"required"`, or the name of a tool."""
-    output: Annotated[
-        Any, Output(observed="presence", universal=True, example={"type": "object"})
-    ] = None
+    output: Annotated[Any, Output(universal=True, example={"type": "object"})] = None
     """Structured output: a pydantic model, another type that pydantic supports, or a JSON schema as
     a mapping. None means text."""
     output_retries: Annotated[int, Integer(0, 10, universal=True, example=1)] = 0
@@ -200,12 +203,10 @@ class Request(BaseRequest):
     reasoning: Annotated[Reasoning | None, ReasoningEffort(example="low")] = None
     """Reasoning effort: `"off"`, `"low"`, `"medium"`, `"high"`, or a number of tokens from 1 to
     2**31."""
-    extra: Annotated[Mapping[str, Any], Extra(observed="no", universal=True)] = field(
-        default_factory=dict
-    )
+    extra: Annotated[Mapping[str, Any], Extra(universal=True)] = field(default_factory=dict)
     """Values merged deeply into the request body of the backend. Those under the name of a
     provider, as in `{"ollama": {...}}`, are sent to that provider only."""
-    user_id: Annotated[str, UserId(observed="no", universal=True)] = ""
+    user_id: Annotated[str, UserId(universal=True)] = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""
 

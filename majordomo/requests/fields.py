@@ -20,9 +20,10 @@ from majordomo.errors import InvalidRequestError
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, check_number, check_text, check_user_id
 
+Observed = Literal["value", "count", "presence", "no"]
+
 if TYPE_CHECKING:
     Bound = float | Callable[[Limits], float]
-    Observed = Literal["value", "count", "presence", "no"]
 
     class Settings(TypedDict, total=False):
         """The arguments of `Field`."""
@@ -41,6 +42,7 @@ class Field:
 
     Args:
         observed: What observers receive of a set field: its value, its length, True, or nothing.
+            By default, what suits the kind of field; never text of users.
         universal: Whether all codecs handle the field, or refuse it. Any other field is dropped,
             with a warning, by each codec that does not name it.
         excludes: Fields that setting this one unsets.
@@ -55,18 +57,20 @@ class Field:
     def __init__(
         self,
         *,
-        observed: Observed = "value",
+        observed: Observed | None = None,
         universal: bool = False,
         excludes: tuple[str, ...] = (),
         option: str = "",
         example: Any = None,
     ) -> None:
-        self.observed = observed
+        self.observed = observed or self.usually_observed
         self.universal = universal
         self.excludes = excludes
         self.option = option
         self.example = example
 
+    usually_observed: ClassVar[Observed] = "value"
+    """What observers receive if the declaration does not say it."""
     keyword_type: ClassVar[str] = ""
     """Type of the keyword, if it accepts more than the type of the field."""
     item_type: ClassVar[str] = ""
@@ -124,6 +128,8 @@ class Prose(Field):
 
     __slots__ = ()
 
+    usually_observed: ClassVar[Observed] = "no"
+
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the length, and that the text can be encoded."""
         check_text(value, name, limits.max_prompt_characters)
@@ -165,6 +171,8 @@ class Extra(Field):
 
     __slots__ = ()
 
+    usually_observed: ClassVar[Observed] = "no"
+
     def convert(self, name: str, value: Any) -> Any:
         """Return the mapping if all its keys are str."""
         return as_extra(value)
@@ -178,6 +186,8 @@ class UserId(Field):
     """The end-user id, which is never sent to a backend."""
 
     __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "no"
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check the length and the characters."""
