@@ -131,20 +131,20 @@ class Declaration:
                     self.defaults[item.name] = (
                         item.default if item.default_factory is MISSING else item.default_factory()
                     )
-        self.content, *settings = self.fields
+        self.content: str = next(iter(self.fields))
         # Lists of what the hot path reads: names with defaults and methods.
-        self.settings = [(name, self.defaults[name]) for name in settings]
-        self.conversions = [
+        self.settings: list[tuple[str, Any]] = list(self.defaults.items())[1:]
+        self.conversions: list[tuple[str, Any, Callable[[str, Any], Any]]] = [
             (name, self.defaults[name], field.convert)
             for name, field in self.fields.items()
             if type(field).convert is not Field.convert
         ]
-        self.checks = [
+        self.checks: list[tuple[str, Any, Callable[[str, Any, Limits], None]]] = [
             (name, self.defaults[name], field.check)
             for name, field in self.fields.items()
             if type(field).check is not Field.check
         ]
-        self.exclusions = [
+        self.exclusions: list[tuple[str, tuple[str, ...]]] = [
             (name, field.excludes) for name, field in self.fields.items() if field.excludes
         ]
 

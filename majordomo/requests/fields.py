@@ -63,11 +63,11 @@ class Field:
         option: str = "",
         example: Any = None,
     ) -> None:
-        self.observed = observed or self.usually_observed
-        self.universal = universal
-        self.excludes = excludes
-        self.option = option
-        self.example = example
+        self.observed: Observed = observed or self.usually_observed
+        self.universal: bool = universal
+        self.excludes: tuple[str, ...] = excludes
+        self.option: str = option
+        self.example: Any = example
 
     usually_observed: ClassVar[Observed] = "value"
     """What observers receive if the declaration does not say it."""
@@ -101,8 +101,8 @@ class Number(Field):
 
     def __init__(self, low: Bound, high: Bound, **settings: Unpack[Settings]) -> None:
         super().__init__(**settings)
-        self.low = low
-        self.high = high
+        self.low: Bound = low
+        self.high: Bound = high
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check that the value is a number between the bounds."""
@@ -156,7 +156,7 @@ class Choice(Field):
 
     def __init__(self, values: tuple[str, ...], **settings: Unpack[Settings]) -> None:
         super().__init__(**settings)
-        self.values = values
+        self.values: tuple[str, ...] = values
 
     def check(self, name: str, value: Any, limits: Limits) -> None:
         """Check that the value is one of the texts."""
