@@ -32,14 +32,7 @@ _HOME = {
     "majordomo.llm": (
         "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext "
         "ToolResultPart assistant dump_messages load_messages system tool_result user "
-        "user_parts with_max_tokens with_output with_output_retries with_reasoning with_stop "
-        "with_temperature with_tool_choice with_tools with_top_k with_top_p"
-    ),
-    "majordomo.imagegen": (
-        "with_aspect with_background with_user_id with_cfg_scale with_extra with_image_count "
-        "with_image_size with_images with_mask with_megapixels with_negative_prompt "
-        "with_output_format with_previews with_quality with_random_seed with_sampler "
-        "with_scheduler with_seed with_steps with_strength"
+        "user_parts"
     ),
     "majordomo.models.tool_loop": (
         "image_tool run_tools run_tools_sync stream_tools stream_tools_sync"
@@ -66,7 +59,22 @@ _HOME = {
     "majordomo.observability.costs": "cost",
     "majordomo.observability.prices": "Cost Price",
 }
-_NAMES = {name: (home, name) for home, names in _HOME.items() for name in names.split()}
+# Written by scripts/request-options, as are the names in `__all__` that begin with "with_".
+_OPTIONS = {
+    "majordomo.llm.options": (
+        "with_max_tokens with_output with_output_retries with_reasoning with_stop with_temperature "
+        "with_tool_choice with_tools with_top_k with_top_p"
+    ),
+    "majordomo.imagegen.options": (
+        "with_aspect with_background with_cfg_scale with_image_count with_image_size with_images "
+        "with_mask with_megapixels with_negative_prompt with_output_format with_previews "
+        "with_quality with_sampler with_scheduler with_steps with_strength"
+    ),
+    "majordomo.options": "with_extra with_random_seed with_seed with_user_id",
+}
+_NAMES = {
+    name: (home, name) for home, names in {**_HOME, **_OPTIONS}.items() for name in names.split()
+}
 _NAMES |= {
     "ImageModel": ("majordomo.imagegen", "Model"),
     "ImageOption": ("majordomo.imagegen", "Option"),
@@ -235,11 +243,10 @@ if TYPE_CHECKING:
     from majordomo.imagegen import Provider as ImageProvider
     from majordomo.imagegen import Request as ImageRequest
     from majordomo.imagegen import Result as ImageResult
-    from majordomo.imagegen import (
+    from majordomo.imagegen.options import (
         with_aspect,
         with_background,
         with_cfg_scale,
-        with_extra,
         with_image_count,
         with_image_size,
         with_images,
@@ -249,13 +256,10 @@ if TYPE_CHECKING:
         with_output_format,
         with_previews,
         with_quality,
-        with_random_seed,
         with_sampler,
         with_scheduler,
-        with_seed,
         with_steps,
         with_strength,
-        with_user_id,
     )
     from majordomo.llm import (
         FilePart,
@@ -275,6 +279,8 @@ if TYPE_CHECKING:
         tool_result,
         user,
         user_parts,
+    )
+    from majordomo.llm.options import (
         with_max_tokens,
         with_output,
         with_output_retries,
@@ -300,6 +306,12 @@ if TYPE_CHECKING:
     from majordomo.observability.opentelemetry import OpenTelemetryObserver
     from majordomo.observability.prices import Cost, Price
     from majordomo.offline.provider import Offline
+    from majordomo.options import (
+        with_extra,
+        with_random_seed,
+        with_seed,
+        with_user_id,
+    )
     from majordomo.providers.anthropic import Anthropic
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI

@@ -6,7 +6,10 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from majordomo.requests.base import BaseRequest
 from majordomo.validation import as_extra
+
+__all__ = ["with_extra", "with_random_seed", "with_seed", "with_user_id"]
 
 # A request accepts seeds from 0 to 2**63-1.
 SEED_LIMIT = 2**63
@@ -15,15 +18,7 @@ SEED_LIMIT = 2**63
 SAFE_SEED_LIMIT = 2**31
 
 
-class Overridable(Protocol):
-    """A request that can be copied with some fields replaced."""
-
-    def override(self, **changes: Any) -> Any:
-        """Return a copy with these fields replaced."""
-        ...
-
-
-R = TypeVar("R", bound=Overridable)
+R = TypeVar("R", bound=BaseRequest)
 
 
 class SharedOption(Protocol):
@@ -36,8 +31,7 @@ class SharedOption(Protocol):
 
 def _override_with(changes: Callable[[], dict[str, Any]]) -> SharedOption:
     def option(request: R, /) -> R:
-        changed: R = request.override(**changes())
-        return changed
+        return request.override(**changes())
 
     return option
 

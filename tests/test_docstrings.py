@@ -13,7 +13,7 @@ import pytest
 
 PACKAGES = ["", ".bots", ".imagegen", ".imaging", ".llm", ".studio", ".testing"]
 # Their fields are those of `Request`, which documents them.
-REFERRING = {"majordomo.imagegen.request.Overrides", "majordomo.llm.request.Overrides"}
+REFERRING = {"majordomo.imagegen.options.Overrides", "majordomo.llm.options.Overrides"}
 # Documented in the base class.
 INHERITED = {"default_max_concurrency"}
 

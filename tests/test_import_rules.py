@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
     {
         *("errors", "env", "settings", "options", "backend_status", "redaction", "validation"),
-        *("json_budget", "usage"),
+        *("json_budget", "usage", "requests"),
     },
     {"media", "concurrency"},
     {"llm", "imagegen", "transport_types"},

@@ -169,9 +169,7 @@ class ImageState:
 
         A preview that comes too early is kept until a later one is due.
         """
-        if not isinstance(
-            event, imagegen.Done | imagegen.Step | imagegen.Preview | Queued | Loading
-        ):
+        if not isinstance(event, imagegen.ImageEvent):
             raise InvalidRequestError(
                 f"stream must yield image events; got {type(event).__name__}", field="stream"
             )

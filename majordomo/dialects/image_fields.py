@@ -5,11 +5,11 @@ Requests are adapted to what a backend accepts; images in responses are checked 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from majordomo.dialects.request_body import UNSUPPORTED, unsupported
+from majordomo.dialects.request_body import UNSUPPORTED, other_fields, unsupported
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
 from majordomo.imagegen import ImageDetails, Request
 from majordomo.imagegen.geometry import Geometry
@@ -18,9 +18,9 @@ from majordomo.media.image_containers import png_chunks, png_text
 from majordomo.media.image_header import SENDABLE
 from majordomo.media.image_limits import check_size
 from majordomo.media.image_part import ImagePart
+from majordomo.requests.base import declaration
 from majordomo.settings import Limits
 
-_DEFAULT_REQUEST = Request("")
 # Counts from this value on are ignored.
 _MAX_REPORTED_COUNT = 1_000_000
 
@@ -36,18 +36,36 @@ class ImageInputFormat:
 
 
 def drop_fields(
-    request: Request, names: Iterable[str], reason: str
+    request: Request,
+    names: Iterable[str],
+    reason: str,
+    reasons: Mapping[str, str] | None = None,
 ) -> tuple[Request, list[CallWarning]]:
-    """Return the request with these fields unset, and a warning for each that was set."""
-    warnings = unsupported(request, names, reason)
+    """Return the request with these fields unset, and a warning for each that was set.
+
+    `reasons` holds reasons of single fields that differ from `reason`.
+    """
+    warnings = unsupported(request, names, reason, reasons)
     if not warnings:
         return request, warnings
-    defaults: dict[str, Any] = {
-        warning.field: getattr(_DEFAULT_REQUEST, warning.field)
-        for warning in warnings
-        if warning.field
+    defaults = declaration(Request).defaults
+    unset: dict[str, Any] = {
+        warning.field: defaults[warning.field] for warning in warnings if warning.field
     }
-    return replace(request, **defaults), warnings
+    return replace(request, **unset), warnings
+
+
+def drop_other_fields(
+    request: Request,
+    supported: Collection[str],
+    reason: str,
+    reasons: Mapping[str, str] | None = None,
+) -> tuple[Request, list[CallWarning]]:
+    """Return the request without the fields that the backend lacks, and a warning for each.
+
+    Only fields that every backend has, such as the prompt, need not be in `supported`.
+    """
+    return drop_fields(request, other_fields(request, supported), reason, reasons)
 
 
 def resolve_size(

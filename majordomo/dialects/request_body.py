@@ -9,8 +9,7 @@ from majordomo.errors import CallWarning, InvalidRequestError, UnsupportedError
 from majordomo.framing.base64 import Base64Body
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import encode_json
-from majordomo.imagegen.request import Request as ImageRequest
-from majordomo.imagegen.request import fields_set
+from majordomo.requests.base import BaseRequest, declaration, fields_set
 from majordomo.transport_types import HTTPRequest
 
 UNSUPPORTED = "UNSUPPORTED_FIELD"
@@ -97,14 +96,49 @@ def deep_merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def unsupported(request: ImageRequest, names: Iterable[str], reason: str) -> list[CallWarning]:
+def named_values(request: BaseRequest, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the set numbers by their names in the body.
+
+    Args:
+        request: The request.
+        names: Names in the body by the name of the field. The default of the fields is None.
+    """
+    return {
+        name: value
+        for field, name in names.items()
+        if (value := getattr(request, field)) is not None
+    }
+
+
+def other_fields(request: BaseRequest, supported: Collection[str]) -> list[str]:
+    """Return the fields that are set, that a backend may lack, and that are not in `supported`."""
+    declared = declaration(type(request)).fields
+    return [
+        name
+        for name in fields_set(request)
+        if name not in supported and not declared[name].universal
+    ]
+
+
+def unsupported(
+    request: BaseRequest,
+    names: Iterable[str],
+    reason: str,
+    reasons: Mapping[str, str] | None = None,
+) -> list[CallWarning]:
     """Return a warning for each of these fields that is set.
 
     With `strict=True`, `refuse_unsupported` turns the first one into an UnsupportedError.
+
+    Args:
+        request: The request.
+        names: The fields.
+        reason: Why they have no effect.
+        reasons: Other reasons, by field.
     """
     set_fields = fields_set(request)
     return [
-        CallWarning(UNSUPPORTED, f"{name} has no effect: {reason}", name)
+        CallWarning(UNSUPPORTED, f"{name} has no effect: {(reasons or {}).get(name, reason)}", name)
         for name in names
         if name in set_fields
     ]

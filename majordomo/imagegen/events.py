@@ -12,6 +12,8 @@ from majordomo.backend_status import Loading, Queued
 from majordomo.imagegen.result import Result
 from majordomo.media.image_part import ImagePart
 
+__all__ = ["Done", "ImageEvent", "Loading", "Preview", "Queued", "Step"]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -41,4 +43,5 @@ class Done:
     """The complete result."""
 
 
-ImageEvent = Queued | Loading | Step | Preview | Done
+ProgressEvent = Queued | Loading | Step | Preview
+ImageEvent = ProgressEvent | Done

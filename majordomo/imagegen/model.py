@@ -13,8 +13,8 @@ from majordomo.backend_status import Backend, Health, ModelInfo
 from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEventStream
 from majordomo.concurrency.lifecycle import Closeable
 from majordomo.imagegen.events import ImageEvent
-from majordomo.imagegen.options import Option
-from majordomo.imagegen.request import Overrides, Request
+from majordomo.imagegen.options import Option, Overrides
+from majordomo.imagegen.request import Request
 from majordomo.imagegen.result import Result
 
 __all__ = [

@@ -1,54 +1,157 @@
 """Image generation requests, and the checks that need no backend."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from majordomo.errors import InvalidRequestError
 from majordomo.media.image_limits import check_sendable
 from majordomo.media.image_part import ImagePart, as_image_part
 from majordomo.options import SEED_LIMIT
+from majordomo.requests.base import BaseRequest, check_fields
+from majordomo.requests.fields import (
+    Choice,
+    Extra,
+    Field,
+    Integer,
+    Name,
+    Number,
+    Observed,
+    Prose,
+    UserId,
+    shorten,
+)
 from majordomo.settings import Limits
-from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id
+from majordomo.validation import as_tuple
 
-_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
-_RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
-_SIZE_FIELDS = ("size", "aspect", "megapixels")
-_OUTPUT_FORMATS = ("png", "jpeg", "webp")
-
-
-class Overrides(TypedDict, total=False):
-    """The fields of a `Request` that a call may set by keyword; None unsets a field.
-
-    Each key is documented at the field of `Request` with the same name.
-    """
-
-    n: int | None
-    size: str | None
-    steps: int | None
-    cfg_scale: float | None
-    negative_prompt: str | None
-    sampler: str | None
-    seed: int | None
-    scheduler: str | None
-    images: Sequence[ImagePart] | None
-    mask: ImagePart | None
-    strength: float | None
-    output_format: str | None
-    quality: str | None
-    background: str | None
-    previews: int | None
-    extra: Mapping[str, Any] | None
-    aspect: str | None
-    megapixels: float | None
-    user_id: str | None
+# Compiled at the first use, not while the package is imported.
+_SIZE = r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})"
+_RATIO = r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)"
 
 
+def _parse_size(size: object) -> tuple[int, int] | None:
+    """Return width and height, or None for no size. Raises InvalidRequestError."""
+    if not size:
+        return None
+    match = re.fullmatch(_SIZE, size) if isinstance(size, str) else None
+    if match is None:
+        raise InvalidRequestError(
+            f'size must be "WIDTHxHEIGHT" in pixels, for example "1024x768"; got {shorten(size)}',
+            field="size",
+        )
+    return int(match[1]), int(match[2])
+
+
+def _parse_ratio(aspect: object) -> float | None:
+    """Return width divided by height, or None for no aspect. Raises InvalidRequestError."""
+    if not aspect:
+        return None
+    match = re.fullmatch(_RATIO, aspect) if isinstance(aspect, str) else None
+    width, height = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    if not width or not height or not 1 / 16 <= width / height <= 16:
+        raise InvalidRequestError(
+            'aspect must be "WIDTH:HEIGHT" from 1:16 to 16:1, for example "16:9";'
+            f" got {shorten(aspect)}",
+            field="aspect",
+        )
+    return width / height
+
+
+class Prompt(Prose):
+    """A text that is not empty."""
+
+    __slots__ = ()
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check the length, and that there is more than white space."""
+        Prose.check(self, name, value, limits)
+        if not value.strip():
+            raise InvalidRequestError(f"{name} must not be empty", field=name)
+
+
+class Size(Field):
+    """`"WIDTHxHEIGHT"` in pixels."""
+
+    __slots__ = ()
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check form, sides and area."""
+        if (size := _parse_size(value)) and (
+            max(size) > limits.max_image_side or size[0] * size[1] > limits.max_image_pixels
+        ):
+            raise InvalidRequestError(
+                f"size {value} is more than the limit of {limits.max_image_pixels:,} pixels"
+                f" or {limits.max_image_side:,} pixels a side",
+                field=name,
+            )
+
+
+class Aspect(Field):
+    """`"WIDTH:HEIGHT"`."""
+
+    __slots__ = ()
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check form and range."""
+        _parse_ratio(value)
+
+
+class Images(Field):
+    """Input images; a single one is accepted."""
+
+    __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "count"
+    keyword_type: ClassVar[str] = "Sequence[ImagePart]"
+    item_type: ClassVar[str] = "ImagePart"
+
+    def convert(self, name: str, value: Any) -> tuple[ImagePart, ...]:
+        """Return the images as a tuple."""
+        return (value,) if isinstance(value, ImagePart) else as_tuple(value, name)
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check their number, and each image."""
+        if len(value) > limits.max_images:
+            raise InvalidRequestError(
+                f"{name} must have at most {limits.max_images} items; got {len(value)}", field=name
+            )
+        for image in value:
+            check_sendable(as_image_part(image, name), limits, name)
+
+    def to_json(self, value: Any) -> list[str]:
+        """Return the images as base64."""
+        return [image.to_base64() for image in value]
+
+    def from_json(self, value: Any) -> tuple[ImagePart, ...]:
+        """Restore each image."""
+        return tuple(ImagePart.from_base64(text) for text in value)
+
+
+class Mask(Field):
+    """A mask."""
+
+    __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "presence"
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check the image."""
+        check_sendable(as_image_part(value, name), limits, name)
+
+    def to_json(self, value: Any) -> str:
+        """Return the image as base64."""
+        return str(value.to_base64())
+
+    def from_json(self, value: Any) -> ImagePart:
+        """Restore the image."""
+        return ImagePart.from_base64(value)
+
+
+# The annotations of the fields are read at run time, so they must not become text: no
+# `from __future__ import annotations` here.
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(BaseRequest):
     """An image generation request.
 
     A field left at its default is not sent; the backend's own default applies. 0 and 0.0 are values
@@ -65,103 +168,78 @@ class Request:
         ```
     """
 
-    prompt: str
+    prompt: Annotated[str, Prompt(universal=True)]
     """What the image shows; not empty, up to `Limits.max_prompt_characters` (1,000,000 by default)
     characters."""
-    n: int = 0
+    n: Annotated[
+        int,
+        Integer(
+            0, lambda limits: limits.max_images, universal=True, option="image_count", example=2
+        ),
+    ] = 0
     """Number of images, 1 to `Limits.max_images` (16 by default). 0 leaves the choice to the
     backend, which usually generates one."""
-    size: str = ""
-    """`"WIDTHxHEIGHT"` in pixels, within `Limits.max_image_side` (16,384 by default) a side and
-    `Limits.max_image_pixels` (40,000,000 by default). Excludes `aspect` and `megapixels`."""
-    steps: int | None = None
+    size: Annotated[
+        str,
+        Size(
+            universal=True,
+            excludes=("aspect", "megapixels"),
+            option="image_size",
+            example="1040x800",
+        ),
+    ] = ""
+    """Size of the images, `"WIDTHxHEIGHT"` in pixels, within `Limits.max_image_side` (16,384 by
+    default) a side and `Limits.max_image_pixels` (40,000,000 by default). Excludes `aspect` and
+    `megapixels`."""
+    steps: Annotated[int | None, Integer(1, 1000, example=24)] = None
     """Number of sampling steps, 1 to 1000."""
-    cfg_scale: float | None = None
+    cfg_scale: Annotated[float | None, Number(0, 1000, example=4.5)] = None
     """Guidance scale, 0 to 1000: a higher value follows the prompt more closely."""
-    negative_prompt: str = ""
-    """What the image should not contain; up to `Limits.max_prompt_characters` characters."""
-    sampler: str = ""
+    negative_prompt: Annotated[str, Prose(example="rain")] = ""
+    """Negative prompt: what the image should not contain; up to `Limits.max_prompt_characters`
+    characters."""
+    sampler: Annotated[str, Name(example="euler_a")] = ""
     """Sampler, by any of its common names; up to 100 printable characters."""
-    seed: int | None = None
+    seed: Annotated[int | None, Integer(0, SEED_LIMIT - 1, example=7)] = None
     """Seed of the random numbers, 0 to 2**63-1."""
-    scheduler: str = ""
+    scheduler: Annotated[str, Name(example="karras")] = ""
     """Noise schedule, by any of its common names; up to 100 printable characters."""
-    images: tuple[ImagePart, ...] = ()
-    """Input images: PNG, JPEG or WebP, up to `Limits.max_images`. A single image is accepted."""
-    mask: ImagePart | None = None
+    images: Annotated[tuple[ImagePart, ...], Images(universal=True)] = ()
+    """Input images: one or up to `Limits.max_images` (16 by default), PNG, JPEG or WebP."""
+    mask: Annotated[ImagePart | None, Mask(universal=True)] = None
     """Mask for inpainting, grayscale: white is repainted, black is kept. Needs `images`."""
-    strength: float | None = None
-    """How much `images` may change, 0 (not at all) to 1 (completely)."""
-    output_format: str = ""
-    """File format of the result: `"png"`, `"jpeg"` or `"webp"`."""
-    quality: str = ""
+    strength: Annotated[float | None, Number(0, 1, example=0.5)] = None
+    """Amount of change to `images`, 0 (none) to 1 (complete)."""
+    output_format: Annotated[str, Choice(("png", "jpeg", "webp"), example="webp")] = ""
+    """File format of the images: `"png"`, `"jpeg"` or `"webp"`."""
+    quality: Annotated[str, Name(example="high")] = ""
     """Quality level, a value that the backend defines; up to 100 printable characters."""
-    background: str = ""
-    """`"transparent"` or `"opaque"`, if the backend supports it; up to 100 printable characters."""
-    previews: int = 0
+    background: Annotated[str, Name(example="transparent")] = ""
+    """Background: `"transparent"` or `"opaque"`, if the backend supports it; up to 100 printable
+    characters."""
+    previews: Annotated[int, Integer(0, 100, example=2)] = 0
     """Number of unfinished images that a stream emits, 0 to 100."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Annotated[Mapping[str, Any], Extra(universal=True)] = field(default_factory=dict)
     """Values merged deeply into the request body of the backend. Those under the name of a
     provider, as in `{"automatic1111": {...}}`, are sent to that provider only."""
-    aspect: str = ""
+    aspect: Annotated[str, Aspect(universal=True, excludes=("size",), example="3:2")] = ""
     """Aspect ratio, `"WIDTH:HEIGHT"` from 1:16 to 16:1. The size is chosen to suit the model. May
     be combined with `megapixels`. Excludes `size`."""
-    megapixels: float | None = None
-    """Area in millions of pixels, 0.004 to `Limits.max_image_pixels` (40 by default). The size is
-    chosen to suit the model. May be combined with `aspect`. Excludes `size`."""
-    user_id: str = ""
+    megapixels: Annotated[
+        float | None,
+        Number(
+            0.004,
+            lambda limits: limits.max_image_pixels / 1e6,
+            universal=True,
+            excludes=("size",),
+            example=0.5,
+        ),
+    ] = None
+    """Area of the images in millions of pixels, 0.004 to `Limits.max_image_pixels` (40 by default).
+    The size is chosen to suit the model. May be combined with `aspect`. Excludes `size`."""
+    user_id: Annotated[str, UserId(universal=True)] = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self,
-            "images",
-            (self.images,)
-            if isinstance(self.images, ImagePart)
-            else as_tuple(self.images, "images"),
-        )
-        as_extra(self.extra)
-
-    def apply(self, *options: Callable[[Request], Request]) -> Request:
-        """Return the request changed by each option in turn."""
-        request = self
-        for option in options:
-            request = option(request)
-        return request
-
-    def override(self, **changes: Any) -> Request:
-        """Return a copy with these fields set; None resets a field to its default.
-
-        Setting `size` unsets `aspect` and `megapixels`, and the reverse.
-
-        Raises:
-            TypeError: A keyword is not a field of the request.
-        """
-        if not changes:
-            return self
-        values: dict[str, Any] = {
-            name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()
-        }
-        if any(changes.get(name) for name in _SIZE_FIELDS):
-            values = {**_unset_conflicting_size(values), **values}
-        return replace(self, **values)
-
-    def with_defaults(self, options: Sequence[Callable[[Request], Request]]) -> Request:
-        """Return this request with the options of the model as defaults.
-
-        Fields that this request sets override what the options set. An option may change the
-        prompt.
-        """
-        if not options:
-            return self
-        defaults = Request(self.prompt).apply(*options)
-        own_values = {
-            name: getattr(self, name)
-            for name in _DEFAULTS
-            if getattr(self, name) != _DEFAULTS[name]
-        }
-        return replace(defaults, **{**_unset_conflicting_size(own_values), **own_values})
 
     @property
     def pixels(self) -> tuple[int, int] | None:
@@ -170,16 +248,7 @@ class Request:
         Raises:
             InvalidRequestError: Field `size`: not of the form `"WIDTHxHEIGHT"`.
         """
-        if not self.size:
-            return None
-        match = _SIZE.fullmatch(self.size) if isinstance(self.size, str) else None
-        if match is None:
-            raise InvalidRequestError(
-                f'size must be "WIDTHxHEIGHT" in pixels, for example "1024x768";'
-                f" got {_shorten(self.size)}",
-                field="size",
-            )
-        return int(match[1]), int(match[2])
+        return _parse_size(self.size)
 
     @property
     def ratio(self) -> float | None:
@@ -188,39 +257,7 @@ class Request:
         Raises:
             InvalidRequestError: Field `aspect`: not of the form `"WIDTH:HEIGHT"`, or out of range.
         """
-        if not self.aspect:
-            return None
-        match = _RATIO.fullmatch(self.aspect) if isinstance(self.aspect, str) else None
-        width, height = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
-        if not width or not height or not 1 / 16 <= width / height <= 16:
-            raise InvalidRequestError(
-                f'aspect must be "WIDTH:HEIGHT" from 1:16 to 16:1, for example "16:9";'
-                f" got {_shorten(self.aspect)}",
-                field="aspect",
-            )
-        return width / height
-
-
-def _shorten(value: object) -> str:
-    """Return the repr of a value, cut to a length that suits an error message."""
-    return repr(value)[:80]
-
-
-def _unset_conflicting_size(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of the fields that conflict with the size, aspect or area set here."""
-    if values.get("size"):
-        return {"aspect": "", "megapixels": None}
-    return {"size": ""} if values.get("aspect") or values.get("megapixels") else {}
-
-
-_DEFAULTS: dict[str, Any] = {
-    f.name: getattr(Request(""), f.name) for f in fields(Request) if f.name != "prompt"
-}
-
-
-def fields_set(request: Request) -> tuple[str, ...]:
-    """Return the names of the fields, other than the prompt, that are not at their default."""
-    return tuple(name for name, default in _DEFAULTS.items() if getattr(request, name) != default)
+        return _parse_ratio(self.aspect)
 
 
 def check_request(request: Request, limits: Limits) -> None:
@@ -228,53 +265,11 @@ def check_request(request: Request, limits: Limits) -> None:
 
     Call it before anything is sent.
     """
-    check_text(request.prompt, "prompt", limits.max_prompt_characters)
-    if not request.prompt.strip():
-        raise InvalidRequestError("prompt must not be empty", field="prompt")
-    check_number("n", request.n, 0, limits.max_images, integer=True)
-    if (size := request.pixels) and (
-        max(size) > limits.max_image_side or size[0] * size[1] > limits.max_image_pixels
-    ):
-        raise InvalidRequestError(
-            f"size {request.size} is more than the limit of {limits.max_image_pixels:,} pixels"
-            f" or {limits.max_image_side:,} pixels a side",
-            field="size",
-        )
+    check_fields(request, limits)
     if request.size and (request.aspect or request.megapixels is not None):
         raise InvalidRequestError(
             "size cannot be combined with aspect or megapixels: set one or the other",
             field="aspect",
         )
-    request.ratio  # noqa: B018 - reading it validates `aspect`
-    check_user_id(request.user_id)
-    check_number("megapixels", request.megapixels, 0.004, limits.max_image_pixels / 1e6)
-    check_number("steps", request.steps, 1, 1000, integer=True)
-    check_number("cfg_scale", request.cfg_scale, 0, 1000)
-    check_number("seed", request.seed, 0, SEED_LIMIT - 1, integer=True)
-    check_number("strength", request.strength, 0, 1)
-    check_number("previews", request.previews, 0, 100, integer=True)
-    check_text(request.negative_prompt, "negative_prompt", limits.max_prompt_characters)
-    for name in ("sampler", "scheduler", "quality", "background"):
-        value = getattr(request, name)
-        check_text(value, name, 100)
-        if not value.isprintable():
-            raise InvalidRequestError(f"{name} must not contain control characters", field=name)
-    if request.output_format not in ("", *_OUTPUT_FORMATS):
-        raise InvalidRequestError(
-            f"output_format must be one of {', '.join(_OUTPUT_FORMATS)};"
-            f" got {_shorten(request.output_format)}",
-            field="output_format",
-        )
-    if len(request.images) > limits.max_images:
-        raise InvalidRequestError(
-            f"images must have at most {limits.max_images} items; got {len(request.images)}",
-            field="images",
-        )
-    for image in request.images:
-        check_sendable(as_image_part(image, "images"), limits, "images")
-    if request.mask is not None:
-        check_sendable(as_image_part(request.mask, "mask"), limits, "mask")
-        if not request.images:
-            raise InvalidRequestError(
-                "mask needs an image to repaint: set images too", field="mask"
-            )
+    if request.mask is not None and not request.images:
+        raise InvalidRequestError("mask needs an image to repaint: set images too", field="mask")

@@ -1,19 +1,9 @@
 """Chat: parts, messages, requests, replies, events and the interfaces. Performs no I/O."""
 
-from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
+from majordomo.llm import events, options
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings
-from majordomo.llm.events import (
-    ChatEvent,
-    Done,
-    ImageReady,
-    TextDelta,
-    ThinkingDelta,
-    ToolCall,
-    ToolCallDelta,
-    ToolCallStarted,
-    ToolReturned,
-)
+from majordomo.llm.events import *  # noqa: F403 - the module has an `__all__`
 from majordomo.llm.messages import (
     Message,
     assistant,
@@ -25,22 +15,8 @@ from majordomo.llm.messages import (
     user_parts,
 )
 from majordomo.llm.model import EventSource, Model, ModelInfo, Provider, Stream, SyncStream
-from majordomo.llm.options import (
-    Option,
-    with_extra,
-    with_max_tokens,
-    with_output,
-    with_output_retries,
-    with_reasoning,
-    with_seed,
-    with_stop,
-    with_temperature,
-    with_tool_choice,
-    with_tools,
-    with_top_k,
-    with_top_p,
-    with_user_id,
-)
+from majordomo.llm.options import *  # noqa: F403 - the module is generated, with its own `__all__`
+from majordomo.llm.options import Option, Overrides
 from majordomo.llm.parts import (
     FilePart,
     ImagePart,
@@ -51,21 +27,17 @@ from majordomo.llm.parts import (
     ToolResultPart,
 )
 from majordomo.llm.reply import FinishReason, Reply, Usage
-from majordomo.llm.request import Overrides, Request
+from majordomo.llm.request import Request
 from majordomo.llm.tools import Tool, ToolContext
 
 __all__ = [
     "CallWarning",
-    "ChatEvent",
-    "Done",
     "EmbeddingModel",
     "Embeddings",
     "EventSource",
     "FilePart",
     "FinishReason",
     "ImagePart",
-    "ImageReady",
-    "Loading",
     "Message",
     "Model",
     "ModelInfo",
@@ -73,23 +45,16 @@ __all__ = [
     "Overrides",
     "Part",
     "Provider",
-    "Queued",
     "Reply",
     "Request",
     "Stream",
     "SyncStream",
-    "TextDelta",
     "TextPart",
-    "ThinkingDelta",
     "ThinkingPart",
     "Tool",
-    "ToolCall",
-    "ToolCallDelta",
     "ToolCallPart",
-    "ToolCallStarted",
     "ToolContext",
     "ToolResultPart",
-    "ToolReturned",
     "Usage",
     "assistant",
     "dump_messages",
@@ -98,17 +63,6 @@ __all__ = [
     "tool_result",
     "user",
     "user_parts",
-    "with_extra",
-    "with_max_tokens",
-    "with_output",
-    "with_output_retries",
-    "with_reasoning",
-    "with_seed",
-    "with_stop",
-    "with_temperature",
-    "with_tool_choice",
-    "with_tools",
-    "with_top_k",
-    "with_top_p",
-    "with_user_id",
 ]
+__all__ += events.__all__
+__all__ += options.__all__

@@ -11,6 +11,20 @@ from majordomo.backend_status import Loading, Queued
 from majordomo.llm.parts import ImagePart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Reply
 
+__all__ = [
+    "ChatEvent",
+    "Done",
+    "ImageReady",
+    "Loading",
+    "Queued",
+    "TextDelta",
+    "ThinkingDelta",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallStarted",
+    "ToolReturned",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:

@@ -157,7 +157,7 @@ def dump_messages(messages: Sequence[Message]) -> str:
     document = {
         "majordomo": "messages",
         "version": VERSION,
-        "messages": [_dump_message(message) for message in messages],
+        "messages": [dump_message(message) for message in messages],
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
@@ -181,7 +181,7 @@ def load_messages(text: str) -> list[Message]:
                 f" this library supports version {VERSION}",
                 field="text",
             )
-        return [_load_message(message) for message in document["messages"]]
+        return [load_message(message) for message in document["messages"]]
     except InvalidRequestError:
         raise
     except (
@@ -197,11 +197,13 @@ def load_messages(text: str) -> list[Message]:
         ) from None
 
 
-def _dump_message(message: Message) -> dict[str, Any]:
+def dump_message(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values."""
     return {"role": message.role, "parts": [_dump_part(part) for part in message.parts]}
 
 
-def _load_message(saved: dict[str, Any]) -> Message:
+def load_message(saved: dict[str, Any]) -> Message:
+    """Restore a message. Raises KeyError, TypeError, ValueError or InvalidRequestError."""
     return Message(saved["role"], tuple(_load_part(part) for part in saved["parts"]))
 
 

@@ -15,9 +15,9 @@ from majordomo.concurrency.event_stream import EventSource, EventStream, SyncEve
 from majordomo.concurrency.lifecycle import Closeable
 from majordomo.llm.events import ChatEvent, TextDelta
 from majordomo.llm.messages import Message
-from majordomo.llm.options import Option
+from majordomo.llm.options import Option, Overrides
 from majordomo.llm.reply import Reply
-from majordomo.llm.request import Overrides, Request
+from majordomo.llm.request import Request
 
 __all__ = [
     "EventSource",

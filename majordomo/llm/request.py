@@ -1,13 +1,11 @@
 """Chat requests, and the checks that need no backend."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from majordomo.errors import InvalidRequestError
-from majordomo.llm.messages import Message
+from majordomo.llm.messages import Message, dump_message, load_message
 from majordomo.llm.parts import (
     FilePart,
     ImagePart,
@@ -17,47 +15,150 @@ from majordomo.llm.parts import (
     ToolCallPart,
     ToolResultPart,
 )
-from majordomo.llm.tools import Tool, as_tool
+from majordomo.llm.tools import Tool, as_tool, output_schema
 from majordomo.media.image_limits import check_size
 from majordomo.options import SEED_LIMIT
+from majordomo.requests.base import BaseRequest, check_fields
+from majordomo.requests.fields import Extra, Field, Integer, Number, Observed, UserId
 from majordomo.settings import Limits
-from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id
+from majordomo.validation import as_tuple, check_number, check_text
 
 Reasoning = Literal["off", "low", "medium", "high"] | int
 MAX_STOP_SEQUENCES = 16
 
 
-class LoopOverrides(TypedDict, total=False):
-    """The fields of a `Request` that the caller of a tool loop may set; the loop sets `tools`.
+class Messages(Field):
+    """The conversation."""
 
-    Each key is documented at the field of `Request` with the same name.
-    """
+    __slots__ = ()
 
-    tool_choice: str | None
-    output: Any
-    output_retries: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    max_tokens: int | None
-    stop: str | Sequence[str] | None
-    seed: int | None
-    reasoning: Reasoning | None
-    extra: Mapping[str, Any] | None
-    user_id: str | None
+    usually_observed: ClassVar[Observed] = "count"
 
+    def convert(self, name: str, value: Any) -> tuple[Message, ...]:
+        """Return the messages as a tuple."""
+        return tuple(value)
 
-class Overrides(LoopOverrides, total=False):
-    """The fields of a `Request` that a call may set by keyword; None unsets a field.
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check each part."""
+        for message in value:
+            for part in message.parts:
+                _check_part(part, limits)
 
-    Each key is documented at the field of `Request` with the same name.
-    """
+    def to_json(self, value: Any) -> list[Any]:
+        """Return each message as JSON values."""
+        return [dump_message(message) for message in value]
 
-    tools: Sequence[Tool | Callable[..., Any]] | None
+    def from_json(self, value: Any) -> tuple[Message, ...]:
+        """Restore each message."""
+        return tuple(load_message(message) for message in value)
 
 
+class Tools(Field):
+    """Tools, whose names must differ."""
+
+    __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "count"
+    keyword_type: ClassVar[str] = "Sequence[Tool | Callable[..., Any]]"
+    item_type: ClassVar[str] = "Tool | Callable[..., Any]"
+
+    def convert(self, name: str, value: Any) -> tuple[Tool, ...]:
+        """Return the tools; a typed function becomes a Tool."""
+        return tuple(as_tool(tool) for tool in as_tuple(value, name))
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check that the names differ."""
+        names = [tool.name for tool in value]
+        if len(set(names)) != len(names):
+            raise InvalidRequestError(
+                f"the names of tools must differ; got {', '.join(names)}"[:500], field=name
+            )
+
+    def to_json(self, value: Any) -> list[Any]:
+        """Return what a backend receives of each tool."""
+        return [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            }
+            for tool in value
+        ]
+
+    def from_json(self, value: Any) -> tuple[Tool, ...]:
+        """Return tools without functions."""
+        return tuple(
+            Tool(tool["name"], str(tool["description"]), tool["parameters"]) for tool in value
+        )
+
+
+class Output(Field):
+    """A schema, or a type that has one."""
+
+    __slots__ = ()
+
+    usually_observed: ClassVar[Observed] = "presence"
+
+    def to_json(self, value: Any) -> dict[str, Any]:
+        """Return the JSON schema."""
+        return output_schema(value)
+
+    def from_json(self, value: Any) -> dict[str, Any]:
+        """Return the JSON schema."""
+        return dict(value)
+
+
+class StopSequences(Field):
+    """Stop sequences; a single str is accepted."""
+
+    __slots__ = ()
+
+    keyword_type: ClassVar[str] = "str | Sequence[str]"
+    item_type: ClassVar[str] = "str"
+
+    def convert(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return the stop sequences as a tuple."""
+        return (value,) if isinstance(value, str) else as_tuple(value, name)
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check their number, and each text."""
+        if len(value) > MAX_STOP_SEQUENCES or any(
+            not isinstance(text, str) or not text for text in value
+        ):
+            raise InvalidRequestError(
+                f"stop must be at most {MAX_STOP_SEQUENCES} texts, none of them empty;"
+                f" got {len(value)}: {repr(value)[:80]}",
+                field=name,
+            )
+        for text in value:
+            check_text(text, name, limits.max_prompt_characters)
+
+    def to_json(self, value: Any) -> list[str]:
+        """Return a list."""
+        return list(value)
+
+
+class ReasoningEffort(Field):
+    """A level or a number of tokens."""
+
+    __slots__ = ()
+
+    def check(self, name: str, value: Any, limits: Limits) -> None:
+        """Check that the value is a level, or a number of tokens in range."""
+        if not isinstance(value, str):
+            check_number(name, value, 1, 2**31, integer=True)
+        elif value not in ("off", "low", "medium", "high"):
+            raise InvalidRequestError(
+                "reasoning must be off, low, medium, high or a number of tokens;"
+                f" got {value[:80]!r}",
+                field=name,
+            )
+
+
+# The annotations of the fields are read at run time, so they must not become text: no
+# `from __future__ import annotations` here.
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(BaseRequest):
     """A chat request.
 
     A field left at its default is not sent; the backend's own default applies. Ranges are checked
@@ -74,92 +175,40 @@ class Request:
         ```
     """
 
-    messages: tuple[Message, ...] = ()
+    messages: Annotated[tuple[Message, ...], Messages(universal=True)] = ()
     """The conversation, oldest message first."""
-    tools: tuple[Tool, ...] = ()
+    tools: Annotated[tuple[Tool, ...], Tools(universal=True)] = ()
     """Tools that the model may call; a typed function becomes a Tool. Names must differ."""
-    tool_choice: str | None = None
-    """`"auto"`, `"none"`, `"required"`, or the name of a tool."""
-    output: Any = None
+    tool_choice: Annotated[str | None, Field(universal=True)] = None
+    """Choice of tools: `"auto"`, `"none"`, `"required"`, or the name of a tool."""
+    output: Annotated[Any, Output(universal=True, example={"type": "object"})] = None
     """Structured output: a pydantic model, another type that pydantic supports, or a JSON schema as
     a mapping. None means text."""
-    output_retries: int = 0
-    """How many times to ask again, with the reason, when the answer does not match `output`: 0 to
-    10. Applies to complete replies only, not to streams."""
-    temperature: float | None = None
+    output_retries: Annotated[int, Integer(0, 10, universal=True, example=1)] = 0
+    """Number of times to ask again when the answer does not match `output`, 0 to 10; the reason is
+    sent with it. Applies to complete replies only, not to streams."""
+    temperature: Annotated[float | None, Number(0, 2, example=0.5)] = None
     """Sampling temperature, 0 (the most likely tokens) to 2."""
-    top_p: float | None = None
-    """Nucleus sampling: probability mass of the tokens to choose from, 0 to 1."""
-    top_k: int | None = None
+    top_p: Annotated[float | None, Number(0, 1, example=0.5)] = None
+    """Probability mass of nucleus sampling, 0 to 1: only the most likely tokens up to it are
+    used."""
+    top_k: Annotated[int | None, Integer(1, 2**31, example=5)] = None
     """Number of the most likely tokens to choose from, 1 to 2**31."""
-    max_tokens: int | None = None
+    max_tokens: Annotated[int | None, Integer(1, 2**31, example=7)] = None
     """Maximum length of the reply in tokens, 1 to 2**31."""
-    stop: tuple[str, ...] = ()
-    """Up to 16 stop sequences, none of them empty: texts at which the reply ends. A single str is
-    accepted."""
-    seed: int | None = None
+    stop: Annotated[tuple[str, ...], StopSequences(example=("x",))] = ()
+    """Stop sequences: one text or up to 16, none of them empty, at which the reply ends."""
+    seed: Annotated[int | None, Integer(0, SEED_LIMIT - 1, example=7)] = None
     """Seed of the random numbers, 0 to 2**63-1."""
-    reasoning: Reasoning | None = None
+    reasoning: Annotated[Reasoning | None, ReasoningEffort(example="low")] = None
     """Reasoning effort: `"off"`, `"low"`, `"medium"`, `"high"`, or a number of tokens from 1 to
     2**31."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Annotated[Mapping[str, Any], Extra(universal=True)] = field(default_factory=dict)
     """Values merged deeply into the request body of the backend. Those under the name of a
     provider, as in `{"ollama": {...}}`, are sent to that provider only."""
-    user_id: str = ""
+    user_id: Annotated[str, UserId(universal=True)] = ""
     """End-user id for fair queueing, rate limits and accounting, up to 256 printable characters.
     Never sent to the backend."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "messages", tuple(self.messages))
-        object.__setattr__(
-            self, "tools", tuple(as_tool(tool) for tool in as_tuple(self.tools, "tools"))
-        )
-        object.__setattr__(
-            self,
-            "stop",
-            (self.stop,) if isinstance(self.stop, str) else as_tuple(self.stop, "stop"),
-        )
-        as_extra(self.extra)
-
-    def apply(self, *options: Callable[[Request], Request]) -> Request:
-        """Return the request changed by each option in turn."""
-        request = self
-        for option in options:
-            request = option(request)
-        return request
-
-    def override(self, **changes: Any) -> Request:
-        """Return a copy with these fields set; None resets a field to its default.
-
-        Raises:
-            TypeError: A keyword is not a field of the request.
-        """
-        if not changes:
-            return self
-        values: dict[str, Any] = {
-            name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()
-        }
-        return replace(self, **values)
-
-    def with_defaults(self, options: Sequence[Callable[[Request], Request]]) -> Request:
-        """Return this request with the options of the model as defaults.
-
-        Fields that this request sets override what the options set.
-        """
-        if not options:
-            return self
-        defaults = Request(self.messages).apply(*options)
-        own_values = {
-            name: getattr(self, name)
-            for name in _DEFAULTS
-            if getattr(self, name) != _DEFAULTS[name]
-        }
-        return replace(defaults, **own_values)
-
-
-_DEFAULTS: dict[str, Any] = {
-    f.name: getattr(Request(), f.name) for f in fields(Request) if f.name != "messages"
-}
 
 
 def check_request(request: Request, limits: Limits) -> None:
@@ -167,51 +216,15 @@ def check_request(request: Request, limits: Limits) -> None:
 
     Call it before anything is sent.
     """
-    for message in request.messages:
-        for part in message.parts:
-            _check_part(part, limits)
-    check_number("temperature", request.temperature, 0, 2)
-    check_number("top_p", request.top_p, 0, 1)
-    check_number("top_k", request.top_k, 1, 2**31, integer=True)
-    check_number("max_tokens", request.max_tokens, 1, 2**31, integer=True)
-    check_number("output_retries", request.output_retries, 0, 10, integer=True)
-    check_number("seed", request.seed, 0, SEED_LIMIT - 1, integer=True)
-    if len(request.stop) > MAX_STOP_SEQUENCES or any(
-        not isinstance(text, str) or not text for text in request.stop
-    ):
-        raise InvalidRequestError(
-            f"stop must be at most {MAX_STOP_SEQUENCES} texts, none of them empty;"
-            f" got {len(request.stop)}: {repr(request.stop)[:80]}",
-            field="stop",
-        )
-    for text in request.stop:
-        check_text(text, "stop", limits.max_prompt_characters)
-    if isinstance(request.reasoning, str):
-        if request.reasoning not in ("off", "low", "medium", "high"):
+    check_fields(request, limits)
+    if request.tool_choice is not None:
+        names = [tool.name for tool in request.tools]
+        if request.tool_choice not in ("auto", "none", "required", *names):
             raise InvalidRequestError(
-                "reasoning must be off, low, medium, high or a number of tokens;"
-                f" got {request.reasoning[:80]!r}",
-                field="reasoning",
+                "tool_choice must be auto, none, required or the name of one of the tools;"
+                f" got {request.tool_choice!r}",
+                field="tool_choice",
             )
-    else:
-        check_number("reasoning", request.reasoning, 1, 2**31, integer=True)
-    check_user_id(request.user_id)
-    names = [tool.name for tool in request.tools]
-    if len(set(names)) != len(names):
-        raise InvalidRequestError(
-            f"the names of tools must differ; got {', '.join(names)}"[:500], field="tools"
-        )
-    if request.tool_choice is not None and request.tool_choice not in (
-        "auto",
-        "none",
-        "required",
-        *names,
-    ):
-        raise InvalidRequestError(
-            "tool_choice must be auto, none, required or the name of one of the tools;"
-            f" got {request.tool_choice!r}",
-            field="tool_choice",
-        )
 
 
 def _check_part(part: Part, limits: Limits) -> None:

@@ -25,7 +25,7 @@ from majordomo.models.chat_stream import ChatCodec, HTTPChatSource, total_tokens
 from majordomo.models.client import BackendCall, BackendClient
 from majordomo.models.image_conversion import ImageConverter
 from majordomo.observability.observed_call import ObservedSource
-from majordomo.observability.request_settings import chat_settings
+from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest
 
@@ -133,7 +133,7 @@ class ChatModel(ChatModelBase[llm.Request]):
         return self._checked(build)
 
     def _settings(self, request: llm.Request) -> Mapping[str, Any]:
-        return chat_settings(request)
+        return request_settings(request)
 
     def _open_source(self, request: llm.Request) -> ChatSource:
         if not self._observers:

@@ -48,7 +48,7 @@ from majordomo.models.batching import Batch, MergedProgress, merge_results
 from majordomo.models.call_context import Emit
 from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.observability.observed_call import ObservedCall
-from majordomo.observability.request_settings import image_settings
+from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
@@ -187,7 +187,7 @@ class ImageModel(ImageModelBase[imagegen.Request]):
         return self._checked(build)
 
     def _settings(self, request: imagegen.Request) -> Mapping[str, Any]:
-        return image_settings(request)
+        return request_settings(request)
 
 
 class EventOrderFilter:

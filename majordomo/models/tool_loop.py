@@ -25,9 +25,9 @@ from majordomo.errors import (
 from majordomo.llm.events import ToolReturned
 from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
+from majordomo.llm.options import LoopOverrides
 from majordomo.llm.parts import FilePart, ImagePart, TextPart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Usage, empty_reply
-from majordomo.llm.request import LoopOverrides
 from majordomo.llm.tools import Tool, ToolContext, as_tool
 from majordomo.validation import as_tuple, check_number
 

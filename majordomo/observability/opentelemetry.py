@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from majordomo import imagegen
 from majordomo.errors import ConfigurationError, MajordomoError
 from majordomo.observability.observer import (
     Call,
@@ -19,6 +20,7 @@ from majordomo.observability.observer import (
     Observer,
     RetryAttempt,
 )
+from majordomo.requests.base import declaration
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -28,15 +30,16 @@ OPERATIONS = {"chat": "chat", "image": "generate_content", "embed": "embeddings"
 # Providers that have another name in the conventions.
 PROVIDER_NAMES = {"gemini": "gcp.gemini"}
 REQUEST_ATTRIBUTES = {
-    name: f"gen_ai.request.{name}"
-    for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")
+    name: f"majordomo.image.{name}"
+    for name, field in declaration(imagegen.Request).fields.items()
+    if field.observed == "value"
 } | {
+    **{
+        name: f"gen_ai.request.{name}"
+        for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")
+    },
     "stop": "gen_ai.request.stop_sequences",
     "n": "gen_ai.request.choice.count",
-    **{
-        name: f"majordomo.image.{name}"
-        for name in ("size", "steps", "sampler", "scheduler", "cfg_scale", "strength", "quality")
-    },
 }
 # The bucket boundaries that the conventions recommend.
 TOKEN_BUCKETS = tuple(4**power for power in range(14))

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from majordomo import llm
-from majordomo.dialects.request_body import UNSUPPORTED, refuse_unsupported
+from majordomo.dialects.request_body import (
+    UNSUPPORTED,
+    other_fields,
+    refuse_unsupported,
+    unsupported,
+)
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
@@ -19,6 +24,8 @@ from majordomo.offline.rule_chat import NOTE, answer
 
 if TYPE_CHECKING:
     from majordomo.offline.provider import Offline
+
+_FIELDS = ("max_tokens", "stop", "seed")
 
 
 class OfflineChatModel(ChatModel):
@@ -43,18 +50,11 @@ class OfflineChatModel(ChatModel):
         return source.result
 
     def _stream(self, request: llm.Request, call: CallContext) -> _ReplySource:
-        names = [
-            name
-            for name in ("temperature", "top_p", "top_k", "reasoning")
-            if getattr(request, name) is not None
-        ]
-        names += ["extra"] if request.extra else []
-        warnings = [
-            CallWarning(
-                UNSUPPORTED, f"{name} has no effect: the offline chat answers by rules", name
-            )
-            for name in names
-        ]
+        warnings = unsupported(
+            request,
+            [*other_fields(request, _FIELDS), "extra"],
+            "the offline chat answers by rules",
+        )
         if any(
             isinstance(part, llm.FilePart) for message in request.messages for part in message.parts
         ):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from majordomo import imagegen
-from majordomo.dialects.image_fields import resolve_size
+from majordomo.dialects.image_fields import drop_other_fields, resolve_size
 from majordomo.dialects.request_body import UNSUPPORTED, own_extra, refuse_unsupported
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.imagegen.geometry import Geometry
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from majordomo.offline.provider import Offline
 
 GEOMETRY = Geometry(pixels=512 * 512)
+_FIELDS = (
+    *("steps", "cfg_scale", "negative_prompt", "sampler", "seed", "scheduler", "strength"),
+    *("output_format", "quality", "background", "previews"),
+)
 
 
 class OfflineImageModel(ImageModel):
@@ -63,7 +67,7 @@ def _adapt_request(
     request: imagegen.Request, model: str, provider: str
 ) -> tuple[imagegen.Request, list[CallWarning]]:
     """Resolve the size, and return a warning for each field that has no effect."""
-    warnings = []
+    request, warnings = drop_other_fields(request, _FIELDS, "the renderer has no such setting")
     if own_extra(request.extra, provider, provider_names):
         warnings.append(
             CallWarning(

@@ -97,7 +97,7 @@ class OpenAI(HTTPProvider):
             self._chat = OpenAIChatCodec(
                 "max_completion_tokens",
                 provider=self.name,
-                top_k=False,
+                extensions=False,
                 object_root=True,
                 image_support=COMMON_FORMATS,
                 system_role=system_role,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from majordomo import imagegen, llm
+from majordomo.requests.base import BaseRequest
 
 R = TypeVar("R")
-N = TypeVar("N", "_TrackedChatRequest", "_TrackedImageRequest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +27,26 @@ class ChainRequest(Generic[R]):
     """Keywords with the value None, for the fields that were reset to their default on purpose."""
 
 
-@dataclass(frozen=True, slots=True)
-class _TrackedChatRequest(llm.Request):
-    """A chat request that remembers which of its fields were set, to whatever value."""
+class _Tracking(BaseRequest):
+    """A request that remembers which of its fields were set, to whatever value."""
 
+    __slots__ = ()
+    touched: frozenset[str]
+
+    def override(self, **changes: Any) -> Self:
+        changed: Any = super().override(**changes)
+        tracked: Self = replace(changed, touched=self.touched | changes.keys())
+        return tracked
+
+
+@dataclass(frozen=True, slots=True)
+class _TrackedChatRequest(_Tracking, llm.Request):
     touched: frozenset[str] = frozenset()
 
-    def override(self, **changes: Any) -> llm.Request:
-        return _track_changes(self, llm.Request.override(self, **changes), changes)
-
 
 @dataclass(frozen=True, slots=True)
-class _TrackedImageRequest(imagegen.Request):
-    """An image request that remembers which of its fields were set, to whatever value."""
-
+class _TrackedImageRequest(_Tracking, imagegen.Request):
     touched: frozenset[str] = frozenset()
-
-    def override(self, **changes: Any) -> imagegen.Request:
-        return _track_changes(self, imagegen.Request.override(self, **changes), changes)
 
 
 def chat_chain_request(
@@ -104,8 +106,3 @@ def _combine(
         if name in touched and getattr(combined, name) == getattr(blank, name)
     }
     return ChainRequest(combined, unset)
-
-
-def _track_changes(before: N, after: Any, changes: Mapping[str, Any]) -> N:
-    tracked: N = replace(after, touched=before.touched | changes.keys()) if changes else after
-    return tracked

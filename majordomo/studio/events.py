@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from majordomo.backend_status import Loading, Queued
 from majordomo.errors import MajordomoError
-from majordomo.imagegen import Preview, Step
+from majordomo.imagegen.events import ProgressEvent
 from majordomo.studio.classifier import Classification
 from majordomo.studio.plan import Plan
 from majordomo.studio.result import StudioImage, StudioResult
@@ -43,7 +42,7 @@ class ImageProgress:
 
     name: str
     """Name of the image."""
-    event: Queued | Loading | Step | Preview
+    event: ProgressEvent
     """The event of the image model."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from majordomo import imagegen
 from majordomo.errors import CallWarning
 from majordomo.options import SAFE_SEED_LIMIT
+from majordomo.requests.base import fields_set
 from majordomo.studio.plan import NamedPrompt, Plan
 from majordomo.studio.result import StudioImage
 
@@ -103,7 +104,7 @@ def studio_image(
         result.provider,
         {
             name: getattr(request, name)
-            for name in imagegen.request.fields_set(request)
+            for name in fields_set(request)
             if name not in _UNRECORDED_FIELDS
         },
         tuple(warnings),

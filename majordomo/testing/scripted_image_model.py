@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import anyio.lowlevel
 
 from majordomo import imagegen
 from majordomo.errors import CallWarning, MajordomoError, NoImageError, StreamBrokenError
+from majordomo.imagegen.events import ProgressEvent
 from majordomo.media.image_part import ImagePart
 from majordomo.models.call_context import CallContext
 from majordomo.models.image_model import ImageModel
@@ -18,7 +19,7 @@ from majordomo.testing.errors import ScriptError
 from majordomo.testing.pause import Pause
 from majordomo.testing.script import Script, copy_error, is_error
 
-EVENTS = (imagegen.Queued, imagegen.Loading, imagegen.Step, imagegen.Preview)
+EVENTS = get_args(ProgressEvent)
 ImageScript = Iterable[Any] | Callable[[imagegen.Request], Any] | Script[imagegen.Request]
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from PIL import Image
-from support.page import legend, of_one_page, table
+from support.page import legend, of_one_page, optional_examples, table
 
 import majordomo as md
 from majordomo import llm
@@ -158,33 +158,42 @@ TESTS = {
 }
 
 TOOLS: dict[str, Any] = {"tools": (TOOL,)}
-# Row: fields of the request, fields of the request that it is compared with, and the field that a
-# warning or an error names.
-FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "`tools`": (TOOLS, {}, "tools"),
-    '`tool_choice="none"`': (TOOLS | {"tool_choice": "none"}, TOOLS, "tool_choice"),
-    '`tool_choice="required"`': (TOOLS | {"tool_choice": "required"}, TOOLS, "tool_choice"),
-    "`tool_choice` a name": (TOOLS | {"tool_choice": "look"}, TOOLS, "tool_choice"),
-    "`output`": (
-        {"output": {"type": "object", "properties": {"a": {"type": "integer"}}}},
-        {},
-        "output",
-    ),
-    "`temperature` to 1": ({"temperature": 0.5}, {}, "temperature"),
-    "`temperature` above 1": ({"temperature": 1.5}, {}, "temperature"),
-    "`top_p`": ({"top_p": 0.5}, {}, "top_p"),
-    "`top_k`": ({"top_k": 5}, {}, "top_k"),
-    "`seed`": ({"seed": 7}, {}, "seed"),
-    "`stop`": ({"stop": ("x",)}, {}, "stop"),
-    "`max_tokens`": ({"max_tokens": 7}, {}, "max_tokens"),
-    '`reasoning="low"`': ({"reasoning": "low"}, {}, "reasoning"),
-    "`reasoning` in tokens": ({"reasoning": 4000}, {}, "reasoning"),
-    '`reasoning="off"`': ({"reasoning": "off"}, {}, "reasoning"),
-    "`temperature` with `reasoning`": (
-        {"reasoning": "low", "temperature": 0.5},
-        {"reasoning": "low"},
-        "temperature",
-    ),
+Probe = tuple[dict[str, Any], dict[str, Any], str]
+# By field: rows that the example of the field alone does not show. A row has fields of the request,
+# fields of the request that it is compared with, and the field that a warning or an error names.
+SPECIAL_FIELDS: dict[str, dict[str, Probe]] = {
+    "tools": {"`tools`": (TOOLS, {}, "tools")},
+    "tool_choice": {
+        '`tool_choice="none"`': (TOOLS | {"tool_choice": "none"}, TOOLS, "tool_choice"),
+        '`tool_choice="required"`': (TOOLS | {"tool_choice": "required"}, TOOLS, "tool_choice"),
+        "`tool_choice` a name": (TOOLS | {"tool_choice": "look"}, TOOLS, "tool_choice"),
+    },
+    "output": {
+        "`output`": (
+            {"output": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+            {},
+            "output",
+        )
+    },
+    "temperature": {
+        "`temperature` to 1": ({"temperature": 0.5}, {}, "temperature"),
+        "`temperature` above 1": ({"temperature": 1.5}, {}, "temperature"),
+    },
+    "reasoning": {
+        '`reasoning="low"`': ({"reasoning": "low"}, {}, "reasoning"),
+        "`reasoning` in tokens": ({"reasoning": 4000}, {}, "reasoning"),
+        '`reasoning="off"`': ({"reasoning": "off"}, {}, "reasoning"),
+        "`temperature` with `reasoning`": (
+            {"reasoning": "low", "temperature": 0.5},
+            {"reasoning": "low"},
+            "temperature",
+        ),
+    },
+}
+FIELDS: dict[str, Probe] = {
+    row: probe
+    for name, example in optional_examples(llm.Request, SPECIAL_FIELDS)
+    for row, probe in SPECIAL_FIELDS.get(name, {f"`{name}`": ({name: example}, {}, name)}).items()
 }
 CELL_VALUES = {
     "yes": "the field is sent",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from PIL import Image
-from support.page import legend, of_one_page, table
+from support.page import legend, of_one_page, optional_examples, table
 
 import majordomo as md
 from majordomo import imagegen
@@ -225,25 +225,26 @@ BACKENDS = [
     ),
 ]
 
-# Row: fields of the request, and the field that a warning or an error names.
-PROBES: dict[str, tuple[dict[str, Any], str]] = {
-    "`n`": ({"n": 2}, "n"),
-    "`size`": ({"size": "1040x800"}, "size"),
-    "`aspect`, `megapixels`": ({"aspect": "3:2"}, "size"),
-    "`steps`": ({"steps": 20}, "steps"),
-    "`cfg_scale`": ({"cfg_scale": 4.5}, "cfg_scale"),
-    "`negative_prompt`": ({"negative_prompt": "rain"}, "negative_prompt"),
-    "`sampler`": ({"sampler": "euler_a"}, "sampler"),
-    "`scheduler`": ({"scheduler": "karras"}, "scheduler"),
-    "`seed`": ({"seed": 7}, "seed"),
-    "`images`, one": (EDIT, "images"),
-    "`images`, several": ({"images": (IMAGE, IMAGE)}, "images"),
-    "`mask`": ({**EDIT, "mask": IMAGE}, "mask"),
-    "`strength`": ({**EDIT, "strength": 0.5}, "strength"),
-    "`output_format`": ({"output_format": "webp"}, "output_format"),
-    "`quality`": ({"quality": "high"}, "quality"),
-    "`background`": ({"background": "transparent"}, "background"),
-    "`previews`": ({"previews": 2}, "previews"),
+Probe = tuple[dict[str, Any], str]
+# By field: rows that the example of the field alone does not show. A row has fields of the request,
+# and the field that a warning or an error names.
+SPECIAL_FIELDS: dict[str, dict[str, Probe]] = {
+    "n": {"`n`": ({"n": 2}, "n")},
+    "size": {
+        "`size`": ({"size": "1040x800"}, "size"),
+        "`aspect`, `megapixels`": ({"aspect": "3:2"}, "size"),
+    },
+    "images": {
+        "`images`, one": (EDIT, "images"),
+        "`images`, several": ({"images": (IMAGE, IMAGE)}, "images"),
+    },
+    "mask": {"`mask`": ({**EDIT, "mask": IMAGE}, "mask")},
+    "strength": {"`strength`": ({**EDIT, "strength": 0.5}, "strength")},
+}
+PROBES: dict[str, Probe] = {
+    row: probe
+    for name, example in optional_examples(imagegen.Request, SPECIAL_FIELDS)
+    for row, probe in SPECIAL_FIELDS.get(name, {f"`{name}`": ({name: example}, name)}).items()
 }
 IN_README = [
     "`size`",

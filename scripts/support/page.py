@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from majordomo.requests.base import BaseRequest, declaration
+
+
+def optional_examples(kind: type[BaseRequest], special: Collection[str]) -> list[tuple[str, Any]]:
+    """Return the fields that a backend may lack, and the special ones, with their examples."""
+    declared = declaration(kind).fields
+    return [
+        (name, field.example)
+        for name, field in declared.items()
+        if name in special or not field.universal
+    ]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

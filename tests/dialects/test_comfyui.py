@@ -401,7 +401,7 @@ def test_fields_without_a_slot_give_a_warning() -> None:
     )
     assert warnings == [
         ("UNSUPPORTED_FIELD", name)
-        for name in ("quality", "output_format", "strength", "negative_prompt", "size")
+        for name in ("strength", "output_format", "quality", "negative_prompt", "size")
     ]
     assert adapted(ComfyUICodec())[1] == [("SEED_DEFAULT", "seed")]
     unet = {name: entry for name, entry in graph().items() if name != "4"} | {

@@ -3,76 +3,165 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.imagegen.request import check_request
 from majordomo.llm.request import check_request as check_chat_request
+from majordomo.requests.base import BaseRequest, declaration, fields_set
+from majordomo.requests.fields import Field, Number
 from majordomo.settings import Limits
 
-FIELDS = [field.name for field in dataclasses.fields(imagegen.Request) if field.name != "prompt"]
 PART = md.ImagePart(b"GIF89a\x01\0\x01\0;")
-OPTIONS = {
-    "n": (md.with_image_count, 2),
-    "size": (md.with_image_size, "8x8"),
-    "steps": (md.with_steps, 3),
-    "cfg_scale": (md.with_cfg_scale, 0.0),
-    "negative_prompt": (md.with_negative_prompt, "x"),
-    "sampler": (md.with_sampler, "euler"),
-    "seed": (md.with_seed, 0),
-    "scheduler": (md.with_scheduler, "karras"),
-    "images": (md.with_images, PART),
-    "mask": (md.with_mask, PART),
-    "strength": (md.with_strength, 0.5),
-    "output_format": (md.with_output_format, "png"),
-    "quality": (md.with_quality, "low"),
-    "background": (md.with_background, "opaque"),
-    "previews": (md.with_previews, 1),
-    "extra": (md.with_extra, {"a": 1}),
-    "aspect": (md.with_aspect, "16:9"),
-    "megapixels": (md.with_megapixels, 0.5),
-    "user_id": (md.with_user_id, "user-42"),
+KINDS: dict[type[BaseRequest], Callable[..., Any]] = {
+    llm.Request: check_chat_request,
+    imagegen.Request: check_request,
 }
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_there_is_one_option_per_field(name: str) -> None:
-    option, value = OPTIONS[name]
-    request = imagegen.Request("a").apply(option(value))
-    expected = (value,) if name == "images" else value
-    assert getattr(request, name) == expected
-    assert request.override(**{name: None}) == imagegen.Request("a"), "None unsets"
-
-
-CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
-    "tools": (md.with_tools, md.Tool("f")),
-    "tool_choice": (md.with_tool_choice, "auto"),
-    "output": (md.with_output, {"type": "object"}),
-    "temperature": (md.with_temperature, 0.0),
-    "top_p": (md.with_top_p, 0.1),
-    "top_k": (md.with_top_k, 5),
-    "max_tokens": (md.with_max_tokens, 9),
-    "stop": (md.with_stop, "x"),
-    "seed": (md.with_seed, 0),
-    "reasoning": (md.with_reasoning, "low"),
-    "output_retries": (md.with_output_retries, 1),
-    "extra": (md.with_extra, {"a": 1}),
-    "user_id": (md.with_user_id, "user-42"),
+BLANK = {llm.Request: llm.Request((llm.user("a"),)), imagegen.Request: imagegen.Request("a")}
+# Values of the fields that declare no example.
+VALUES: dict[str, object] = {
+    "tools": md.Tool("f"),
+    "tool_choice": "auto",
+    "images": PART,
+    "mask": PART,
+    "extra": {"a": 1},
+    "user_id": "user-42",
 }
+FIELDS = [
+    pytest.param(kind, name, field, id=f"{kind.__module__}.{name}")
+    for kind in KINDS
+    for name, field in list(declaration(kind).fields.items())[1:]
+]
+every_field = pytest.mark.parametrize(("kind", "name", "field"), FIELDS)
+
+
+@every_field
+def test_there_is_one_option_per_field(kind: type[BaseRequest], name: str, field: Field) -> None:
+    value = VALUES.get(name, field.example)
+    option = getattr(md, f"with_{field.option or name}")
+    many = bool(field.item_type)
+    items = value if many and isinstance(value, tuple) else (value,)
+    request = BLANK[kind].apply(option(*items))
+    assert fields_set(request) == (name,)
+    assert getattr(request, name) == (items if many else value)
+    assert request.override(**{name: None}) == BLANK[kind], "None unsets"
+
+
+@every_field
+def test_the_keyword_has_the_type_of_the_field(
+    kind: type[BaseRequest], name: str, field: Field
+) -> None:
+    overrides = {llm.Request: llm.Overrides, imagegen.Request: imagegen.Overrides}[kind]
+    keywords = get_type_hints(overrides)
+    assert keywords.keys() == {name for name, _ in declaration(kind).settings}
+    if not field.keyword_type and name != "output":
+        assert set(get_args(keywords[name])) == {*get_args(get_type_hints(kind)[name] | None)}
+
+
+@every_field
+def test_the_example_is_valid_and_not_the_default(
+    kind: type[BaseRequest], name: str, field: Field
+) -> None:
+    if name in VALUES:
+        return
+    request = BLANK[kind].override(**{name: field.example})
+    assert fields_set(request) == (name,)
+    KINDS[kind](request, Limits())
+
+
+NUMBERS = [
+    pytest.param(*parameter.values, id=parameter.id)
+    for parameter in FIELDS
+    if isinstance(parameter.values[2], Number)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "field"), NUMBERS)
+def test_a_number_is_within_its_documented_bounds(
+    kind: type[BaseRequest], name: str, field: Number
+) -> None:
+    low, high = field.bounds(Limits())
+    for value in (low, high):
+        KINDS[kind](BLANK[kind].override(**{name: value}), Limits())
+    outside = (low - 1, high + 1, math.nan, math.inf, True, "1", 10**400, *([1.5] * field.integer))
+    for value in outside:
+        with pytest.raises(md.InvalidRequestError) as caught:
+            KINDS[kind](BLANK[kind].override(**{name: value}), Limits())
+        assert caught.value.field == name
+
+
+def test_setting_one_of_several_exclusive_fields_unsets_the_others() -> None:
+    sized = imagegen.Request("a", size="8x8")
+    assert sized.override(aspect="1:1") == imagegen.Request("a", aspect="1:1")
+    assert sized.with_defaults([md.with_megapixels(1)]) == sized
+    shaped = imagegen.Request("a", aspect="1:1").override(megapixels=1.0)
+    assert (shaped.aspect, shaped.megapixels) == ("1:1", 1.0)
+    assert shaped.override(size="8x8") == sized
+
+
+@every_field
+def test_a_request_is_restored_from_json(kind: type[BaseRequest], name: str, field: Field) -> None:
+    request = BLANK[kind].override(
+        **{
+            name: (VALUES[name],)
+            if name in ("tools", "images")
+            else VALUES.get(name, field.example)
+        }
+    )
+    values = json.loads(json.dumps(request.to_dict()))
+    assert set(values) == {declaration(kind).content, name}
+    assert kind.from_dict(values) == request
+
+
+def test_the_json_form_of_a_chat_request_has_what_a_backend_receives() -> None:
+    class Answer(BaseModel):
+        number: int
+
+    def add(a: int) -> int:
+        """Add one."""
+        return a + 1
+
+    message = llm.user("a", PART, llm.FilePart(b"%PDF-", "application/pdf", "a.pdf"))
+    request = llm.Request((message,), tools=(add,), output=Answer)  # type: ignore[arg-type]
+    restored = llm.Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert restored.messages == request.messages
+    assert restored.tools == request.tools
+    assert restored.tools[0].function is None
+    assert restored.output == Answer.model_json_schema()
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(llm.Request) if field.name != "messages"]
+    ("kind", "values", "field"),
+    [
+        (llm.Request, {"stpes": 3}, "stpes"),
+        (llm.Request, {"messages": 5}, "messages"),
+        (llm.Request, {"messages": ["hi"]}, "messages"),
+        (llm.Request, {"messages": [{"role": "user"}]}, "messages"),
+        (llm.Request, {"messages": [{"role": "user", "parts": [{"type": "x"}]}]}, "messages"),
+        (llm.Request, {"tools": [{"name": "f"}]}, "tools"),
+        (llm.Request, {"tools": [{"name": "", "description": "", "parameters": {}}]}, "tools"),
+        (llm.Request, {"output": 5}, "output"),
+        (llm.Request, {"stop": 5}, "stop"),
+        (llm.Request, {"extra": 5}, "extra"),
+        (imagegen.Request, {}, "prompt"),
+        (imagegen.Request, {"prompt": "a", "images": 5}, "images"),
+        (imagegen.Request, {"prompt": "a", "images": ["no base64"]}, "images"),
+        (imagegen.Request, {"prompt": "a", "mask": 5}, "mask"),
+    ],
 )
-def test_there_is_one_option_per_chat_field(name: str) -> None:
-    option, value = CHAT_OPTIONS[name]
-    request = llm.Request().apply(option(value))
-    assert getattr(request, name) == ((value,) if name in ("tools", "stop") else value)
-    assert request.override(**{name: None}) == llm.Request()
+def test_other_json_is_refused_with_the_field(
+    kind: type[BaseRequest], values: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        kind.from_dict(values)
+    assert caught.value.field == field
 
 
 def test_fields_of_a_request_override_options_of_the_model() -> None:

@@ -133,7 +133,7 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
 async def test_an_image_call_is_a_generate_content_span(telemetry: Telemetry) -> None:
     image_model = md.Offline(observers=[telemetry.observer]).image_model("renderer")
     await image_model.generate(
-        "a fox", n=2, size="64x64", steps=1, sampler="euler_a", cfg_scale=4.5
+        "a fox", n=2, size="64x64", steps=1, sampler="euler_a", cfg_scale=4.5, output_format="webp"
     )
     span = telemetry.span
     assert span.name == "generate_content renderer"
@@ -147,6 +147,7 @@ async def test_an_image_call_is_a_generate_content_span(telemetry: Telemetry) ->
         "majordomo.image.steps": 1,
         "majordomo.image.sampler": "euler_a",
         "majordomo.image.cfg_scale": 4.5,
+        "majordomo.image.output_format": "webp",
         "majordomo.image.count": 2,
         "gen_ai.response.model": "renderer",
     }

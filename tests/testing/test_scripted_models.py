@@ -135,7 +135,7 @@ async def test_tool_loop_runs_with_a_scripted_model() -> None:
 
 
 async def test_structured_output_is_validated_and_retried() -> None:
-    model = ScriptedChatModel(["seven", "7"], md.with_output_retries())
+    model = ScriptedChatModel(["seven", "7"], md.with_output_retries(1))
     assert (await model.generate("n?", output=int)).output == 7
     assert len(model.requests) == 2
     with pytest.raises(md.BadResponseError):

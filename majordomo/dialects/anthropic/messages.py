@@ -32,7 +32,7 @@ from majordomo.dialects.conversation import (
 )
 from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.json_schema import closed_schema, object_schema
-from majordomo.dialects.request_body import UNSUPPORTED, json_request
+from majordomo.dialects.request_body import UNSUPPORTED, json_request, other_fields, unsupported
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_json, decode_object
@@ -67,6 +67,7 @@ _HOSTED_TOOL_CALLS = ("server_tool_use", "mcp_tool_use")
 
 # Thinking budgets in tokens, for models that accept only budgets.
 _THINKING_BUDGETS = {"low": 2048, "medium": 8192, "high": 16384}
+_SAMPLING_FIELDS = ("temperature", "top_p", "top_k")
 _INVALID_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _FAMILY = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?![0-9])")
 
@@ -135,7 +136,7 @@ class AnthropicMessagesCodec:
             if thinking
             else ""
         )
-        for name in ("temperature", "top_p", "top_k"):
+        for name in _SAMPLING_FIELDS:
             if (value := getattr(request, name)) is None:
                 continue
             if reason:
@@ -151,10 +152,8 @@ class AnthropicMessagesCodec:
                 body[name] = 1
             else:
                 body[name] = value
-        if request.seed is not None:
-            warnings.append(
-                CallWarning(UNSUPPORTED, "seed has no effect: the API has no such field", "seed")
-            )
+        others = other_fields(request, (*_SAMPLING_FIELDS, "max_tokens", "stop", "reasoning"))
+        warnings += unsupported(request, others, "the API has no such field")
         if request.stop:
             body["stop_sequences"] = list(request.stop)
 

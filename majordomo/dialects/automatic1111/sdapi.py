@@ -14,7 +14,7 @@ from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
-    drop_fields,
+    drop_other_fields,
     first_size,
     parse_base64_image,
     parse_preview,
@@ -45,6 +45,12 @@ ORIGINAL_FILL = 1
 
 # `resize_mode`: crop and resize. 0 would stretch.
 CROP_AND_RESIZE = 1
+
+_FIELDS = ("steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "seed")
+_REASONS = {
+    "strength": "it needs input images",
+    "output_format": "the server chooses the format of its images",
+}
 
 # Longer texts in the echoed parameters are images.
 MAX_ECHOED_CHARACTERS = 20_000
@@ -87,11 +93,7 @@ class SDAPICodec:
         if not self.sdcpp:
             request = _join_sampler_and_scheduler(request, catalog)
         request = (SDCPP if self.sdcpp else A1111).translate(request, catalog)
-        unsupported = ["quality", "background"]
-        if not request.images:
-            request, dropped = drop_fields(request, ("strength",), "it needs input images")
-            warnings += dropped
-        elif len(request.images) > 1 and not self.sdcpp:
+        if len(request.images) > 1 and not self.sdcpp:
             raise UnsupportedError(
                 f"AUTOMATIC1111 accepts one input image; got {len(request.images)} "
                 "(several need an extension)",
@@ -101,17 +103,15 @@ class SDAPICodec:
             request, tag_warnings = with_neutralized_text(request)
             request, step_warnings = clamp_steps(request)
             warnings += tag_warnings + step_warnings
-            unsupported.append("previews")
-            if request.output_format != "png":
-                unsupported.append("output_format")
-        else:
-            unsupported.append("output_format")
-        reasons = {"output_format": "the server chooses the format of its images"}
-        for name in unsupported:
-            request, dropped = drop_fields(
-                request, (name,), reasons.get(name, f"{backend} has no such setting")
-            )
-            warnings += dropped
+        supported = {*_FIELDS, "strength"} if request.images else {*_FIELDS}
+        if not self.sdcpp:
+            supported.add("previews")
+        elif request.output_format == "png":
+            supported.add("output_format")
+        request, dropped = drop_other_fields(
+            request, supported, f"{backend} has no such setting", _REASONS
+        )
+        warnings += dropped
         geometry = local_geometry(model)
         if not self.sdcpp and request.size:
             # The grid of the latent; other sizes fail or are rounded down.

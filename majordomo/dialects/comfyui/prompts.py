@@ -19,6 +19,7 @@ from majordomo.dialects.image_fields import (
     describe_image,
     details_of,
     drop_fields,
+    drop_other_fields,
     parse_image,
     resolve_size,
 )
@@ -59,6 +60,10 @@ NO_UPLOADS = UploadedInputs()
 # The maximum of RepeatLatentBatch.
 MAX_BATCH = 64
 _FIELDS = ("negative_prompt", "seed", "steps", "cfg_scale", "sampler", "scheduler", "strength")
+_REASONS = {
+    "output_format": "the workflow's output node decides the format; SaveImage writes PNG",
+    "strength": "it needs input images",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +121,15 @@ class ComfyUICodec:
             InvalidRequestError: The sampler or the scheduler is unknown, or `extra` makes the
                 graph invalid.
         """
-        request, warnings = drop_fields(
-            COMFYUI.translate(request, catalog),
-            ("quality", "background"),
-            "ComfyUI has no such setting",
-        )
-        if request.output_format != "png":
-            request, dropped = drop_fields(
-                request,
-                ("output_format",),
-                "the workflow's output node decides the format; SaveImage writes PNG",
-            )
-            warnings += dropped
+        request = COMFYUI.translate(request, catalog)
+        supported = {*_FIELDS, "previews"}
         if not request.images:
-            request, dropped = drop_fields(request, ("strength",), "it needs input images")
-            warnings += dropped
+            supported.remove("strength")
+        if request.output_format == "png":
+            supported.add("output_format")
+        request, warnings = drop_other_fields(
+            request, supported, "ComfyUI has no such setting", _REASONS
+        )
         slots = self.workflow(request).slots
         self._check_images(request)
         # Check `extra` now, before an image is uploaded.

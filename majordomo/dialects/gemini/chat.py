@@ -36,7 +36,13 @@ from majordomo.dialects.gemini.images import MAX_SEED, without_image_bytes
 from majordomo.dialects.gemini.partial_arguments import PartialArguments
 from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
 from majordomo.dialects.image_fields import parse_base64_image
-from majordomo.dialects.request_body import UNSUPPORTED, json_request
+from majordomo.dialects.request_body import (
+    UNSUPPORTED,
+    json_request,
+    named_values,
+    other_fields,
+    unsupported,
+)
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
@@ -108,11 +114,9 @@ class GeminiChatCodec:
         ]:
             body["systemInstruction"] = {"parts": instructions}
         warnings += merge_system_messages(messages)
-        config: dict[str, Any] = {
-            field: value
-            for name, field in _CONFIG_FIELDS.items()
-            if (value := getattr(request, name)) is not None
-        }
+        config = named_values(request, _CONFIG_FIELDS)
+        others = other_fields(request, (*_CONFIG_FIELDS, "stop", "seed", "reasoning"))
+        warnings += unsupported(request, others, "Gemini has no such field")
         if request.stop:
             config["stopSequences"] = list(request.stop[:_MAX_STOP_SEQUENCES])
             if len(request.stop) > _MAX_STOP_SEQUENCES:

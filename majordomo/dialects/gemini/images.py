@@ -16,7 +16,12 @@ from urllib.parse import quote
 from majordomo.dialects.chat_accumulator import as_objects, as_token_count
 from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
-from majordomo.dialects.image_fields import ImageInputFormat, drop_fields, parse_base64_image
+from majordomo.dialects.image_fields import (
+    ImageInputFormat,
+    drop_fields,
+    drop_other_fields,
+    parse_base64_image,
+)
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import (
@@ -55,18 +60,8 @@ MAX_TEXT_CHARACTERS = 2000
 # all its decimals.
 RATIO_TOLERANCE = 1.01
 
-_UNSUPPORTED_FIELDS = (
-    "strength",
-    "steps",
-    "cfg_scale",
-    "sampler",
-    "scheduler",
-    "negative_prompt",
-    "output_format",
-    "quality",
-    "background",
-    "previews",
-)
+_NO_SETTING = "Gemini has no such setting"
+_REASONS = {"negative_prompt": f"{_NO_SETTING}; describe in the prompt what to leave out"}
 _REFUSAL_REASONS = ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION")
 _NO_IMAGE_REASONS = ("NO_IMAGE", "IMAGE_OTHER")
 _VERSION = re.compile(r"gemini-(\d{1,3})(?:\.(\d{1,3}))?(?!\d)")
@@ -130,11 +125,7 @@ class GeminiImagesCodec:
             raise UnsupportedError(
                 "Gemini does not accept a mask; describe in the prompt what to change", field="mask"
             )
-        warnings: list[CallWarning] = []
-        for name in _UNSUPPORTED_FIELDS:
-            hint = "; describe in the prompt what to leave out" if name == "negative_prompt" else ""
-            request, dropped = drop_fields(request, (name,), f"Gemini has no such setting{hint}")
-            warnings += dropped
+        request, warnings = drop_other_fields(request, ("seed",), _NO_SETTING, _REASONS)
         # The images of one request use seed, seed + 1, …
         if request.seed is not None and request.seed + max(request.n, 1) - 1 > MAX_SEED:
             request, dropped = drop_fields(

@@ -28,7 +28,13 @@ from majordomo.dialects.conversation import (
     tool_results,
 )
 from majordomo.dialects.errors import build_error, read_error_value
-from majordomo.dialects.request_body import UNSUPPORTED, json_request
+from majordomo.dialects.request_body import (
+    UNSUPPORTED,
+    json_request,
+    named_values,
+    other_fields,
+    unsupported,
+)
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
@@ -81,11 +87,7 @@ class OllamaChatCodec:
         # The server's default for `stream` is true, so always send it.
         body: dict[str, Any] = {"model": model, "stream": stream}
         body["messages"] = self._encode_messages(normalize_tool_ids(request.messages), placeholders)
-        options = {
-            option: value
-            for name, option in _OPTIONS.items()
-            if (value := getattr(request, name)) is not None
-        }
+        options = named_values(request, _OPTIONS)
         if request.stop:
             # "list only"
             options["stop"] = list(request.stop)
@@ -132,6 +134,8 @@ class OllamaChatCodec:
             )
         elif request.reasoning is not None:
             body["think"] = False if request.reasoning == "off" else request.reasoning
+        others = other_fields(request, (*_OPTIONS, "stop", "reasoning"))
+        warnings += unsupported(request, others, "Ollama has no such option")
         http_request = json_request("/api/chat", body, request.extra, placeholders, stream=stream)
         return http_request, warnings
 

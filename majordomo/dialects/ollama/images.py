@@ -18,6 +18,7 @@ from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
     drop_fields,
+    drop_other_fields,
     parse_base64_image,
     reported_count,
     resolve_size,
@@ -63,15 +64,11 @@ MAX_SIDE = 4096
 # The server passes a seed through a float64.
 MAX_SEED = 1 << 53
 _VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
-_UNSUPPORTED_FIELDS = (
-    "cfg_scale",
-    "negative_prompt",
-    "sampler",
-    "scheduler",
-    "strength",
-    "quality",
-    "background",
-)
+_FIELDS = ("steps", "seed")
+_REASONS = {
+    "previews": "Ollama sends no unfinished images",
+    "output_format": "Ollama returns PNG",
+}
 _GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, max_side=MAX_SIDE)
 _IMAGES_NEED = "image generation needs Ollama 0.14.3 to 0.32.5"
 
@@ -205,13 +202,11 @@ class OllamaImagesCodec:
                 request, ("seed",), "0 means a random seed to Ollama; use another number"
             )
             warnings += dropped
-        reasons = dict.fromkeys(_UNSUPPORTED_FIELDS, "Ollama has no such setting")
-        reasons["previews"] = "Ollama sends no unfinished images"
-        if request.output_format != "png":
-            reasons["output_format"] = "Ollama returns PNG"
-        for name, reason in reasons.items():
-            request, dropped = drop_fields(request, (name,), reason)
-            warnings += dropped
+        supported = (*_FIELDS, "output_format") if request.output_format == "png" else _FIELDS
+        request, dropped = drop_other_fields(
+            request, supported, "Ollama has no such setting", _REASONS
+        )
+        warnings += dropped
         # Keep a requested size: only the engine knows the multiples that its model rounds to.
         request, size_warnings = resolve_size(request, _GEOMETRY, exactly=False)
         return request, [*warnings, *size_warnings]

@@ -32,7 +32,13 @@ from majordomo.dialects.openai.chat_reply import (
     wants_images,
     without_images,
 )
-from majordomo.dialects.request_body import UNSUPPORTED, deep_merge
+from majordomo.dialects.request_body import (
+    UNSUPPORTED,
+    deep_merge,
+    named_values,
+    other_fields,
+    unsupported,
+)
 from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.base64 import Base64Body
 from majordomo.framing.base64_placeholders import Base64Placeholders
@@ -58,6 +64,9 @@ from majordomo.transport_types import HTTPRequest
 # "Invalid 'messages[2].tool_calls[0].id': string too long. Expected a string with maximum length
 # 40" (OpenAI)
 MAX_ID_CHARACTERS = 40
+_FIELDS = {"temperature": "temperature", "top_p": "top_p"}
+# OpenAI itself does not have these.
+_EXTENSIONS = {"top_k": "top_k"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,8 @@ class OpenAIChatCodec:
     """The value of `tool_choice` that requires a tool call."""
     seed_field: str = "seed"
     """Field for the seed."""
-    top_k: bool = True
-    """Whether `top_k` is accepted, which OpenAI does not have."""
+    extensions: bool = True
+    """Whether fields are accepted that OpenAI does not have, such as `top_k`."""
     reasoning_object: bool = False
     """Whether reasoning is `reasoning: {"effort": …}`, which also accepts a token limit."""
     thinking_field: Literal["", "reasoning", "reasoning_content", "reasoning_details"] = ""
@@ -117,24 +126,15 @@ class OpenAIChatCodec:
             "model": model,
             "messages": self._encode_messages(order_tool_results(messages), placeholders),
         }
-        if request.max_tokens is not None:
-            body[self.limit_field] = request.max_tokens
-        for name, api_field in (
-            ("temperature", "temperature"),
-            ("top_p", "top_p"),
-            ("top_k", "top_k"),
-            ("seed", self.seed_field),
-        ):
-            if (value := getattr(request, name)) is None:
-                continue
-            if name == "top_k" and not self.top_k:
-                warnings.append(
-                    CallWarning(
-                        UNSUPPORTED, "top_k has no effect: this API has no such field", name
-                    )
-                )
-            else:
-                body[api_field] = value
+        names = {
+            "max_tokens": self.limit_field,
+            **_FIELDS,
+            **(_EXTENSIONS if self.extensions else {}),
+            "seed": self.seed_field,
+        }
+        body |= named_values(request, names)
+        others = other_fields(request, (*names, "stop", "reasoning"))
+        warnings += unsupported(request, others, "this API has no such field")
         if request.stop:
             body["stop"] = list(request.stop)
         body |= self._encode_tools(request)

@@ -16,6 +16,7 @@ from majordomo.dialects.image_fields import (
     describe_image,
     details_of,
     drop_fields,
+    drop_other_fields,
     parse_base64_image,
     parse_image,
     parse_preview,
@@ -57,6 +58,8 @@ from majordomo.transport_types import HTTPRequest
 # Maximum of `partial_images`.
 _MAX_PREVIEWS = 3
 _SETTINGS = ("steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "seed")
+# `_drop_unsupported_choices` decides about the values of these fields.
+_CHOICES = ("output_format", "quality", "background", "previews")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +117,16 @@ class OpenAIImagesCodec:
         else:
             request, tag_warnings = with_neutralized_text(request)
             warnings += tag_warnings
-        if not request.images or not self.tag:
-            reason = "it needs images" if self.tag else f"{family.backend} has no such setting"
-            request, dropped = drop_fields(request, ("strength",), reason)
-            warnings += dropped
-        if not family.settings:
-            request, dropped = drop_fields(
-                request, _SETTINGS, f"{family.backend} has no such setting"
-            )
-            warnings += dropped
+        supported = {*_CHOICES, *_SETTINGS} if family.settings else {*_CHOICES}
+        if request.images and self.tag:
+            supported.add("strength")
+        request, dropped = drop_other_fields(
+            request,
+            supported,
+            f"{family.backend} has no such setting",
+            {"strength": "it needs images"} if self.tag else None,
+        )
+        warnings += dropped
         request, dropped = _drop_unsupported_choices(request, family)
         request, size_warnings = resolve_size(
             request, geometry_of(family, model), exactly=family.geometry is not None

@@ -34,7 +34,9 @@ PRESETS = {
             reasoning_object=True, thinking_field="reasoning_details", object_root=True
         ),
     ),
-    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChatCodec(top_k=False)),
+    "groq": Preset(
+        "https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChatCodec(extensions=False)
+    ),
     # Unknown fields are rejected (422); usage is sent without being requested.
     "mistral": Preset(
         "https://api.mistral.ai/v1",
@@ -42,7 +44,7 @@ PRESETS = {
         OpenAIChatCodec(
             required="any",
             seed_field="random_seed",
-            top_k=False,
+            extensions=False,
             short_ids=True,
             stream_usage=False,
         ),
@@ -50,9 +52,9 @@ PRESETS = {
     "deepseek": Preset(
         "https://api.deepseek.com",
         "DEEPSEEK_API_KEY",
-        OpenAIChatCodec(schema_form="prompt", thinking_field="reasoning_content", top_k=False),
+        OpenAIChatCodec(schema_form="prompt", thinking_field="reasoning_content", extensions=False),
     ),
-    "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", OpenAIChatCodec(top_k=False)),
+    "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", OpenAIChatCodec(extensions=False)),
     "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     "vllm": Preset(
         "http://localhost:8000/v1",

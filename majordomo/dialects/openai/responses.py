@@ -33,7 +33,13 @@ from majordomo.dialects.conversation import (
 from majordomo.dialects.errors import build_error, read_error_value
 from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.dialects.json_schema import closed_schema, is_strict, object_schema, wrap_root_object
-from majordomo.dialects.request_body import UNSUPPORTED, json_request
+from majordomo.dialects.request_body import (
+    UNSUPPORTED,
+    json_request,
+    named_values,
+    other_fields,
+    unsupported,
+)
 from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
@@ -57,6 +63,11 @@ from majordomo.media.image_limits import COMMON_FORMATS, ImageSupport
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
+_FIELDS = {
+    "max_tokens": "max_output_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+}
 ENCRYPTED = "reasoning.encrypted_content"
 # Separates the parts of a reasoning summary.
 PARAGRAPH = "\n\n"
@@ -95,20 +106,9 @@ class OpenAIResponsesCodec:
         # With `store: false` the server cannot look up reasoning by id, so it is sent encrypted.
         if not _WITHOUT_REASONING.match(model):
             body["include"] = [ENCRYPTED]
-        for name, api_field in (
-            ("max_tokens", "max_output_tokens"),
-            ("temperature", "temperature"),
-            ("top_p", "top_p"),
-        ):
-            if (value := getattr(request, name)) is not None:
-                body[api_field] = value
-        warnings = [
-            CallWarning(
-                UNSUPPORTED, f"{name} has no effect: the Responses API has no such field", name
-            )
-            for name in ("top_k", "seed", "stop")
-            if getattr(request, name) not in (None, ())
-        ]
+        body |= named_values(request, _FIELDS)
+        others = other_fields(request, (*_FIELDS, "reasoning"))
+        warnings = unsupported(request, others, "the Responses API has no such field")
         if isinstance(request.reasoning, str):
             body["reasoning"] = (
                 {"effort": "none"}

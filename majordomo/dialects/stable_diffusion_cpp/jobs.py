@@ -14,7 +14,7 @@ from majordomo.dialects.image_fields import (
     ImageInputFormat,
     describe_image,
     details_of,
-    drop_fields,
+    drop_other_fields,
     first_size,
     parse_base64_image,
     parse_image,
@@ -41,6 +41,13 @@ from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
 MAX_BATCH = 8
+_FIELDS = (
+    *("steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "seed", "output_format"),
+)
+_REASONS = {
+    "previews": f"{SDCPP.backend} sends no unfinished images",
+    "strength": "it needs input images",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +77,13 @@ class SdcppJobsCodec:
         Raises as `SamplerVocabulary.translate` does.
         """
         request, warnings = clamp_steps(SDCPP.translate(request, catalog))
-        request, dropped = drop_fields(
-            request, ("quality", "background"), f"{SDCPP.backend} has no such setting"
+        request, dropped = drop_other_fields(
+            request,
+            (*_FIELDS, "strength") if request.images else _FIELDS,
+            f"{SDCPP.backend} has no such setting",
+            _REASONS,
         )
-        request, dropped_previews = drop_fields(
-            request, ("previews",), f"{SDCPP.backend} sends no unfinished images"
-        )
-        warnings = [*warnings, *dropped, *dropped_previews]
-        if not request.images:
-            request, dropped = drop_fields(request, ("strength",), "it needs input images")
-            warnings += dropped
+        warnings = [*warnings, *dropped]
         if request.seed is None:
             warnings.append(SEED_WARNING)
         request, size_warnings = resolve_size(request, local_geometry(model), exactly=False)

@@ -1,0 +1,1 @@
+"""What chat requests and image requests share: the declaration of fields and the base class."""
