@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import select
 import socket
 import ssl
 import threading
@@ -14,21 +15,18 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
-import h11
 import pytest
 import trustme
 
 import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import BaseURL, socket_stream
+from majordomo.transport import BaseURL
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
-from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import Pool
-from majordomo.transport.response import TAIL_BYTES
-from majordomo.transport.socket_stream import READ_BYTES, SelectPoll, SocketStream
+from majordomo.transport.socket_stream import READ_BYTES, SocketStream
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
@@ -43,7 +41,7 @@ QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 def each_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with `select.poll` and with its replacement for Windows."""
     if request.param == "select":
-        monkeypatch.setattr(socket_stream, "create_poll", SelectPoll)
+        monkeypatch.delattr(select, "poll")
 
 
 def http_transport(server: Loopback | str, **settings: object) -> HTTPTransport:
@@ -192,52 +190,18 @@ def long_response(chunked: bool) -> bytes:
 
 @FRAMINGS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-async def test_the_middle_of_a_long_body_bypasses_h11(
-    serve: Serve,
-    authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
-    secure: bool,
-    chunked: bool,
+async def test_the_connection_is_kept_after_a_long_body(
+    serve: Serve, authority: trustme.CA, secure: bool, chunked: bool
 ) -> None:
-    """h11's copies cost more than everything else. The connection is still kept."""
-    seen_by_h11 = 0
-    receive_data = h11.Connection.receive_data
-
-    def counting_receive_data(self: h11.Connection, data: bytes) -> None:
-        nonlocal seen_by_h11
-        seen_by_h11 += len(data)
-        receive_data(self, data)
-
-    monkeypatch.setattr(h11.Connection, "receive_data", counting_receive_data)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    handler = reply_with(long_response(chunked))
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    server = (
-        Loopback(reply_with(long_response(chunked)), context)
-        if secure
-        else serve(reply_with(long_response(chunked)))
-    )
+    server = tls_server(authority, handler) if secure else serve(handler)
     transport = http_transport(server, tls=trust) if secure else http_transport(server)
     assert [await fetch(transport), await fetch(transport)] == [(200, LONG_BODY)] * 2
     assert server.connections == 1
-    assert (
-        seen_by_h11 < 200
-        if chunked
-        else 2 * TAIL_BYTES < seen_by_h11 <= 2 * (READ_BYTES + 2 * TAIL_BYTES)
-    )
     await transport.aclose()
     server.close()
-
-
-@FRAMINGS
-async def test_a_response_is_complete_when_the_h11_state_is_inaccessible(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, chunked: bool
-) -> None:
-    monkeypatch.setattr(Connection, "_h11_connection", lambda self: None)
-    transport = http_transport(serve(reply_with(long_response(chunked))))
-    assert await fetch(transport) == (200, LONG_BODY)
-    await transport.aclose()
 
 
 @FRAMINGS
@@ -259,7 +223,7 @@ async def test_a_long_body_that_is_cut_off_raises_an_error_after_its_content(
         while chunk := await reply.read():
             received += chunk
     assert caught.value.code == "REPLY_CUT"
-    assert received == decode_with_h11([long_response(chunked)[:-100_000]])[0]
+    assert received == decode_with_h11([long_response(chunked)[:-100_000]]).body
     assert await reply.read() == b""
     await reply.aclose()
     assert await fetch(transport) == (200, b"fine")
@@ -332,7 +296,7 @@ async def test_a_long_body_abandoned_in_the_middle_releases_its_slot(
 ) -> None:
     closed = threading.Event()
     incomplete_response = long_response(chunked)[:-100_000]
-    sent = len(decode_with_h11([incomplete_response])[0])
+    sent = len(decode_with_h11([incomplete_response]).body)
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -399,30 +363,20 @@ async def test_a_connection_whose_last_read_filled_its_buffer_is_not_reused(
     stream = SingleReadStream(
         head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body
     )
-    deadline = Deadline(QUICK)
-    connection = Connection(
-        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, deadline, secure=False)
-    )  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(
-        httpcore.Request("GET", "http://x/", headers=[("Host", "x")])
-    )
-    await response.aread()
-    await response.aclose()
+    connection = Connection(SocketStream(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    content = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", b"", Deadline(QUICK))
+    assert (content, connection.response.complete) == (body, True)
     assert connection.is_clean() is expected_clean
     await stream.aclose()
 
 
-async def test_a_connection_with_pending_bytes_is_not_reused() -> None:
-    """The byte after a response to HEAD, which has no body, looks like the size of a chunk."""
-    stream = SingleReadStream(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
-    connection = Connection(
-        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, Deadline(QUICK), secure=False)
-    )  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(
-        httpcore.Request("HEAD", "http://x/", headers=[("Host", "x")])
-    )
-    await response.aread()
-    await response.aclose()
+@pytest.mark.parametrize("excess", [b"5", b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_connection_with_pending_bytes_is_not_reused(excess: bytes) -> None:
+    """The bytes after a response to HEAD, which has no body, may look like one."""
+    stream = SingleReadStream(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n" + excess)
+    connection = Connection(SocketStream(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    await connection.exchange("HEAD", b"HEAD / HTTP/1.1\r\n\r\n", b"", Deadline(QUICK))
+    assert connection.response.complete
     assert not connection.is_clean()
     await stream.aclose()
 
@@ -630,43 +584,6 @@ async def test_finish_reads_the_end_of_the_message_and_keeps_the_connection(serv
         await reply.finish()
     assert server.connections == 1
     await transport.aclose()
-
-
-async def test_chunks_received_together_are_joined_and_an_incomplete_size_line_waits(
-    serve: Serve,
-) -> None:
-    client_socket, server_socket = socket.socketpair()
-    client_socket.setblocking(False)
-    received: list[bytes] = []
-    stream = SocketStream(
-        await anyio.abc.SocketStream.from_socket(client_socket), Deadline(QUICK), secure=False
-    )
-
-    async def wait_until_read() -> None:
-        """Wait until the reader has received everything that was sent."""
-        while True:
-            try:
-                client_socket.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                return
-            await anyio.lowlevel.checkpoint()
-
-    async def read_everything() -> None:
-        received.append(await stream.read(65536))
-        while data := await stream.read_chunks():
-            received.append(data)
-        received.append(await stream.read(65536))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(read_everything)
-        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-        for data in (head + b"3\r\none\r\n3\r\ntwo\r\n", b"5", b"\r\nthree\r\n0\r\n\r\n"):
-            server_socket.sendall(data)
-            with anyio.fail_after(5):
-                await wait_until_read()
-        server_socket.close()
-    assert received == [head, b"onetwo", b"three", b"0\r\n\r\n"]
-    await stream.aclose()
 
 
 async def test_finish_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
