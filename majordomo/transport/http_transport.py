@@ -88,9 +88,7 @@ class HTTPTransport:
                 raise self._invalid_response_error(connection)
             reply = HTTPResponse(connection, content, pool.release)
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await connection.aclose()
-                await pool.release(connection)
+            await pool.release(connection)
             if isinstance(
                 error, (MajordomoError, anyio.get_cancelled_exc_class())
             ) or not isinstance(error, Exception):

@@ -49,9 +49,10 @@ class ConnectionLostError(Exception):
 
 
 def poll_socket(fd: int, events: int) -> int:
-    """Return which of the events a socket has now; READABLE also after an error.
+    """Return which of the events a socket has now. READABLE includes the end and errors.
 
-    A socket that cannot be polled has all of them, except that a writable one is not readable.
+    A socket that cannot be polled is taken for writable, or else for readable: it can send a
+    request, but is not reused.
     """
     if hasattr(select, "poll"):
         poll = select.poll()

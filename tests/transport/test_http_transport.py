@@ -26,7 +26,13 @@ from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.pool import Pool
-from majordomo.transport.socket_stream import READ_BYTES, SocketStream
+from majordomo.transport.socket_stream import (
+    READ_BYTES,
+    READABLE,
+    WRITABLE,
+    SocketStream,
+    poll_socket,
+)
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
@@ -381,6 +387,35 @@ async def test_a_connection_with_pending_bytes_is_not_reused(excess: bytes) -> N
     await stream.aclose()
 
 
+@pytest.mark.usefixtures("each_poll")
+def test_polling_a_socket_returns_its_events() -> None:
+    first, second = socket.socketpair()
+    fd = first.fileno()
+    assert poll_socket(fd, READABLE) == 0
+    assert poll_socket(fd, READABLE | WRITABLE) == WRITABLE
+    second.send(b"x")
+    assert poll_socket(fd, READABLE) == READABLE
+    assert poll_socket(fd, READABLE | WRITABLE) == READABLE | WRITABLE
+    first.recv(1)
+    first.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            first.send(bytes(65536))
+    assert poll_socket(fd, READABLE | WRITABLE) == 0
+    second.close()
+    assert poll_socket(fd, READABLE) == READABLE
+    first.close()
+
+
+def test_a_descriptor_too_large_for_select_counts_as_readable_when_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection is then not reused, but a request can be sent."""
+    monkeypatch.delattr(select, "poll")
+    assert poll_socket(1 << 20, READABLE) == READABLE
+    assert poll_socket(1 << 20, READABLE | WRITABLE) == WRITABLE
+
+
 async def test_a_failed_connection_attempt_releases_its_slot() -> None:
     async def connect(deadline: Deadline) -> Connection:
         raise md.ConnectionFailedError("connection refused")
@@ -638,7 +673,10 @@ class LargeBody:
 
 @pytest.mark.usefixtures("each_poll")
 @pytest.mark.parametrize("pause", [0, 0.3], ids=["while sending", "while the socket is full"])
-async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause: float) -> None:
+@pytest.mark.parametrize("streamed", [True, False], ids=["chunks", "bytes"])
+async def test_an_early_response_to_a_rejected_body_is_read(
+    serve: Serve, pause: float, streamed: bool
+) -> None:
     def handler(peer: Peer) -> None:
         peer.socket.recv(1000)
         time.sleep(pause)
@@ -648,11 +686,67 @@ async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause:
 
     body = LargeBody(400)
     transport = http_transport(serve(handler))
-    status, response_body = await fetch(
-        transport, HTTPRequest("POST", "/x", body, "application/json")
+    request = HTTPRequest(
+        "POST", "/x", body if streamed else bytes(body.length), "application/json"
     )
-    assert (status, response_body) == (413, b'{"error": "too large"}')
+    assert await fetch(transport, request) == (413, b'{"error": "too large"}')
     assert body.chunks_sent < 400
+    await transport.aclose()
+
+
+async def test_a_connection_is_not_reused_after_a_body_that_was_not_sent_completely(
+    serve: Serve,
+) -> None:
+    def handler(peer: Peer) -> None:
+        if peer.number:
+            peer.request()
+            peer.reply("ok")
+            return
+        peer.socket.recv(1000)
+        peer.reply("too large", 413)
+        peer.wait_for_close()
+
+    server = serve(handler)
+    transport = http_transport(server)
+    request = HTTPRequest("POST", "/x", LargeBody(400), "application/json")
+    assert await fetch(transport, request) == (413, b"too large")
+    assert await fetch(transport) == (200, b"ok")
+    assert server.connections == 2
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("length", [65536, 3 * 65536])
+async def test_a_body_that_does_not_have_its_length_is_refused_and_releases_its_slot(
+    serve: Serve, length: int
+) -> None:
+    server = serve(reply_with(http_response("ok")))
+    transport = http_transport(server, max_connections=1)
+    body = LargeBody(2)
+    body.length = length
+    with pytest.raises(md.InvalidRequestError, match=f"must have {length:,} bytes"):
+        await fetch(transport, HTTPRequest("POST", "/x", body, "application/json"))
+    assert await fetch(transport) == (200, b"ok")
+    assert server.connections == 2
+    await transport.aclose()
+
+
+async def test_an_invalid_request_is_refused_before_a_connection_is_opened(serve: Serve) -> None:
+    server = serve(reply_with(http_response("ok")))
+    transport = http_transport(server)
+    with pytest.raises(md.InvalidRequestError, match="path"):
+        await fetch(transport, get("/a\r\nx: y"))
+    assert server.connections == 0
+    await transport.aclose()
+
+
+async def test_a_response_that_arrives_with_its_head_releases_its_slot_unread(serve: Serve) -> None:
+    server = serve(reply_with(http_response("one"), http_response("two")))
+    transport = http_transport(server, max_connections=1)
+    replies = [await transport.open(get(), Deadline(QUICK)) for _ in range(2)]
+    assert [await read_body(reply) for reply in replies] == [b"one", b"two"]
+    assert server.connections == 1
+    for reply in replies:
+        await reply.aclose()
     await transport.aclose()
 
 
