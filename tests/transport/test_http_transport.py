@@ -697,14 +697,18 @@ async def test_an_early_response_to_a_rejected_body_is_read(
 async def test_a_connection_is_not_reused_after_a_body_that_was_not_sent_completely(
     serve: Serve,
 ) -> None:
+    second_request = threading.Event()
+
     def handler(peer: Peer) -> None:
         if peer.number:
             peer.request()
+            second_request.set()
             peer.reply("ok")
             return
         peer.socket.recv(1000)
         peer.reply("too large", 413)
-        peer.wait_for_close()
+        # Read nothing more, so that the body cannot be sent completely.
+        second_request.wait(5)
 
     server = serve(handler)
     transport = http_transport(server)
