@@ -111,36 +111,31 @@ class SocketStream:
 
         Raises ConnectionLostError and DeadlineExceededError.
         """
-        received = self._early_response or await self._receive()
-        self._early_response = b""
-        # anyio returns up to that many bytes of what it has buffered. After a full read there may
-        # be more in its buffer, which polling the socket does not show.
-        self._read_was_full = len(received) >= READ_BYTES
-        if received:
-            self.replied = True
-        return received
-
-    async def _receive(self) -> bytes:
+        received: bytes | None
+        received, self._early_response = self._early_response or None, b""
         deadline = self.deadline
-        while True:
-            received: bytes | None = None
+        while received is None:
             wait = deadline.next_timeout()
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
                     received = await self._stream.receive(READ_BYTES)
             except anyio.EndOfStream:
-                return b""
+                received = b""
             except _LOST:
                 raise ConnectionLostError from None
-            if received is not None:
-                return received
-            if watch is not None:
-                # Also when the limit has passed: it may have been the wrong one, because the model
-                # is loading.
-                await watch()
-            if watch is None or deadline.remaining() <= 0:
-                raise deadline.exceeded()
+            if received is None:
+                if watch is not None:
+                    # Also when the limit has passed: it may have been the wrong one, because the
+                    # model is loading.
+                    await watch()
+                if watch is None or deadline.remaining() <= 0:
+                    raise deadline.exceeded()
+        # anyio returns up to that many bytes of what it has buffered. After a full read there may
+        # be more in its buffer, which polling the socket does not show.
+        self._read_was_full = len(received) >= READ_BYTES
+        self.replied = self.replied or bool(received)
+        return received
 
     async def send(self, parts: Iterable[bytes]) -> bool:
         """Send the parts of a request; return whether all of them were sent.
