@@ -80,7 +80,10 @@ class ResponseParser:
         return self._keep_alive and self.complete
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in `data`, which is not empty. Check `complete` and `failed` then."""
+        """Return the content in the received bytes, of which there is at least one.
+
+        Check `complete` and `failed` afterwards.
+        """
         state = self._state
         if state == _CHUNKS:
             return self._feed_chunks(data)
