@@ -202,7 +202,8 @@ async def _connect(
     deadline: Deadline,
 ) -> Connection:
     stream = await _open_stream(base_url, proxy, tls, deadline, tunnel=base_url.secure)
-    return Connection(SocketStream(stream, deadline, secure=base_url.secure))
+    secure = base_url.secure or (proxy is not None and proxy.secure)
+    return Connection(SocketStream(stream, deadline, secure=secure))
 
 
 async def _open_stream(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import h11
-
+if TYPE_CHECKING:
+    import h11
 try:
     import httptools
 except ImportError:
@@ -88,24 +89,30 @@ def _is_closing(connection: str) -> bool:
     return "close" in (option.strip() for option in connection.lower().split(","))
 
 
-# h11 accepts a 1xx response only after a request.
-_REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "x")])
-_END_OF_REQUEST = h11.EndOfMessage()
+@cache
+def _any_request() -> tuple[h11.Event, ...]:
+    import h11
+
+    return h11.Request(method="GET", target="/", headers=[("Host", "x")]), h11.EndOfMessage()
 
 
 def _parse_with_h11(head: bytes) -> tuple[int, str, RawHeaders]:
+    # With httptools, hardly any server makes this import necessary.
+    import h11
+
     connection = h11.Connection(h11.CLIENT)
-    connection.send(_REQUEST)
-    connection.send(_END_OF_REQUEST)
+    # h11 accepts a 1xx response only after a request.
+    for event in _any_request():
+        connection.send(event)
     connection.receive_data(head)
     try:
-        event = connection.next_event()
+        response = connection.next_event()
     except h11.RemoteProtocolError:
         # h11 quotes the invalid line, and that may contain a key.
         raise InvalidHeadError from None
-    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+    if not isinstance(response, (h11.Response, h11.InformationalResponse)):
         raise InvalidHeadError
-    return event.status_code, event.http_version.decode(), event.headers.raw_items()
+    return response.status_code, response.http_version.decode(), response.headers.raw_items()
 
 
 class _Headers:

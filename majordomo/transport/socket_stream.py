@@ -28,7 +28,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-from anyio.streams.tls import TLSAttribute
 
 from majordomo.errors import MajordomoError
 from majordomo.transport_types import Deadline
@@ -98,7 +97,11 @@ class SocketStream:
         self._fd: int = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
         # What was received while a body was being sent.
         self._early_response = b""
-        self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
+        self._ssl: Any = None
+        if secure:
+            from anyio.streams.tls import TLSAttribute
+
+            self._ssl = stream.extra(TLSAttribute.ssl_object)
 
     def begin(self, deadline: Deadline) -> None:
         """Start a new request on this socket."""

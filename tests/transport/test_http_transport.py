@@ -831,6 +831,19 @@ async def test_a_configured_proxy_is_used(serve: Serve) -> None:
     await transport.aclose()
 
 
+async def test_a_large_body_is_sent_through_a_proxy_with_tls(authority: trustme.CA) -> None:
+    """The session tickets of the proxy are not taken for an early response."""
+    proxy = tls_server(authority, reply_with(http_response("by proxy")))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    transport = http_transport("http://backend.test", proxy=proxy.url, tls=context)
+    request = HTTPRequest("POST", "/x", LargeBody(40), "application/json")
+    assert await fetch(transport, request) == (200, b"by proxy")
+    assert len(proxy.requests[0].body) == 40 * 65536
+    await transport.aclose()
+    proxy.close()
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
