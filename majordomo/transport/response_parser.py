@@ -106,6 +106,7 @@ class ResponseParser:
 
     def feed_end(self) -> None:
         """Process the end of the connection."""
+        self._keep_alive = False
         if self._state == _UNTIL_CLOSE:
             self._state = _ENDED
         elif self._state != _ENDED:
@@ -178,7 +179,7 @@ class ResponseParser:
         elif head.chunked:
             self._state = _CHUNKS
         elif head.length is None:
-            self._state, self._keep_alive = _UNTIL_CLOSE, False
+            self._state = _UNTIL_CLOSE
         else:
             self._state, self._remaining = (_LENGTH if head.length else _ENDED), head.length
 

@@ -49,6 +49,7 @@ def decode(slices: Iterable[bytes], method: str = "GET", *, parser: str = "h11")
             body += response.feed(data)
         reusable = response.reusable
         response.feed_end()
+        assert not response.reusable
         return Outcome(response.status, response.headers, body, not response.failed, reusable)
 
 

@@ -723,7 +723,15 @@ async def test_a_connection_is_not_reused_after_a_body_that_was_not_sent_complet
 async def test_a_body_that_does_not_have_its_length_is_refused_and_releases_its_slot(
     serve: Serve, length: int
 ) -> None:
-    server = serve(reply_with(http_response("ok")))
+    excess: list[bytes] = []
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if not peer.number:
+                excess.append(peer.receive())
+            peer.reply("ok")
+
+    server = serve(handler)
     transport = http_transport(server, max_connections=1)
     body = LargeBody(2)
     body.length = length
@@ -731,6 +739,7 @@ async def test_a_body_that_does_not_have_its_length_is_refused_and_releases_its_
         await fetch(transport, HTTPRequest("POST", "/x", body, "application/json"))
     assert await fetch(transport) == (200, b"ok")
     assert server.connections == 2
+    assert not any(excess)
     await transport.aclose()
 
 
@@ -740,6 +749,24 @@ async def test_an_invalid_request_is_refused_before_a_connection_is_opened(serve
     with pytest.raises(md.InvalidRequestError, match="path"):
         await fetch(transport, get("/a\r\nx: y"))
     assert server.connections == 0
+    await transport.aclose()
+
+
+async def test_a_response_that_was_read_releases_its_slot_without_being_closed(
+    serve: Serve,
+) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(b"one")
+            # The end arrives in a packet of its own.
+            time.sleep(0.02)
+            peer.end()
+
+    transport = http_transport(serve(handler), max_connections=1)
+    for _ in range(2):
+        reply = await transport.open(get(), Deadline(QUICK))
+        assert await read_body(reply) == b"one"
     await transport.aclose()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from majordomo.transport import response_head
 from majordomo.transport.response_parser import (
     MAX_CHUNK_LINE_BYTES,
     MAX_HEAD_BYTES,
@@ -34,6 +37,8 @@ def response(lines: str, body: bytes = b"", status_line: str = "HTTP/1.1 200 OK"
 @EACH_PARSER
 @given(data=any_response(), sizes=SIZES, method=METHODS)
 @example(data=response("content-length: 3\r\ntransfer-encoding: chunked"), sizes=[], method="GET")
+@example(data=response("content-length: 3 \t\r\na: b \t", b"abc"), sizes=[], method="GET")
+@example(data=response("Transfer-Encoding: Chunked \t", b"0\r\n\r\n"), sizes=[], method="GET")
 def test_any_response_in_any_slicing_is_decoded_as_by_h11(
     parser: str, data: bytes, sizes: list[int], method: str
 ) -> None:
@@ -239,6 +244,50 @@ def test_bytes_after_the_end_make_the_connection_unusable() -> None:
     assert parser.reusable
     assert parser.feed(b"x") == b""
     assert (parser.complete, parser.reusable) == (True, False)
+
+
+class LaxParser:
+    """A parser like that of httptools that accepts any line, as versions of it once did."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def feed_data(self, head: bytes) -> None:
+        for line in head.split(b"\r\n")[1:-2]:
+            self._protocol.on_header(*line.split(b": "))
+        if b"incomplete" not in head:
+            self._protocol.on_headers_complete()
+
+    def get_status_code(self) -> int:
+        return 200
+
+    def get_http_version(self) -> str:
+        return "1.1"
+
+
+@pytest.mark.parametrize(
+    ("line", "valid"),
+    [
+        ("content-length: 0", True),
+        ("content-length: +0", False),
+        ("content-length: 0_0", False),
+        ("content-length: \xb2", False),
+        ("content-length: 0, 0", False),
+        ("content-length: " + "0" * 21, False),
+        ("transfer-encoding: gzip", False),
+        ("a: incomplete\r\na: \0", False),
+    ],
+)
+def test_a_library_that_accepts_everything_does_not_decide_where_the_body_ends(
+    line: str, valid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = SimpleNamespace(
+        HttpResponseParser=LaxParser, HttpParserError=ValueError, HttpParserUpgrade=ValueError
+    )
+    monkeypatch.setattr(response_head, "httptools", library)
+    parser = ResponseParser()
+    parser.feed(response(line))
+    assert (parser.complete, bool(parser.failed)) == (valid, not valid)
 
 
 @pytest.mark.skipif("httptools" not in PARSERS, reason="needs httptools")
