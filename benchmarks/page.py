@@ -109,8 +109,8 @@ def page(results):
 
 SHOWN = (
     "any-llm-sdk",
-    "httpcore",
-    "httpcore2",
+    "h11",
+    "httptools",
     "pydantic",
     "pydantic-ai-slim",
     "pybase64",

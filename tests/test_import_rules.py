@@ -148,9 +148,9 @@ def test_top_level_has_few_modules() -> None:
 
 ONLY = {
     "httpx": {"transport"},
-    "httpcore": {"transport"},
-    "httpcore2": {"transport"},
     "h11": {"transport"},
+    "httptools": {"transport"},
+    "certifi": {"transport"},
     "wsproto": {"transport"},
     "PIL": {"imaging", "media", "offline"},  # the offline renderer draws with Pillow
     "typer": {"cli"},

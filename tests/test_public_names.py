@@ -214,7 +214,7 @@ PLAIN_INSTALL = """
 import importlib, inspect, sys
 
 EXTRAS = {
-    "_pytest", "genai_prices", "httpcore2", "httpx2", "opentelemetry", "pybase64", "pytest", "rich",
+    "_pytest", "genai_prices", "httptools", "httpx2", "opentelemetry", "pybase64", "pytest", "rich",
     "typer", "wsproto",
 }
 
@@ -264,7 +264,7 @@ def test_type_checkers_do_not_see_the_import_on_first_use(package: str) -> None:
 
 HEAVY = (
     "httpx",
-    "httpcore",
+    "h11",
     "pydantic",
     "pydantic_core",
     "anyio",

@@ -1,6 +1,6 @@
 """HTTP transport. The only package that imports an HTTP library.
 
-A connection pool over the HTTP/1.1 connection of httpcore (or httpcore2, when `[fast]` is
+A connection pool of our own; h11 parses the head of each response, or httptools (when `[fast]` is
 installed):
 
 * `lazy_transport`: checks the settings when a provider is constructed and loads the rest at the
@@ -8,9 +8,11 @@ installed):
 * `multi_origin`: sends requests for other origins that the provider allows, without its headers.
 * `http_transport`: one origin, its headers, and one pool per event loop.
 * `pool`: the connections to one origin in one event loop.
-* `connection`: one HTTP connection and whether it can be reused.
+* `connection`: one exchange at a time over one socket, and whether it can be reused.
 * `socket_stream`: one socket; all waiting and all time limits.
-* `response`: a response while it arrives. `chunks` parses chunked bodies for it.
+* `request_head`: the head of a request as bytes.
+* `response_parser`: the parser of a response, without I/O; `response_head` parses its head.
+* `response`: a response while it arrives.
 * `httpx_adapter`: sends the same requests over any httpx client or transport.
 * `websocket` (with `[comfyui]`): websockets, for backends that report progress over one.
 * `log_redaction`: removes keys from the log records of the HTTP libraries.

@@ -2,75 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-import h11
-
-from majordomo.transport.httpcore_compat import httpcore
-from majordomo.transport.socket_stream import SocketStream
+from majordomo.errors import InvalidRequestError
+from majordomo.transport.response_parser import ResponseParser
+from majordomo.transport.socket_stream import READ_BYTES, SocketStream
+from majordomo.transport_types import Deadline, StreamingBody
 
 
 class Connection:
-    """A socket stream and httpcore's HTTP/1.1 connection over it."""
+    """A socket stream and the parser of the current response."""
 
-    __slots__ = ("expires", "protocol", "stream", "used")
+    __slots__ = ("_request_sent", "expires", "response", "stream", "used")
 
-    def __init__(self, origin: httpcore.Origin, stream: SocketStream) -> None:
+    def __init__(self, stream: SocketStream) -> None:
         self.stream: SocketStream = stream
-        self.protocol: httpcore.AsyncHTTP11Connection = httpcore.AsyncHTTP11Connection(
-            origin, stream
-        )
+        self.response: ResponseParser = ResponseParser()
+        self._request_sent = False
         # Whether a response has been read from this connection before.
         self.used: bool = False
         # When the pool closes the idle connection, by the pool's clock.
         self.expires: float = 0.0
 
+    async def exchange(
+        self, method: str, head: bytes, body: bytes | StreamingBody, deadline: Deadline
+    ) -> bytes:
+        """Send a request and receive the head of the response; return what follows it.
+
+        Check `response.failed` afterwards. Raises InvalidRequestError if the body does not have its
+        length, ConnectionLostError, and DeadlineExceededError.
+        """
+        self.stream.begin(deadline)
+        self.response = ResponseParser(method)
+        # False also if sending fails: a request of which a part is missing is not over.
+        self._request_sent = False
+        self._request_sent = await self.stream.send(_parts(head, body))
+        content = b""
+        while not self.response.status and not self.response.failed:
+            content = await self.receive()
+        return content
+
+    async def receive(self) -> bytes:
+        """Return the content in the next bytes that arrive; b"" may also mean that there is none.
+
+        Check `response.failed` afterwards. Raises ConnectionLostError and DeadlineExceededError.
+        """
+        data = await self.stream.receive()
+        if data:
+            return self.response.feed(data)
+        self.response.feed_end()
+        return b""
+
     def is_clean(self) -> bool:
         """Return whether the last exchange is over and left nothing behind.
 
-        httpcore reports idle, h11 holds no trailing data, and the last read did not fill its
-        buffer. A connection whose h11 state is not accessible is not clean: that costs keep-alive,
-        never a response.
+        The request was sent, the response is complete, nothing followed it, and the last read did
+        not fill its buffer.
         """
-        if not self.protocol.is_idle() or not self.stream.drained:
-            return False
-        state = self._h11_connection()
-        return state is not None and state.trailing_data[0] == b""
-
-    def expected(self) -> int:
-        """Return how many bytes of a body with Content-Length h11 waits for.
-
-        h11 need not see all of them. 0 if h11 holds received bytes, and so must see the next ones,
-        or if its state is not accessible: that costs time, never a response.
-        """
-        remaining = getattr(self._body_reader(), "_remaining", None)
-        state = self._h11_connection()
-        return (
-            remaining
-            if state is not None and isinstance(remaining, int) and not state.trailing_data[0]
-            else 0
-        )
-
-    def consumed(self, count: int) -> None:
-        """Tell h11 that `count` of the expected bytes were read without it."""
-        reader = self._body_reader()
-        reader._remaining -= count
-
-    def awaits_chunks(self) -> bool:
-        """Return whether h11 waits for a chunk of the body.
-
-        False if its state is not accessible.
-        """
-        return getattr(self._body_reader(), "_bytes_in_chunk", None) == 0
-
-    def _h11_connection(self) -> h11.Connection | None:
-        state: Any = getattr(self.protocol, "_h11_state", None)
-        return state if isinstance(state, h11.Connection) else None
-
-    def _body_reader(self) -> Any:
-        """Return h11's reader of the current body."""
-        return getattr(self._h11_connection(), "_reader", None)
+        return self._request_sent and self.response.reusable and self.stream.drained
 
     async def aclose(self) -> None:
         """Close the socket. Calling it twice is allowed."""
         await self.stream.aclose()
+
+
+def _parts(head: bytes, body: bytes | StreamingBody) -> Iterator[bytes]:
+    yield head
+    if isinstance(body, bytes):
+        for at in range(0, len(body), READ_BYTES):
+            yield body[at : at + READ_BYTES]
+        return
+    remaining = body.length
+    for chunk in body.chunks():
+        remaining -= len(chunk)
+        if remaining < 0:
+            break
+        yield chunk
+    if remaining:
+        raise InvalidRequestError(
+            f"the request body must have {body.length:,} bytes, as it declares; it is"
+            f" {'longer' if remaining < 0 else 'shorter'}",
+            field="body",
+        )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,22 +22,25 @@ from majordomo.errors import (
     BadResponseError,
     ConfigurationError,
     ConnectionFailedError,
-    InvalidRequestError,
     MajordomoError,
 )
 from majordomo.transport.base_url import BaseURL, Headers
 from majordomo.transport.connection import Connection
-from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import MAX_CONNECTIONS, Pool
+from majordomo.transport.request_head import encode_header_lines, encode_request_head
 from majordomo.transport.response import HTTPResponse
-from majordomo.transport.socket_stream import SocketStream, connect_tcp, start_tls
+from majordomo.transport.socket_stream import (
+    ConnectionLostError,
+    SocketStream,
+    connect_tcp,
+    start_tls,
+)
 from majordomo.transport.tls import context_for
 from majordomo.transport_types import (
     Deadline,
     HTTPRequest,
     HTTPStream,
     MessageStream,
-    StreamingBody,
 )
 
 log: logging.Logger = logging.getLogger("majordomo.transport")
@@ -66,36 +68,33 @@ class HTTPTransport:
         self._proxy = proxy
         self._max_connections = max_connections
         self._closed = False
-        self._origin = httpcore.Origin(
-            base_url.scheme.encode(), base_url.host.encode(), base_url.port
-        )
         self._headers = headers
+        self._header_lines = encode_header_lines(headers)
+        # Of a request target; a proxy needs the whole URL of a request that it forwards.
+        self._target_prefix = base_url.origin if proxy and not base_url.secure else ""
 
     async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
         """Send the request and wait for the head of the response.
 
         Raises ConnectionFailedError, DeadlineExceededError and BadResponseError.
         """
+        head = encode_request_head(request, self._target(request), self._header_lines)
         pool = await self._get_pool()
         connection = await pool.acquire(deadline)
-        stream = connection.stream
-        stream.begin(deadline)
         deadline.start_phase("first_byte")
-
         try:
-            response = await connection.protocol.handle_async_request(self._encode(request))
-            reply = HTTPResponse(response, connection, pool.release)
+            content = await connection.exchange(request.method, head, request.body, deadline)
+            if not connection.response.status:
+                raise self._invalid_response_error(connection)
+            reply = HTTPResponse(connection, content, pool.release)
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await connection.aclose()
-                await pool.release(connection)
+            await pool.release(connection)
             if isinstance(
                 error, (MajordomoError, anyio.get_cancelled_exc_class())
             ) or not isinstance(error, Exception):
                 raise
-            # Keep only the class of the library's error: h11 quotes the value of a bad header, and
-            # that may be a key.
-            raise self._translate_error(error, connection) from None
+            raise self._connection_error(error, connection) from None
+        await reply.release_if_complete()
         deadline.start_phase("idle")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -130,54 +129,27 @@ class HTTPTransport:
         await websocket.handshake(self.base_url.authority, self.base_url.path + path, self._headers)
         return websocket
 
-    def _encode(self, request: HTTPRequest) -> httpcore.Request:
-        target = (
-            request.path if request.from_origin else self.base_url.path + request.path
-        ).encode("ascii")
-        headers = [*self._headers, (b"Accept", request.accept.encode())]
-        headers.append((b"Accept-Encoding", b"identity" if request.stream else b"gzip"))
-        body = request.body
-        if request.content_type:
-            headers.append((b"Content-Type", request.content_type.encode("ascii")))
-        if isinstance(body, bytes):
-            content: Any = body
-            length = len(body)
-        else:
-            content, length = _BodyChunks(body), body.length
-        # sd-server delays its response to a POST without Content-Length by 5 s.
-        if length or request.method not in ("GET", "HEAD"):
-            headers.append((b"Content-Length", b"%d" % length))
-        if self._proxy is not None and not self.base_url.secure:
-            target = self.base_url.origin.encode() + target
-        url = httpcore.URL(
-            scheme=self._origin.scheme,
-            host=self._origin.host,
-            port=self._origin.port,
-            target=target,
-        )
-        return httpcore.Request(request.method.encode(), url, headers=headers, content=content)
+    def _target(self, request: HTTPRequest) -> str:
+        path = request.path if request.from_origin else self.base_url.path + request.path
+        return self._target_prefix + path
 
-    def _translate_error(self, error: Exception, connection: Connection) -> MajordomoError:
-        stream = connection.stream
-        details = {"reused": connection.used, "sent": stream.sent, "replied": stream.replied}
-        if isinstance(error, httpcore.LocalProtocolError):
-            return InvalidRequestError(
-                "the request cannot be encoded as HTTP; check its headers", field="headers"
-            )
-        if isinstance(error, httpcore.RemoteProtocolError) and stream.replied:
-            return BadResponseError(
-                f"the response of {self.base_url.authority} is not valid HTTP",
-                code="NOT_HTTP",
-                details=details,
-            )
-        if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError)):
-            return ConnectionFailedError(
-                f"{self.base_url.authority} closed the connection without a response",
-                details=details,
-            )
+    def _invalid_response_error(self, connection: Connection) -> MajordomoError:
+        if not connection.stream.replied:
+            return self._connection_error(ConnectionLostError(), connection)
+        return BadResponseError(
+            f"the response of {self.base_url.authority} is not valid HTTP:"
+            f" {connection.response.failed}",
+            code="NOT_HTTP",
+            details=_retry_details(connection),
+        )
+
+    def _connection_error(self, error: Exception, connection: Connection) -> MajordomoError:
+        authority = self.base_url.authority
         return ConnectionFailedError(
-            f"the request to {self.base_url.authority} failed: {type(error).__name__}",
-            details=details,
+            f"{authority} closed the connection without a response"
+            if isinstance(error, ConnectionLostError)
+            else f"the request to {authority} failed: {type(error).__name__}",
+            details=_retry_details(connection),
         )
 
     async def _get_pool(self) -> Pool:
@@ -200,8 +172,8 @@ class HTTPTransport:
 
         It must not refer to the transport: an unreferenced transport lets go of its pools.
         """
-        origin, base_url, proxy, tls = self._origin, self.base_url, self._proxy, self._tls
-        return lambda deadline: _connect(origin, base_url, proxy, tls, deadline)
+        base_url, proxy, tls = self.base_url, self._proxy, self._tls
+        return lambda deadline: _connect(base_url, proxy, tls, deadline)
 
     async def aclose(self) -> None:
         """Refuse further requests and close the connections of this event loop.
@@ -218,15 +190,20 @@ class HTTPTransport:
             await pool.aclose()
 
 
+def _retry_details(connection: Connection) -> dict[str, bool]:
+    stream = connection.stream
+    return {"reused": connection.used, "sent": stream.sent, "replied": stream.replied}
+
+
 async def _connect(
-    origin: httpcore.Origin,
     base_url: BaseURL,
     proxy: BaseURL | None,
     tls: str | ssl.SSLContext | None,
     deadline: Deadline,
 ) -> Connection:
     stream = await _open_stream(base_url, proxy, tls, deadline, tunnel=base_url.secure)
-    return Connection(origin, SocketStream(stream, deadline, secure=base_url.secure))
+    secure = base_url.secure or (proxy is not None and proxy.secure)
+    return Connection(SocketStream(stream, deadline, secure=secure))
 
 
 async def _open_stream(
@@ -316,23 +293,3 @@ def _reason(error: BaseException) -> str:
             os.strerror(reason.errno) if reason.errno and reason.errno > 0 else reason.strerror
         ) or type(reason).__name__
     return type(reason).__name__
-
-
-class _BodyChunks:
-    """A streaming body as the iterator object that httpcore needs.
-
-    It is not an async generator, because httpcore 1.0 leaves one behind when a request fails half
-    way.
-    """
-
-    def __init__(self, body: StreamingBody) -> None:
-        self._chunks: Iterator[bytes] = body.chunks()
-
-    def __aiter__(self) -> _BodyChunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = next(self._chunks, None)
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk

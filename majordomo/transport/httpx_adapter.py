@@ -24,7 +24,8 @@ from majordomo.errors import (
     Phase,
 )
 from majordomo.transport.base_url import BaseURL, Headers
-from majordomo.transport.response import DecodedResponse, header_map
+from majordomo.transport.response import DecodedResponse
+from majordomo.transport.response_head import header_map
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, StreamingBody
 
 # Time limit for closing a response.

@@ -1,7 +1,7 @@
 """Lazy construction of the transport.
 
-All settings are checked when a provider is constructed. The transport itself, and httpcore with it,
-is loaded at the first call.
+All settings are checked when a provider is constructed. The transport itself, and h11 with it, is
+loaded at the first call.
 """
 
 from __future__ import annotations

@@ -1,20 +1,17 @@
-"""One socket under httpcore's HTTP/1.1 connection. All waiting and all time limits are here.
+"""One socket under an HTTP connection. All waiting and all time limits are here.
 
 Theory of operation:
 
 * A `SocketStream` serves one request at a time. `begin` resets it for the next request on the same
   connection: `sent` (bytes of the request were sent), `replied` (bytes of the response arrived).
 * Time: each wait opens one cancel scope with `deadline.next_timeout()` and closes it before
-  anything else runs. httpcore's own time-outs are not used. While the first byte is awaited, the
-  wait is split into ticks, after each of which `deadline.watch` may change the phase.
-* Sending: `write` collects bytes until 64 KiB or the next read, so that the head and a small body
-  leave in one packet. On TCP, before each further part of a body, the socket is polled: a server
-  that responds before it has the whole body may reset the connection, which would lose its
-  response. If the socket is full, the stream listens while it sends; what arrives then is kept in
-  `_early_response` for the next read, and sending ends with a WriteError, after which httpcore
-  reads the response.
-* Receiving: bytes pass through `Chunks`. `read` returns what h11 must see, `read_chunks` and
-  `read_available` return parts of the body without h11.
+  anything else runs. While the first byte is awaited, the wait is split into ticks, after each of
+  which `deadline.watch` may change the phase.
+* Sending: parts of a request are joined up to 64 KiB, so that the head and a small body leave in
+  one packet. On TCP, before each further part of a body, the socket is polled: a server that
+  responds before it has the whole body may reset the connection, which would lose its response. If
+  the socket is full, the stream listens while it sends; what arrives then is kept in
+  `_early_response` for the next `receive`, and sending ends.
 * Reuse: `drained` and `is_idle` tell the pool whether something unread may remain.
 * Closing: `aclose` is idempotent and shielded. The `Connection` closes the stream, the pool or the
   response closes the `Connection`.
@@ -26,198 +23,177 @@ import contextlib
 import select
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
 import anyio.abc
-from anyio.streams.tls import TLSAttribute
 
 from majordomo.errors import MajordomoError
-from majordomo.transport.chunks import Chunks
-from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport_types import Deadline
 
 MAX_WRITE_BUFFER_BYTES = 64 * 1024
 # As much as an event loop reads at once. With less, each read would be split in two and waited for
 # twice.
 READ_BYTES = 256 * 1024
-POLLIN: int = getattr(select, "POLLIN", 1)
-POLLOUT: int = getattr(select, "POLLOUT", 4)
-_POLLERR = 8
+READABLE = 1
+WRITABLE = 4
+
+# What anyio raises when the connection is lost, or was closed by another task.
+_LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
-class SelectPoll:
-    """The part of `select.poll` that one socket needs, for systems without it, such as Windows."""
-
-    def __init__(self) -> None:
-        self._fd = -1
-        self._events = 0
-
-    def register(self, fd: int, events: int) -> None:
-        """Set the socket and the events, POLLIN or POLLIN | POLLOUT."""
-        self._fd, self._events = fd, events
-
-    def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
-        """Return the socket with its events; [] if there is none within `timeout_ms`."""
-        fds = [self._fd]
-        readable, writable, failed = select.select(
-            fds, fds if self._events & POLLOUT else [], fds, timeout_ms / 1000
-        )
-        events = (
-            (POLLIN if readable else 0) | (POLLOUT if writable else 0) | (_POLLERR if failed else 0)
-        )
-        return [(self._fd, events)] if events else []
+class ConnectionLostError(Exception):
+    """The connection failed, or was closed here."""
 
 
-create_poll: Any = getattr(select, "poll", SelectPoll)
+def poll_socket(fd: int, events: int) -> int:
+    """Return which of the events a socket has now. READABLE includes the end and errors.
+
+    A socket that cannot be polled is taken for writable, or else for readable: it can send a
+    request, but is not reused.
+    """
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(fd, events)
+        ready = poll.poll(0)
+        # POLLIN and POLLOUT have the values of READABLE and WRITABLE. Other bits are errors.
+        return (ready[0][1] & WRITABLE) | bool(ready[0][1] & ~WRITABLE) if ready else 0
+    # Windows.
+    try:
+        readable, writable, failed = select.select([fd], [fd] if events & WRITABLE else [], [fd], 0)
+    except ValueError:
+        # The number of the file descriptor is too large.
+        return events & WRITABLE or READABLE
+    return (READABLE if readable or failed else 0) | (WRITABLE if writable else 0)
 
 
-class SocketStream(httpcore.AsyncNetworkStream):
-    """The network stream that httpcore's connection reads from and writes to."""
+class SocketStream:
+    """The bytes that a connection sends and receives."""
+
+    __slots__ = (
+        "_closed",
+        "_early_response",
+        "_fd",
+        "_read_was_full",
+        "_secure",
+        "_ssl",
+        "_stream",
+        "deadline",
+        "replied",
+        "sent",
+    )
 
     def __init__(self, stream: anyio.abc.ByteStream, deadline: Deadline, *, secure: bool) -> None:
         self._stream = stream
         self._secure = secure
         self.deadline: Deadline = deadline
-        self._write_buffer: list[bytes] = []
-        self._write_buffer_size = 0
         self._read_was_full = False
         self._closed = False
         # Whether bytes of the current request were sent.
         self.sent: bool = False
         # Whether bytes of its response arrived.
         self.replied: bool = False
-        raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-        self._poll = create_poll()
-        self._poll.register(raw.fileno(), POLLIN)
-        self._poll_both = create_poll()
-        self._poll_both.register(raw.fileno(), POLLIN | POLLOUT)
-        self._chunks = Chunks()
+        self._fd: int = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
         # What was received while a body was being sent.
         self._early_response = b""
-        self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
+        self._ssl: Any = None
+        if secure:
+            from anyio.streams.tls import TLSAttribute
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Send what is buffered, then return the next bytes for httpcore; b"" at the end.
+            self._ssl = stream.extra(TLSAttribute.ssl_object)
 
-        Returns up to READ_BYTES, regardless of `max_bytes`.
+    def begin(self, deadline: Deadline) -> None:
+        """Start a new request on this socket."""
+        self.deadline = deadline
+        self.sent = self.replied = False
+        self._early_response = b""
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, at most READ_BYTES; b"" at the end.
+
+        Raises ConnectionLostError and DeadlineExceededError.
         """
-        if self._write_buffer:
-            # A response may have arrived all the same, and it tells more than the write error.
-            with contextlib.suppress(httpcore.WriteError):
-                await self._flush()
-        return self._chunks.release() or self._chunks.feed(await self.read_available(READ_BYTES))
-
-    async def read_available(self, max_bytes: int) -> bytes:
-        """Return the next bytes as received, at most `max_bytes` (up to READ_BYTES).
-
-        Returns b"" at the end.
-        """
-        received = await self._receive(max_bytes)
-        # anyio returns up to that many bytes of what it has buffered. After a full read there may
-        # be more in its buffer, which polling the socket does not show.
-        self._read_was_full = len(received) >= max_bytes
-        if received:
-            self.replied = True
-        return received
-
-    async def read_chunks(self) -> bytes:
-        """Return the content of the next chunks of the body.
-
-        Returns b"" when h11 must see what comes next. Raises BadChunkError.
-        """
-        chunks, data = self._chunks, b""
-        while chunks.plain:
-            if content := chunks.take(data):
-                return content
-            if chunks.plain and not (data := await self.read_available(READ_BYTES)):
-                # The connection has ended; h11 decides what that means.
-                break
-        return b""
-
-    async def _receive(self, max_bytes: int) -> bytes:
-        if self._early_response:
-            data, self._early_response = (
-                self._early_response[:max_bytes],
-                self._early_response[max_bytes:],
-            )
-            return data
+        received: bytes | None
+        received, self._early_response = self._early_response or None, b""
         deadline = self.deadline
-        while True:
-            received: bytes | None = None
+        while received is None:
             wait = deadline.next_timeout()
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
-                    received = await self._stream.receive(max_bytes)
+                    received = await self._stream.receive(READ_BYTES)
             except anyio.EndOfStream:
-                return b""
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                raise httpcore.ReadError("connection lost") from None
-            if received is not None:
-                return received
-            if watch is not None:
-                # Also when the limit has passed: it may have been the wrong one, because the model
-                # is loading.
-                await watch()
-            if watch is None or deadline.remaining() <= 0:
-                # This typed error passes through httpcore unchanged.
-                raise deadline.exceeded()
+                received = b""
+            except _LOST:
+                raise ConnectionLostError from None
+            if received is None:
+                if watch is not None:
+                    # Also when the limit has passed: it may have been the wrong one, because the
+                    # model is loading.
+                    await watch()
+                if watch is None or deadline.remaining() <= 0:
+                    raise deadline.exceeded()
+        # anyio returns up to that many bytes of what it has buffered. After a full read there may
+        # be more in its buffer, which polling the socket does not show.
+        self._read_was_full = len(received) >= READ_BYTES
+        self.replied = self.replied or bool(received)
+        return received
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Buffer the bytes; they are sent from 64 KiB on or with the next read."""
-        self._write_buffer.append(buffer)
-        self._write_buffer_size += len(buffer)
-        if self._write_buffer_size >= MAX_WRITE_BUFFER_BYTES:
-            await self._flush()
+    async def send(self, parts: Iterable[bytes]) -> bool:
+        """Send the parts of a request; return whether all of them were sent.
 
-    async def _flush(self) -> None:
-        data = (
-            self._write_buffer[0] if len(self._write_buffer) == 1 else b"".join(self._write_buffer)
-        )
-        self._write_buffer, self._write_buffer_size = [], 0
+        If not, the server has responded already, or the connection is lost. In both cases the
+        response is to be read: it tells more than the error.
+        """
+        pending: list[bytes] = []
+        size = 0
+        for part in parts:
+            pending.append(part)
+            size += len(part)
+            if size >= MAX_WRITE_BUFFER_BYTES:
+                if not await self._send(b"".join(pending)):
+                    return False
+                pending, size = [], 0
+        return not size or await self._send(b"".join(pending))
+
+    async def _send(self, data: bytes) -> bool:
         listen = False
         # A server that responds before it has the whole body (413) may reset the connection, and
         # its response would be lost: poll before each further part. Not on TLS, where session
         # tickets look like a response.
         if self.sent and not self._secure:
-            ready = self._poll_both.poll(0)
-            if ready and ready[0][1] & ~POLLOUT:
-                raise httpcore.WriteError("the server already responded")
+            events = poll_socket(self._fd, READABLE | WRITABLE)
+            if events & READABLE:
+                return False
             # The socket is full: the server does not read, and may be about to respond.
-            listen = not ready
+            listen = not events
         self.sent = True
         try:
             with anyio.move_on_after(self.deadline.next_timeout()) as scope:
                 await (self._send_while_listening(data) if listen else self._stream.send(data))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            raise httpcore.WriteError("connection lost") from None
+        except _LOST:
+            return False
         if scope.cancelled_caught:
             raise self.deadline.exceeded()
-        if self._early_response:
-            raise httpcore.WriteError("the server already responded")
+        return not self._early_response
 
     async def _send_while_listening(self, data: bytes) -> None:
-        """Send, and stop sending when the server responds. Keep the response for the next read."""
+        """Send, and stop sending when the server responds. Keep the response for `receive`."""
         async with anyio.create_task_group() as group:
 
             async def listen() -> None:
                 try:
                     self._early_response = await self._stream.receive(READ_BYTES)
-                except (
-                    anyio.EndOfStream,
-                    anyio.BrokenResourceError,
-                    anyio.ClosedResourceError,
-                    OSError,
-                ):
-                    # The next write or read fails too.
+                except (anyio.EndOfStream, *_LOST):
+                    # The next send or receive fails too.
                     return
                 group.cancel_scope.cancel()
 
             async def send() -> None:
                 try:
                     await self._stream.send(data)
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                except _LOST:
                     send_failed.append(True)
                 group.cancel_scope.cancel()
 
@@ -227,25 +203,14 @@ class SocketStream(httpcore.AsyncNetworkStream):
         if send_failed and not self._early_response:
             raise anyio.BrokenResourceError
 
-    def begin(self, deadline: Deadline) -> None:
-        """Start a new request on this socket."""
-        self.deadline = deadline
-        self.sent = self.replied = False
-        self._early_response = b""
-        self._write_buffer, self._write_buffer_size = [], 0
-        self._chunks = Chunks()
-
     @property
     def drained(self) -> bool:
-        """Whether no received bytes can be buffered above the socket.
-
-        True if the last read did not fill its buffer and no chunk is pending.
-        """
-        return not self._read_was_full and not self._chunks.has_pending
+        """Whether no received bytes can be buffered above the socket."""
+        return not self._read_was_full
 
     def is_idle(self) -> bool:
         """Return whether nothing has arrived: no bytes, no end, no unread TLS record."""
-        if self._closed or self._poll.poll(0):
+        if self._closed or poll_socket(self._fd, READABLE):
             return False
         if self._ssl is None:
             return True
@@ -272,10 +237,6 @@ class SocketStream(httpcore.AsyncNetworkStream):
                     self._stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(
                         socket.SHUT_RDWR
                     )
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return the SSL object for "ssl_object"; None for anything else."""
-        return self._ssl if info == "ssl_object" else None
 
 
 async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:

@@ -1,8 +1,8 @@
 """Faults: their definition, the runners that try them, and the checks afterwards.
 
 `registry()` finds a table `FAULTS` in every `faults_*.py` in this folder. A fault is tried with
-every event loop (asyncio, trio, the blocking API) and every HTTP library (our own sockets over
-httpcore and httpcore2, clients of httpx and httpx2). By default each fault is tried once, with the
+every event loop (asyncio, trio, the blocking API) and every HTTP library (our own sockets with
+h11 and with httptools, clients of httpx and httpx2). By default each fault is tried once, with the
 runners in rotation; with `-m slow` it is tried with all of them. A provider has its default limits
 and makes one attempt; `timeout` and other `settings` are for faults that hang on purpose or need
 them.
@@ -33,15 +33,9 @@ import trio
 import majordomo as md
 from majordomo.concurrency import portal
 from majordomo.llm import TextDelta
-from majordomo.transport import (
-    connection,
-    http_transport,
-    httpcore_compat,
-    response,
-    socket_stream,
-)
 from tests.support.chat_backends import BACKENDS, Backend
 from tests.support.chat_dialects import check
+from tests.support.h11_reference import use_parser
 from tests.support.loopback import Handler, Loopback, Peer, ReceivedRequest
 from tests.support.wait_until import wait_until
 
@@ -259,7 +253,7 @@ class Outcome:
 class Runner:
     """An event loop and an HTTP library.
 
-    `loop` is asyncio, trio or blocking. `library` is httpcore or httpcore2 (our own sockets), or
+    `loop` is asyncio, trio or blocking. `library` is h11 or httptools (our own sockets), or
     httpx or httpx2 (a client passed as transport).
     """
 
@@ -272,7 +266,7 @@ class Runner:
 
     @property
     def own(self) -> bool:
-        return self.library.startswith("httpcore")
+        return self.library in ("h11", "httptools")
 
 
 def _installed(name: str) -> bool:
@@ -284,7 +278,7 @@ def _installed(name: str) -> bool:
 
 
 LOOPS = ("asyncio", "trio", "blocking")
-LIBRARIES = ("httpcore", "httpcore2", "httpx", "httpx2")
+LIBRARIES = ("h11", "httptools", "httpx", "httpx2")
 ALL_RUNNERS = [Runner(loop, library) for library in LIBRARIES for loop in LOOPS]
 RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.library)]
 
@@ -389,14 +383,7 @@ def _count_requests(fault: Fault, server: Loopback) -> int:
 @contextlib.contextmanager
 def _use_library(runner: Runner) -> Iterator[None]:
     """Use the runner's library for our own sockets instead of the one chosen at import."""
-    if not runner.own:
-        yield
-        return
-    library = importlib.import_module(runner.library)
-    modules = (httpcore_compat, http_transport, connection, socket_stream, response)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in modules:
-            patch.setattr(module, "httpcore", library)
+    with use_parser(runner.library) if runner.own else contextlib.nullcontext():
         yield
 
 

@@ -109,9 +109,13 @@ SEEDS: dict[str, list[bytes]] = {
         + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
     ],
     "multipart": [b"prompt=a fox\0\nimage[]=f\x89PNG\r\n\r\n--x\0\nn=1"],
-    "chunks": [
+    "responses": [
         b"\x00" + SLICED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
+        b"\x00" + SLICED + b"3;a=b\r\none\r\n0\r\nx: 1\r\n\r\nx",
         b"\xff" + SLICED + b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx",
+        b"\xff"
+        + SLICED
+        + b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\nx: a\r\n b\r\n\r\nabc",
     ],
     **{
         f"stream_{dialect.name}": [SLICED + dialect.stream, SLICED + dialect.failing]

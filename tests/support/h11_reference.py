@@ -1,83 +1,83 @@
-"""Reference for `Chunks`: how h11 decodes a response, alone and together with `Chunks`."""
+"""How h11 alone decodes a response: the reference for `ResponseParser`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import h11
+import pytest
 
-from majordomo.transport.chunks import BadChunkError, Chunks
+from majordomo.transport import response_head
+from majordomo.transport.response_head import header_map
+from majordomo.transport.response_parser import ResponseParser
 
-Outcome = tuple[bytes, str]
-"""The body, and how it ended: "open", "error", or "whole" with the trailers."""
+PARSERS = ["h11"]
+"""The libraries that can parse a head."""
+with suppress(ImportError):
+    importlib.import_module("httptools")
+    PARSERS.append("httptools")
 
 
-class H11Client:
-    """The client side of one exchange in h11."""
+class Outcome(NamedTuple):
+    """How a response was decoded."""
 
-    def __init__(self, method: str = "GET") -> None:
-        self.connection = h11.Connection(h11.CLIENT)
-        self.connection.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
-        self.connection.send(h11.EndOfMessage())
-        self.body = b""
-        self.has_response = False
-        self.end = "open"
-        self.bytes_received = 0
-        """Number of bytes of the response that it received."""
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    valid: bool
+    reusable: bool
 
-    def receive(self, data: bytes) -> bool:
-        """Receive `data`; return whether the response continues after it."""
-        self.bytes_received += len(data)
-        try:
-            self.connection.receive_data(data)
-            while self.end == "open":
-                event = self.connection.next_event()
-                if (
-                    event is h11.NEED_DATA
-                    or event is h11.PAUSED
-                    or isinstance(event, h11.ConnectionClosed)
-                ):
-                    break
-                if isinstance(event, h11.Response):
-                    self.has_response = True
-                elif isinstance(event, h11.Data):
-                    self.body += bytes(event.data)
-                elif isinstance(event, h11.EndOfMessage):
-                    self.end = f"whole {event.headers!r}"
-        except h11.RemoteProtocolError:
-            self.end = "error"
-        return self.end == "open"
 
-    @property
-    def outcome(self) -> Outcome:
-        return self.body, self.end
+@contextmanager
+def use_parser(name: str) -> Iterator[None]:
+    """Parse heads with this library, whichever is installed."""
+    library = None if name == "h11" else importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(response_head, "httptools", library)
+        yield
+
+
+def decode(slices: Iterable[bytes], method: str = "GET", *, parser: str = "h11") -> Outcome:
+    """Return how `ResponseParser` decodes a response, after which the server disconnects."""
+    with use_parser(parser):
+        response = ResponseParser(method)
+        body = b""
+        for data in slices:
+            body += response.feed(data)
+        reusable = response.reusable
+        response.feed_end()
+        assert not response.reusable
+        return Outcome(response.status, response.headers, body, not response.failed, reusable)
 
 
 def decode_with_h11(slices: Iterable[bytes], method: str = "GET") -> Outcome:
-    """Return how h11 alone decodes a response."""
-    client = H11Client(method)
-    for data in [*slices, b""]:
-        if not client.receive(data):
-            break
-    return client.outcome
-
-
-def decode_with_chunks(slices: Iterable[bytes], method: str = "GET") -> tuple[Outcome, int]:
-    """Return how `Chunks` and h11 decode a response, and how many bytes of it h11 received."""
-    client, chunks = H11Client(method), Chunks()
-    remaining = iter(slices)
+    """Return how h11 decodes a response, after which the server disconnects."""
+    # The limit is that of one event; h11 applies it only to what it has to wait for.
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=100 * 1024)
+    connection.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+    connection.send(h11.EndOfMessage())
+    status, headers, body, ended = 0, {}, b"", False
     try:
-        while (
-            client.receive(data_for_h11 := chunks.release() or chunks.feed(next(remaining, b"")))
-            and data_for_h11
-        ):
-            data = b""
-            while client.has_response and chunks.plain:
-                if content := chunks.take(data):
-                    client.body += content
-                    data = b""
-                elif chunks.plain and not (data := next(remaining, b"")):
+        for data in [*slices, b""]:
+            if not data and ended:
+                break
+            connection.receive_data(data)
+            while not ended:
+                event = connection.next_event()
+                if isinstance(event, h11.Response):
+                    status = event.status_code
+                    headers = dict(header_map(event.headers.raw_items()))
+                elif isinstance(event, h11.Data):
+                    body += bytes(event.data)
+                elif isinstance(event, h11.EndOfMessage):
+                    ended = True
+                elif not isinstance(event, h11.InformationalResponse):
                     break
-    except BadChunkError:
-        client.end = "error"
-    return client.outcome, client.bytes_received
+        ended = ended and connection.their_state is not h11.ERROR
+    except h11.RemoteProtocolError:
+        return Outcome(status, headers, body, False, False)
+    reusable = connection.their_state is h11.DONE and connection.trailing_data == (b"", False)
+    return Outcome(status, headers, body, ended, reusable)

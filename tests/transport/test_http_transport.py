@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import select
 import socket
 import ssl
 import threading
@@ -14,21 +15,24 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
-import h11
 import pytest
 import trustme
 
 import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import BaseURL, socket_stream
+from majordomo.transport import BaseURL
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
-from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import Pool
-from majordomo.transport.response import TAIL_BYTES
-from majordomo.transport.socket_stream import READ_BYTES, SelectPoll, SocketStream
+from majordomo.transport.socket_stream import (
+    READ_BYTES,
+    READABLE,
+    WRITABLE,
+    SocketStream,
+    poll_socket,
+)
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
@@ -43,7 +47,7 @@ QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 def each_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with `select.poll` and with its replacement for Windows."""
     if request.param == "select":
-        monkeypatch.setattr(socket_stream, "create_poll", SelectPoll)
+        monkeypatch.delattr(select, "poll")
 
 
 def http_transport(server: Loopback | str, **settings: object) -> HTTPTransport:
@@ -192,52 +196,18 @@ def long_response(chunked: bool) -> bytes:
 
 @FRAMINGS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-async def test_the_middle_of_a_long_body_bypasses_h11(
-    serve: Serve,
-    authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
-    secure: bool,
-    chunked: bool,
+async def test_the_connection_is_kept_after_a_long_body(
+    serve: Serve, authority: trustme.CA, secure: bool, chunked: bool
 ) -> None:
-    """h11's copies cost more than everything else. The connection is still kept."""
-    seen_by_h11 = 0
-    receive_data = h11.Connection.receive_data
-
-    def counting_receive_data(self: h11.Connection, data: bytes) -> None:
-        nonlocal seen_by_h11
-        seen_by_h11 += len(data)
-        receive_data(self, data)
-
-    monkeypatch.setattr(h11.Connection, "receive_data", counting_receive_data)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    handler = reply_with(long_response(chunked))
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    server = (
-        Loopback(reply_with(long_response(chunked)), context)
-        if secure
-        else serve(reply_with(long_response(chunked)))
-    )
+    server = tls_server(authority, handler) if secure else serve(handler)
     transport = http_transport(server, tls=trust) if secure else http_transport(server)
     assert [await fetch(transport), await fetch(transport)] == [(200, LONG_BODY)] * 2
     assert server.connections == 1
-    assert (
-        seen_by_h11 < 200
-        if chunked
-        else 2 * TAIL_BYTES < seen_by_h11 <= 2 * (READ_BYTES + 2 * TAIL_BYTES)
-    )
     await transport.aclose()
     server.close()
-
-
-@FRAMINGS
-async def test_a_response_is_complete_when_the_h11_state_is_inaccessible(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, chunked: bool
-) -> None:
-    monkeypatch.setattr(Connection, "_h11_connection", lambda self: None)
-    transport = http_transport(serve(reply_with(long_response(chunked))))
-    assert await fetch(transport) == (200, LONG_BODY)
-    await transport.aclose()
 
 
 @FRAMINGS
@@ -259,7 +229,7 @@ async def test_a_long_body_that_is_cut_off_raises_an_error_after_its_content(
         while chunk := await reply.read():
             received += chunk
     assert caught.value.code == "REPLY_CUT"
-    assert received == decode_with_h11([long_response(chunked)[:-100_000]])[0]
+    assert received == decode_with_h11([long_response(chunked)[:-100_000]]).body
     assert await reply.read() == b""
     await reply.aclose()
     assert await fetch(transport) == (200, b"fine")
@@ -332,7 +302,7 @@ async def test_a_long_body_abandoned_in_the_middle_releases_its_slot(
 ) -> None:
     closed = threading.Event()
     incomplete_response = long_response(chunked)[:-100_000]
-    sent = len(decode_with_h11([incomplete_response])[0])
+    sent = len(decode_with_h11([incomplete_response]).body)
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -399,32 +369,51 @@ async def test_a_connection_whose_last_read_filled_its_buffer_is_not_reused(
     stream = SingleReadStream(
         head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body
     )
-    deadline = Deadline(QUICK)
-    connection = Connection(
-        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, deadline, secure=False)
-    )  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(
-        httpcore.Request("GET", "http://x/", headers=[("Host", "x")])
-    )
-    await response.aread()
-    await response.aclose()
+    connection = Connection(SocketStream(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    content = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", b"", Deadline(QUICK))
+    assert (content, connection.response.complete) == (body, True)
     assert connection.is_clean() is expected_clean
     await stream.aclose()
 
 
-async def test_a_connection_with_pending_bytes_is_not_reused() -> None:
-    """The byte after a response to HEAD, which has no body, looks like the size of a chunk."""
-    stream = SingleReadStream(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
-    connection = Connection(
-        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, Deadline(QUICK), secure=False)
-    )  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(
-        httpcore.Request("HEAD", "http://x/", headers=[("Host", "x")])
-    )
-    await response.aread()
-    await response.aclose()
+@pytest.mark.parametrize("excess", [b"5", b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_connection_with_pending_bytes_is_not_reused(excess: bytes) -> None:
+    """The bytes after a response to HEAD, which has no body, may look like one."""
+    stream = SingleReadStream(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n" + excess)
+    connection = Connection(SocketStream(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    await connection.exchange("HEAD", b"HEAD / HTTP/1.1\r\n\r\n", b"", Deadline(QUICK))
+    assert connection.response.complete
     assert not connection.is_clean()
     await stream.aclose()
+
+
+@pytest.mark.usefixtures("each_poll")
+def test_polling_a_socket_returns_its_events() -> None:
+    first, second = socket.socketpair()
+    fd = first.fileno()
+    assert poll_socket(fd, READABLE) == 0
+    assert poll_socket(fd, READABLE | WRITABLE) == WRITABLE
+    second.send(b"x")
+    assert poll_socket(fd, READABLE) == READABLE
+    assert poll_socket(fd, READABLE | WRITABLE) == READABLE | WRITABLE
+    first.recv(1)
+    first.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            first.send(bytes(65536))
+    assert poll_socket(fd, READABLE | WRITABLE) == 0
+    second.close()
+    assert poll_socket(fd, READABLE) == READABLE
+    first.close()
+
+
+def test_a_descriptor_too_large_for_select_counts_as_readable_when_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection is then not reused, but a request can be sent."""
+    monkeypatch.delattr(select, "poll")
+    assert poll_socket(1 << 20, READABLE) == READABLE
+    assert poll_socket(1 << 20, READABLE | WRITABLE) == WRITABLE
 
 
 async def test_a_failed_connection_attempt_releases_its_slot() -> None:
@@ -632,43 +621,6 @@ async def test_finish_reads_the_end_of_the_message_and_keeps_the_connection(serv
     await transport.aclose()
 
 
-async def test_chunks_received_together_are_joined_and_an_incomplete_size_line_waits(
-    serve: Serve,
-) -> None:
-    client_socket, server_socket = socket.socketpair()
-    client_socket.setblocking(False)
-    received: list[bytes] = []
-    stream = SocketStream(
-        await anyio.abc.SocketStream.from_socket(client_socket), Deadline(QUICK), secure=False
-    )
-
-    async def wait_until_read() -> None:
-        """Wait until the reader has received everything that was sent."""
-        while True:
-            try:
-                client_socket.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                return
-            await anyio.lowlevel.checkpoint()
-
-    async def read_everything() -> None:
-        received.append(await stream.read(65536))
-        while data := await stream.read_chunks():
-            received.append(data)
-        received.append(await stream.read(65536))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(read_everything)
-        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-        for data in (head + b"3\r\none\r\n3\r\ntwo\r\n", b"5", b"\r\nthree\r\n0\r\n\r\n"):
-            server_socket.sendall(data)
-            with anyio.fail_after(5):
-                await wait_until_read()
-        server_socket.close()
-    assert received == [head, b"onetwo", b"three", b"0\r\n\r\n"]
-    await stream.aclose()
-
-
 async def test_finish_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
@@ -721,7 +673,10 @@ class LargeBody:
 
 @pytest.mark.usefixtures("each_poll")
 @pytest.mark.parametrize("pause", [0, 0.3], ids=["while sending", "while the socket is full"])
-async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause: float) -> None:
+@pytest.mark.parametrize("streamed", [True, False], ids=["chunks", "bytes"])
+async def test_an_early_response_to_a_rejected_body_is_read(
+    serve: Serve, pause: float, streamed: bool
+) -> None:
     def handler(peer: Peer) -> None:
         peer.socket.recv(1000)
         time.sleep(pause)
@@ -731,11 +686,98 @@ async def test_an_early_response_to_a_rejected_body_is_read(serve: Serve, pause:
 
     body = LargeBody(400)
     transport = http_transport(serve(handler))
-    status, response_body = await fetch(
-        transport, HTTPRequest("POST", "/x", body, "application/json")
+    request = HTTPRequest(
+        "POST", "/x", body if streamed else bytes(body.length), "application/json"
     )
-    assert (status, response_body) == (413, b'{"error": "too large"}')
+    assert await fetch(transport, request) == (413, b'{"error": "too large"}')
     assert body.chunks_sent < 400
+    await transport.aclose()
+
+
+async def test_a_connection_is_not_reused_after_a_body_that_was_not_sent_completely(
+    serve: Serve,
+) -> None:
+    second_request = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.number:
+            peer.request()
+            second_request.set()
+            peer.reply("ok")
+            return
+        peer.socket.recv(1000)
+        peer.reply("too large", 413)
+        # Read nothing more, so that the body cannot be sent completely.
+        second_request.wait(5)
+
+    server = serve(handler)
+    transport = http_transport(server)
+    request = HTTPRequest("POST", "/x", LargeBody(400), "application/json")
+    assert await fetch(transport, request) == (413, b"too large")
+    assert await fetch(transport) == (200, b"ok")
+    assert server.connections == 2
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("length", [65536, 3 * 65536])
+async def test_a_body_that_does_not_have_its_length_is_refused_and_releases_its_slot(
+    serve: Serve, length: int
+) -> None:
+    excess: list[bytes] = []
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if not peer.number:
+                excess.append(peer.receive())
+            peer.reply("ok")
+
+    server = serve(handler)
+    transport = http_transport(server, max_connections=1)
+    body = LargeBody(2)
+    body.length = length
+    with pytest.raises(md.InvalidRequestError, match=f"must have {length:,} bytes"):
+        await fetch(transport, HTTPRequest("POST", "/x", body, "application/json"))
+    assert await fetch(transport) == (200, b"ok")
+    assert server.connections == 2
+    assert not any(excess)
+    await transport.aclose()
+
+
+async def test_an_invalid_request_is_refused_before_a_connection_is_opened(serve: Serve) -> None:
+    server = serve(reply_with(http_response("ok")))
+    transport = http_transport(server)
+    with pytest.raises(md.InvalidRequestError, match="path"):
+        await fetch(transport, get("/a\r\nx: y"))
+    assert server.connections == 0
+    await transport.aclose()
+
+
+async def test_a_response_that_was_read_releases_its_slot_without_being_closed(
+    serve: Serve,
+) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(b"one")
+            # The end arrives in a packet of its own.
+            time.sleep(0.02)
+            peer.end()
+
+    transport = http_transport(serve(handler), max_connections=1)
+    for _ in range(2):
+        reply = await transport.open(get(), Deadline(QUICK))
+        assert await read_body(reply) == b"one"
+    await transport.aclose()
+
+
+async def test_a_response_that_arrives_with_its_head_releases_its_slot_unread(serve: Serve) -> None:
+    server = serve(reply_with(http_response("one"), http_response("two")))
+    transport = http_transport(server, max_connections=1)
+    replies = [await transport.open(get(), Deadline(QUICK)) for _ in range(2)]
+    assert [await read_body(reply) for reply in replies] == [b"one", b"two"]
+    assert server.connections == 1
+    for reply in replies:
+        await reply.aclose()
     await transport.aclose()
 
 
@@ -814,6 +856,19 @@ async def test_a_configured_proxy_is_used(serve: Serve) -> None:
     assert proxy.requests[0].path == "http://backend.test:81/base/x"
     assert proxy.requests[0].headers["host"] == "backend.test:81"
     await transport.aclose()
+
+
+async def test_a_large_body_is_sent_through_a_proxy_with_tls(authority: trustme.CA) -> None:
+    """The session tickets of the proxy are not taken for an early response."""
+    proxy = tls_server(authority, reply_with(http_response("by proxy")))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    transport = http_transport("http://backend.test", proxy=proxy.url, tls=context)
+    request = HTTPRequest("POST", "/x", LargeBody(40), "application/json")
+    assert await fetch(transport, request) == (200, b"by proxy")
+    assert len(proxy.requests[0].body) == 40 * 65536
+    await transport.aclose()
+    proxy.close()
 
 
 @pytest.fixture(scope="module")

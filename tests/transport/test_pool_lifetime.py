@@ -14,7 +14,6 @@ from majordomo import ConfigurationError
 from majordomo.settings import Timeout
 from majordomo.transport import BaseURL
 from majordomo.transport.base_url import encode_headers
-from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.tls import context_for
 from majordomo.transport_types import Deadline, HTTPRequest
@@ -88,41 +87,6 @@ def test_closed_transports_leave_no_file_descriptor(
         peer.closed_by_client.wait(2)
         peer.close()
     assert count_sockets() <= sockets_before + 1
-
-
-def test_a_connection_whose_h11_state_is_inaccessible_is_not_reused(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Keep-alive depends on a private attribute of httpcore; if it is renamed, this test fails."""
-    server = serve(reply_with(http_response("ok")))
-
-    async def fetch_twice() -> None:
-        transport = make_http_transport(server)
-        await fetch(transport)
-        await fetch(transport)
-        await transport.aclose()
-
-    anyio.run(fetch_twice)
-    assert server.connections == 1, "keep-alive is lost: httpcore may have renamed _h11_state"
-
-    class WithoutH11State:
-        def __init__(self, real: object) -> None:
-            self._real = real
-
-        def __getattr__(self, name: str) -> object:
-            if name == "_h11_state":
-                raise AttributeError(name)
-            return getattr(self._real, name)
-
-    is_clean = Connection.is_clean
-
-    def is_clean_without_h11_state(self: Connection) -> bool:
-        self.protocol = WithoutH11State(self.protocol)  # type: ignore[assignment]
-        return is_clean(self)
-
-    monkeypatch.setattr(Connection, "is_clean", is_clean_without_h11_state)
-    anyio.run(fetch_twice)
-    assert server.connections == 3
 
 
 def test_base_urls_are_parsed_strictly() -> None:
