@@ -105,6 +105,7 @@ FALLBACKS = {
     ("media/atomic_files.py", "os.link"): "a rename where the file system has no links",
     ("media/atomic_files.py", "os.rename"): "after a check; Windows never replaces a file by it",
     ("media/atomic_files.py", "os.chmod"): "sets what the system can keep of the mode",
+    ("transport/socket_stream.py", "select.poll"): "hasattr: select.select",
 }
 
 
