@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from majordomo.concurrency.fork_safety import Lock, register_fork_aware
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
 from majordomo.transport_types import Deadline
@@ -84,11 +83,15 @@ class ResourceGroup:
         self.max_queue = max_queue
         self.unload = unload
         self._queue = SlotQueue(slots, max_queue, name)
-        self._lock = threading.Lock()
-        self._active: Counter[ModelLease] = Counter()
+        # Models that are loaded stay known in a forked child.
         self._resident: dict[ModelLease, ModelLease] = {}
+        self._reset()
+        self._lock = Lock(self._reset)
+
+    def _reset(self) -> None:
+        """Forget all calls: those of a parent process do not run in a forked child."""
+        self._active: Counter[ModelLease] = Counter()
         self._unloading: Counter[ModelLease] = Counter()
-        register_fork_aware(self)
 
     @property
     def running(self) -> int:
@@ -160,12 +163,6 @@ class ResourceGroup:
                 if self._active[lease] <= 0:
                     del self._active[lease]
         self._queue.release()
-
-    def reset_after_fork(self) -> None:
-        """Reset the calls in a forked child. Models that are loaded stay known."""
-        self._lock = threading.Lock()
-        self._active = Counter()
-        self._unloading = Counter()
 
     def __repr__(self) -> str:
         return (

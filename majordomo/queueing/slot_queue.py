@@ -12,12 +12,11 @@ Theory of operation:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import anyio
 
-from majordomo.concurrency.fork_safety import register_fork_aware
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
 from majordomo.queueing.fair_queue import FairQueue, Waiter
 from majordomo.queueing.rate_limiter import queue_full_error
@@ -33,9 +32,12 @@ class SlotQueue:
         self.slots = slots
         self.max_queue = max_queue
         self.name = name
-        self._lock = threading.Lock()
-        self._queue = FairQueue(slots)
-        register_fork_aware(self)
+        self._reset()
+        self._lock = Lock(self._reset)
+
+    def _reset(self) -> None:
+        """Free all slots: the calls of a parent process do not run in a forked child."""
+        self._queue = FairQueue(self.slots)
 
     @property
     def waiting(self) -> int:
@@ -96,8 +98,3 @@ class SlotQueue:
         """Release a slot to the next waiter."""
         with self._lock:
             self._queue.release()
-
-    def reset_after_fork(self) -> None:
-        """Free all slots in a forked child: the parent's calls do not run there."""
-        self._lock = threading.Lock()
-        self._queue = FairQueue(self.slots)
