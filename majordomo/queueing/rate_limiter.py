@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from majordomo.concurrency.fork_safety import Lock
-from majordomo.errors import OverloadedError, RateLimitError
+from majordomo.errors import RateLimitError
+from majordomo.queueing.slot_queue import queue_full_error
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
 
@@ -96,15 +97,6 @@ class UserRate:
         """Count tokens after a call."""
         if self._tokens is not None:
             self._tokens.take(tokens)
-
-
-def queue_full_error(waiting: int, where: str = "") -> OverloadedError:
-    """Return the error for a full queue. It is raised at once instead of after a useless wait."""
-    return OverloadedError(
-        f"the queue{where} is full: {waiting} calls are waiting; try again later",
-        code="QUEUE_FULL",
-        details={"waiting": waiting},
-    )
 
 
 class RateLimiter:

@@ -24,21 +24,28 @@ UNLOAD_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ModelLease:
-    """A model of a provider that uses a resource group."""
+    """A model that uses a resource group."""
 
-    provider: int
-    """Identifies the provider object: two servers may have models with the same name."""
+    server: str
+    """Address of the server: two servers may have models with the same name."""
     model: str
-    """Id of the model."""
+    """Id of the model. Two ids of the same process have to be made one before."""
     unload: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
     """Asks the backend to unload the model. None when the backend cannot."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies the model; it keeps no provider alive."""
+        return self.server, self.model
 
 
 class ResourceGroup:
     """A GPU, or another resource, that models of several providers share.
 
-    At most `slots` calls run at once, chat and images together. Others wait in a fair queue that
-    takes turns over user ids (`with_user_id`), and receive their position. The group works across
+    At most `slots` calls run at once, chat and images together. Others wait in a queue, and receive
+    their position. Calls for the model that is loaded go first, up to `max_batch_calls` or
+    `max_batch_seconds`, so that models are loaded rarely; then the model that has waited longest is
+    next. Among the calls of a model, user ids (`with_user_id`) take turns. The group works across
     all event loops and threads of this process.
 
     Args:
@@ -48,6 +55,10 @@ class ResourceGroup:
             `OverloadedError` (`QUEUE_FULL`) at once.
         unload: Before a call to another model than the last one, ask the backends of idle models to
             unload them (llama-swap, Ollama), so that a large model fits.
+        max_batch_calls: Calls of one model that are admitted in a row while calls for other models
+            wait, from 1; 0 turns this off, for models that are loaded at the same time.
+        max_batch_seconds: Seconds after which no further call of the loaded model goes before a
+            waiting call for another model, from 0.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -63,16 +74,37 @@ class ResourceGroup:
     """
 
     def __init__(
-        self, name: str = "gpu", slots: int = 1, max_queue: int | None = None, unload: bool = False
+        self,
+        name: str = "gpu",
+        slots: int = 1,
+        max_queue: int | None = None,
+        unload: bool = False,
+        *,
+        max_batch_calls: int = 20,
+        max_batch_seconds: float = 60.0,
     ) -> None:
-        for field_name, value, minimum in (("slots", slots, 1), ("max_queue", max_queue, 0)):
-            if value is not None and (
+        for field_name, value, minimum, optional in (
+            ("slots", slots, 1, False),
+            ("max_queue", max_queue, 0, True),
+            ("max_batch_calls", max_batch_calls, 0, False),
+        ):
+            if (value is not None or not optional) and (
                 isinstance(value, bool) or not isinstance(value, int) or value < minimum
             ):
                 raise ConfigurationError(
                     f"{field_name} must be an integer from {minimum}; got {describe(value)}",
                     details={"field": field_name},
                 )
+        # NaN fails the comparison.
+        if (
+            isinstance(max_batch_seconds, bool)
+            or not isinstance(max_batch_seconds, (int, float))
+            or not max_batch_seconds >= 0
+        ):
+            raise ConfigurationError(
+                f"max_batch_seconds must be a number from 0; got {describe(max_batch_seconds)}",
+                details={"field": "max_batch_seconds"},
+            )
         if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
             raise ConfigurationError(
                 f"name must be 1 to 100 printable characters; got {describe(name)}",
@@ -82,7 +114,15 @@ class ResourceGroup:
         self.slots = slots
         self.max_queue = max_queue
         self.unload = unload
-        self._queue = SlotQueue(slots, max_queue, name)
+        self.max_batch_calls = max_batch_calls
+        self.max_batch_seconds = max_batch_seconds
+        self._queue = SlotQueue(
+            slots,
+            max_queue,
+            name,
+            max_batch_calls=max_batch_calls,
+            max_batch_seconds=max_batch_seconds,
+        )
         # Models that are loaded stay known in a forked child.
         self._resident: dict[ModelLease, ModelLease] = {}
         self._reset()
@@ -114,7 +154,8 @@ class ResourceGroup:
 
         `release` with the same lease must follow.
         """
-        await self._queue.acquire(deadline, user_id, on_position)
+        model = lease.key if lease is not None and self.max_batch_calls else None
+        await self._queue.acquire(deadline, user_id, on_position, model)
         if lease is None:
             return
         with self._lock:
