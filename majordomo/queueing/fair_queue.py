@@ -10,10 +10,14 @@ Theory of operation:
   batch ended goes behind the others. So, with m models in the queue, at most `(m - 1) * max_calls`
   calls are admitted between two batches of a model, and its first waiter is admitted at most
   `(m - 1) * (max_seconds + d) + d` seconds after it came, where d is the longest call.
+* A waiter may name a `ProviderLimit`. While that many calls with the same limit run, it is not
+  ready, and the free slot goes to the next one that is. A slot stays free only while no waiter is
+  ready.
 * A waiter is waiting, admitted (it owns a slot, which it must release) or withdrawn.
 * `wake` of an admitted waiter returns False when its event loop has ended. The slot then goes to
   the next waiter.
-* Positions are estimates for display, as if no more calls came and no batch ended by time. Entering
+* Positions are estimates for display, as if no more calls came, no batch ended by time, and all
+  waiters were ready. Entering
   and leaving do not depend on the length of the queue while no waiter listens to positions. If one
   does, the first ALWAYS_NOTIFIED waiters are notified of every move, twice as many of every second,
   four times as many of every fourth. So a move costs the logarithm of the length, the first
@@ -27,12 +31,12 @@ of any clock; only a queue with several models needs it.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from itertools import islice
 
 from majordomo.queueing.model_batch import ModelBatch
-from majordomo.queueing.user_turns import UserTurns, Waiter
+from majordomo.queueing.user_turns import ProviderLimit, UserTurns, Waiter
 
 # The number of waiters at the front that are notified of every move; others are less often.
 ALWAYS_NOTIFIED = 10
@@ -55,20 +59,35 @@ class FairQueue:
         self.waiting: int = 0
         self._by_model: OrderedDict[Hashable, UserTurns] = OrderedDict()
         self._batch = ModelBatch(max_batch_calls, max_batch_seconds)
+        # Running calls by limit.
+        self._running: Counter[ProviderLimit] = Counter()
         self._listening = 0
         self._moves = 0
 
-    def take_free(self, model: Hashable = None) -> bool:
-        """Take a slot if one is free and no call waits; return whether it was taken."""
-        if not self.free or self.waiting:
+    def is_ready(self, limit: ProviderLimit | None) -> bool:
+        """Return whether another call with this limit may run as soon as a slot is free."""
+        if limit is None or limit.max_concurrency is None:
+            return True
+        return self._running[limit] < limit.max_concurrency
+
+    def waiting_with(self, limit: ProviderLimit) -> int:
+        """Return the number of waiters with this limit."""
+        return sum(turns.limits[limit] for turns in self._by_model.values())
+
+    def take_free(
+        self, model: Hashable = None, limit: ProviderLimit | None = None, now: float = 0.0
+    ) -> bool:
+        """Take a slot if one is free for such a call; return whether it was taken."""
+        # While a slot is free, no waiter is ready.
+        if not self.free or not self.is_ready(limit):
             return False
         self.free -= 1
-        self._admit(model, 0.0)
+        self._admit(model, limit, now)
         return True
 
     def acquire(self, waiter: Waiter, now: float = 0.0) -> bool:
         """Return True if a slot is free at once; otherwise queue the waiter."""
-        if self.take_free(waiter.model):
+        if self.take_free(waiter.model, waiter.limit, now):
             waiter.admitted = True
             return True
         turns = self._by_model.get(waiter.model)
@@ -83,9 +102,13 @@ class FairQueue:
         self._notify_positions(now)
         return False
 
-    def release(self, now: float = 0.0) -> None:
-        """Free a slot and admit the next waiter."""
+    def release(self, now: float = 0.0, limit: ProviderLimit | None = None) -> None:
+        """Free the slot of a call with this limit, and admit the next waiter."""
         self.free += 1
+        if limit is not None:
+            self._running[limit] -= 1
+            if not self._running[limit]:
+                del self._running[limit]
         self.admit_waiting(now)
 
     def withdraw(self, waiter: Waiter, now: float = 0.0) -> None:
@@ -93,7 +116,7 @@ class FairQueue:
         if waiter.withdrawn:
             return
         if waiter.admitted:
-            self.release(now)
+            self.release(now, waiter.limit)
             return
         turns = self._by_model[waiter.model]
         turns.remove(waiter)
@@ -102,15 +125,15 @@ class FairQueue:
         self._notify_positions(now)
 
     def admit_waiting(self, now: float = 0.0) -> None:
-        """Assign free slots to waiters."""
-        while self.free and self.waiting:
-            turns = self._by_model[self._next_model(now)]
-            waiter = turns.pop()
+        """Assign free slots to waiters that are ready."""
+        while self.free and (waiter := self._next_waiter(now)) is not None:
+            turns = self._by_model[waiter.model]
+            turns.take(waiter)
             self._count_removal(waiter, turns)
             self.free -= 1
             waiter.admitted = True
             if waiter.wake():
-                self._admit(waiter.model, now)
+                self._admit(waiter.model, waiter.limit, now)
             else:
                 # Its event loop has ended.
                 self.free += 1
@@ -146,19 +169,24 @@ class FairQueue:
             if waiter.user_id == user_id
         )
 
-    def _next_model(self, now: float) -> Hashable:
-        if self._batch.model in self._by_model and (
-            not self._others_wait() or self._batch.remaining(now)
-        ):
-            return self._batch.model
-        return next(model for model in self._by_model if model != self._batch.model)
+    def _next_waiter(self, now: float) -> Waiter | None:
+        """Return the waiter for the next free slot; None while no waiter is ready."""
+        loaded = self._by_model.get(self._batch.model)
+        others = (turns for turns in self._by_model.values() if turns is not loaded)
+        order = [loaded, *others] if self._batch.remaining(now) else [*others, loaded]
+        for turns in order:
+            if turns is not None and any(map(self.is_ready, turns.limits)):
+                return next(waiter for waiter in turns if self.is_ready(waiter.limit))
+        return None
 
     def _others_wait(self) -> bool:
         """Return whether a call waits for another model than the one of the batch."""
         return len(self._by_model) > (self._batch.model in self._by_model)
 
-    def _admit(self, model: Hashable, now: float) -> None:
+    def _admit(self, model: Hashable, limit: ProviderLimit | None, now: float) -> None:
         """Count an admission in the batch, or start the batch of another model."""
+        if limit is not None:
+            self._running[limit] += 1
         if model != self._batch.model:
             if self._batch.model in self._by_model:
                 self._by_model.move_to_end(self._batch.model)

@@ -13,6 +13,7 @@ import anyio
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
+from majordomo.queueing.user_turns import ProviderLimit
 from majordomo.transport_types import Deadline
 from majordomo.validation import describe
 
@@ -143,19 +144,24 @@ class ResourceGroup:
         """The number of waiting calls."""
         return self._queue.waiting
 
+    def would_wait(self, limit: ProviderLimit | None = None) -> bool:
+        """Return whether a new call with this limit would have to wait."""
+        return self._queue.would_wait(limit)
+
     async def acquire(
         self,
         deadline: Deadline,
         user_id: str = "",
         on_position: OnPosition = None,
         lease: ModelLease | None = None,
+        limit: ProviderLimit | None = None,
     ) -> None:
         """Wait for a slot and, with `unload`, until idle models are unloaded.
 
-        `release` with the same lease must follow.
+        `release` with the same lease and limit must follow.
         """
         model = lease.key if lease is not None and self.max_batch_calls else None
-        await self._queue.acquire(deadline, user_id, on_position, model)
+        await self._queue.acquire(deadline, user_id, on_position, model, limit)
         if lease is None:
             return
         with self._lock:
@@ -188,7 +194,7 @@ class ResourceGroup:
                 for other in idle:
                     self._count_unloaded(other)
                     self._resident.setdefault(other, other)
-            self.release(lease)
+            self.release(lease, limit)
             raise
 
     def _count_unloaded(self, lease: ModelLease) -> None:
@@ -196,14 +202,14 @@ class ResourceGroup:
         if self._unloading[lease] <= 0:
             del self._unloading[lease]
 
-    def release(self, lease: ModelLease | None = None) -> None:
+    def release(self, lease: ModelLease | None = None, limit: ProviderLimit | None = None) -> None:
         """Release a slot, and the use of its model."""
         if lease is not None:
             with self._lock:
                 self._active[lease] -= 1
                 if self._active[lease] <= 0:
                     del self._active[lease]
-        self._queue.release()
+        self._queue.release(limit)
 
     def __repr__(self) -> str:
         return (

@@ -23,7 +23,7 @@ from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
 from majordomo.errors import OverloadedError
 from majordomo.queueing.fair_queue import FairQueue
-from majordomo.queueing.user_turns import Waiter
+from majordomo.queueing.user_turns import ProviderLimit, Waiter
 from majordomo.transport_types import Deadline
 
 OnPosition = Callable[[int], object] | None
@@ -88,10 +88,18 @@ class SlotQueue:
         with self._lock:
             return self._queue.positions(user_id, self._clock())
 
-    def check_not_full(self) -> None:
-        """Raise OverloadedError (`QUEUE_FULL`) if no further call may wait."""
+    def would_wait(self, limit: ProviderLimit | None = None) -> bool:
+        """Return whether a new call with this limit would have to wait."""
+        return not self._queue.free or not self._queue.is_ready(limit)
+
+    def check_not_full(self, limit: ProviderLimit | None = None) -> None:
+        """Raise OverloadedError (`QUEUE_FULL`) if no further call with this limit may wait."""
         if self.max_queue is not None and self._queue.waiting >= self.max_queue:
             raise queue_full_error(self._queue.waiting, f" for {self.name}" if self.name else "")
+        if limit is not None and limit.max_queue is not None:
+            waiting = self._queue.waiting_with(limit)
+            if waiting >= limit.max_queue:
+                raise queue_full_error(waiting, " of the provider")
 
     async def acquire(
         self,
@@ -99,8 +107,9 @@ class SlotQueue:
         user_id: str = "",
         on_position: OnPosition = None,
         model: Hashable = None,
+        limit: ProviderLimit | None = None,
     ) -> None:
-        """Wait for a slot, within the queue limit; `release` must follow.
+        """Wait for a slot, within the queue limit; `release` with the same limit must follow.
 
         Calls of the same `model` are batched. `on_position` is called with the position, from 1,
         when it changes, and awaited if it is an async function. Beyond the first 10 it is not
@@ -111,13 +120,20 @@ class SlotQueue:
             OverloadedError: At once, when the queue is full (`QUEUE_FULL`).
         """
         with self._lock:
-            if self._queue.take_free(model):
+            now = self._clock()
+            if self._queue.take_free(model, limit, now):
                 return
-            self.check_not_full()
+            self.check_not_full(limit)
             moved = anyio.Event()
-            waiter = Waiter(user_id, lambda: wake(), model=model, listens=on_position is not None)
+            waiter = Waiter(
+                user_id,
+                lambda: wake(),
+                model=model,
+                limit=limit,
+                listens=on_position is not None,
+            )
             wake = make_waker(lambda: moved.set())
-            self._queue.acquire(waiter, self._clock())
+            self._queue.acquire(waiter, now)
         deadline.start_phase("queue")
         reported = 0
         try:
@@ -140,7 +156,7 @@ class SlotQueue:
                 self._queue.withdraw(waiter, self._clock())
             raise
 
-    def release(self) -> None:
+    def release(self, limit: ProviderLimit | None = None) -> None:
         """Release a slot to the next waiter."""
         with self._lock:
-            self._queue.release(self._clock())
+            self._queue.release(self._clock(), limit)

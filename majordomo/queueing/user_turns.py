@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProviderLimit:
+    """How many calls of one provider may run, and wait, in a queue that several providers share."""
+
+    max_concurrency: int | None = None
+    """Calls that run at once. None means no limit besides the slots of the queue."""
+    max_queue: int | None = None
+    """Calls that may wait. None means no limit besides that of the queue."""
 
 
 class Waiter:
@@ -14,7 +25,16 @@ class Waiter:
     that is equal for calls of the same model.
     """
 
-    __slots__ = ("admitted", "listens", "model", "position", "user_id", "wake", "withdrawn")
+    __slots__ = (
+        "admitted",
+        "limit",
+        "listens",
+        "model",
+        "position",
+        "user_id",
+        "wake",
+        "withdrawn",
+    )
 
     def __init__(
         self,
@@ -22,11 +42,13 @@ class Waiter:
         wake: Callable[[], bool],
         *,
         model: Hashable = None,
+        limit: ProviderLimit | None = None,
         listens: bool = False,
     ) -> None:
         self.user_id: str = user_id
         self.wake: Callable[[], bool] = wake
         self.model: Hashable = model
+        self.limit: ProviderLimit | None = limit
         self.listens: bool = listens
         self.admitted: bool = False
         self.withdrawn: bool = False
@@ -37,11 +59,13 @@ class Waiter:
 class UserTurns:
     """Waiters in round-robin order over users, first in, first out per user.
 
-    Iterating yields them in the order in which `pop` returns them.
+    Iterating yields them in the order of admission, if each is taken in its turn.
     """
 
     def __init__(self) -> None:
         self._length = 0
+        # How many waiters have each limit.
+        self.limits: Counter[ProviderLimit | None] = Counter()
         # The first user is next. No user has an empty queue.
         self._by_user: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
 
@@ -56,25 +80,24 @@ class UserTurns:
         """Add a waiter behind those of its user; a new user is the last."""
         self._by_user.setdefault(waiter.user_id, OrderedDict())[waiter] = None
         self._length += 1
+        self.limits[waiter.limit] += 1
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove a waiter."""
+        """Remove a waiter. The turn of its user stays."""
         own_queue = self._by_user[waiter.user_id]
         del own_queue[waiter]
         if not own_queue:
             del self._by_user[waiter.user_id]
         self._length -= 1
+        self.limits[waiter.limit] -= 1
+        if not self.limits[waiter.limit]:
+            del self.limits[waiter.limit]
 
-    def pop(self) -> Waiter:
-        """Remove and return the next waiter; the next one of its user is behind all users."""
-        user_id, own_queue = next(iter(self._by_user.items()))
-        waiter, _ = own_queue.popitem(last=False)
-        if own_queue:
-            self._by_user.move_to_end(user_id)
-        else:
-            del self._by_user[user_id]
-        self._length -= 1
-        return waiter
+    def take(self, waiter: Waiter) -> None:
+        """Remove a waiter whose user has had its turn, and is behind all others now."""
+        self.remove(waiter)
+        if waiter.user_id in self._by_user:
+            self._by_user.move_to_end(waiter.user_id)
 
     def position_of_last(self, user_id: str) -> int:
         """Return the position, from 1, of a user's last waiter.

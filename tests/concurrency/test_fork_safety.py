@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,11 +97,19 @@ def test_a_forked_child_does_not_wait_for_locks_of_its_parent(tmp_path: Path) ->
     assert (completed.returncode, completed.stdout) == (0, "no wait"), completed.stderr
 
 
-def test_a_lock_held_during_a_fork_is_released_in_both_processes() -> None:
+@pytest.fixture
+def become_a_child(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Do what a forked child does, with the locks that the test creates."""
+    monkeypatch.setattr(fork_safety, "_locks", weakref.WeakSet())
+    return fork_safety._after_fork
+
+
+def test_a_lock_held_during_a_fork_is_released_in_both_processes(
+    become_a_child: Callable[[], None],
+) -> None:
     lock = Lock()
     with lock:
-        # The child does this.
-        fork_safety._after_fork()
+        become_a_child()
     with lock:
         assert lock._lock.locked()
     assert not lock._lock.locked()
@@ -118,12 +127,11 @@ class Counter:
             self.number = 0
 
 
-def test_a_forked_child_resets_what_a_lock_protects() -> None:
+def test_a_forked_child_resets_what_a_lock_protects(become_a_child: Callable[[], None]) -> None:
     first, second = Counter(), Counter()
     first.number = second.number = 5
     with first.lock:
-        # The child does this.
-        fork_safety._after_fork()
+        become_a_child()
     assert (first.number, second.number) == (0, 0)
 
 

@@ -125,6 +125,48 @@ async def test_models_of_two_providers_of_one_server_are_the_same_model(serve: S
     assert sorted(server.loads) == ["gemma", "qwen"]
 
 
+@pytest.mark.parametrize("max_concurrency", [1, 2, None])
+async def test_calls_of_providers_with_limits_of_their_own_are_batched(
+    serve: Serve, max_concurrency: int | None
+) -> None:
+    """Providers of an engine that runs one job at a time have `max_concurrency=1` by default."""
+    server = swap_server()
+    url, gpu = serve(server).url, md.ResourceGroup("box")
+    async with (
+        md.LlamaSwap(url, gpu=gpu, max_concurrency=max_concurrency) as chats,
+        md.LlamaSwap(url, gpu=gpu, max_concurrency=max_concurrency) as images,
+        all_waiting(gpu, 16) as tasks,
+    ):
+        for _ in range(4):
+            tasks.start_soon(chats.model("qwen").generate, "hello")
+            tasks.start_soon(images.image_model("sdxl").generate, "a fox")
+            tasks.start_soon(chats.model("gemma").generate, "hello")
+            tasks.start_soon(images.model("qwen").generate, "hello")
+    assert sorted(server.loads) == ["gemma", "qwen", "sdxl"]
+
+
+async def test_a_provider_runs_max_concurrency_calls_in_a_group_with_more_slots(
+    serve: Serve,
+) -> None:
+    server = swap_server(instant=False)
+    url, gpu = serve(server).url, md.ResourceGroup("box", slots=3)
+    async with (
+        md.LlamaSwap(url, gpu=gpu, max_concurrency=1, max_queue=1) as limited,
+        md.LlamaSwap(url, gpu=gpu) as unlimited,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(2):
+            tasks.start_soon(limited.model("qwen").generate, "hello")
+        await wait_until(lambda: (gpu.running, gpu.waiting) == (1, 1))
+        with pytest.raises(md.OverloadedError) as caught:
+            await limited.model("qwen").generate("hello")
+        assert caught.value.code == "QUEUE_FULL"
+        tasks.start_soon(unlimited.model("qwen").generate, "hello")
+        await wait_until(lambda: (gpu.running, gpu.waiting) == (2, 1))
+        await anyio.to_thread.run_sync(server.loaded, "qwen")
+    assert (gpu.running, gpu.waiting) == (0, 0)
+
+
 @pytest.mark.parametrize("aliases_listed", [False, True])
 @pytest.mark.parametrize("unload", [False, True])
 async def test_ids_of_one_process_are_one_model(

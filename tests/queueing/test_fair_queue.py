@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -16,12 +17,18 @@ from hypothesis.stateful import (
 
 from majordomo.queueing import fair_queue
 from majordomo.queueing.fair_queue import ALWAYS_NOTIFIED, FairQueue
-from majordomo.queueing.user_turns import Waiter
+from majordomo.queueing.user_turns import ProviderLimit, Waiter
 from tests.support.hypothesis_effort import max_examples
 
 
-def make_waiter(user_id: str, model: str | None = None, *, listens: bool = False) -> Waiter:
-    return Waiter(user_id, lambda: True, model=model, listens=listens)
+def make_waiter(
+    user_id: str,
+    model: str | None = None,
+    *,
+    limit: ProviderLimit | None = None,
+    listens: bool = False,
+) -> Waiter:
+    return Waiter(user_id, lambda: True, model=model, limit=limit, listens=listens)
 
 
 def admit_all(queue: FairQueue, waiting: list[Waiter], now: float = 0.0) -> list[Waiter]:
@@ -120,33 +127,48 @@ def test_a_waiter_whose_event_loop_has_ended_is_skipped() -> None:
     assert queue.free == 1
 
 
+LIMITS = [None, ProviderLimit(), ProviderLimit(1), ProviderLimit(2)]
+
+
 class FairQueueMachine(RuleBasedStateMachine):
     """Slots are neither lost nor created, in any order of operations."""
 
+    limits: Sequence[ProviderLimit | None] = [None]
+    models = "x"
+
     def __init__(self) -> None:
         super().__init__()
-        self.queue = FairQueue(3)
+        self.queue = FairQueue(3, 2)
         self.waiters: list[Waiter] = []
-        self.running = 0
+        self.running: list[Waiter] = []
 
     def count_admitted(self) -> None:
         for waiter in [waiter for waiter in self.waiters if waiter.admitted]:
             self.waiters.remove(waiter)
-            self.running += 1
+            self.running.append(waiter)
 
-    @rule(user_id=st.sampled_from("abc"), listens=st.booleans())
-    def acquire(self, user_id: str, listens: bool) -> None:
-        waiter = make_waiter(user_id, listens=listens)
+    @rule(user_id=st.sampled_from("abc"), listens=st.booleans(), data=st.data())
+    def acquire(self, user_id: str, listens: bool, data: st.DataObject) -> None:
+        limit, model = (
+            data.draw(st.sampled_from(self.limits)),
+            data.draw(st.sampled_from(self.models)),
+        )
+        waiter = make_waiter(user_id, model, limit=limit, listens=listens)
         if self.queue.acquire(waiter):
-            self.running += 1
+            self.running.append(waiter)
         else:
             self.waiters.append(waiter)
 
     @precondition(lambda self: self.running)
-    @rule()
-    def release(self) -> None:
-        self.running -= 1
-        self.queue.release()
+    @rule(data=st.data(), cancelled=st.booleans())
+    def release(self, data: st.DataObject, cancelled: bool) -> None:
+        waiter = data.draw(st.sampled_from(self.running))
+        self.running.remove(waiter)
+        if cancelled:
+            # It was admitted and cancelled in the same moment.
+            self.queue.withdraw(waiter)
+        else:
+            self.queue.release(limit=waiter.limit)
         self.count_admitted()
 
     @precondition(lambda self: self.waiters)
@@ -159,9 +181,19 @@ class FairQueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
-        assert self.queue.free + self.running == 3
+        assert self.queue.free + len(self.running) == 3
         assert self.queue.waiting == len(self.waiters)
-        assert not (self.queue.free and self.waiters), "no call waits while a slot is free"
+        running = Counter(waiter.limit for waiter in self.running)
+        ready = [
+            waiter
+            for waiter in self.waiters
+            if waiter.limit is None
+            or waiter.limit.max_concurrency is None
+            or running[waiter.limit] < waiter.limit.max_concurrency
+        ]
+        assert not (self.queue.free and ready), "no call that may run waits while a slot is free"
+        for limit, count in running.items():
+            assert limit is None or count <= (limit.max_concurrency or 3)
 
     @invariant()
     def listeners_have_distinct_positions_within_the_queue(self) -> None:
@@ -172,7 +204,44 @@ class FairQueueMachine(RuleBasedStateMachine):
         assert all(1 <= position <= len(self.waiters) * 5 / 4 for position in positions)
 
 
+class LimitsMachine(FairQueueMachine):
+    """Calls of several providers, some with limits of their own, and of several models."""
+
+    limits = LIMITS
+    models = "xyz"
+
+
 TestFairQueue = FairQueueMachine.TestCase
+TestLimits = LimitsMachine.TestCase
+
+
+def test_a_call_whose_provider_is_busy_lets_others_go_first() -> None:
+    queue, one = FairQueue(2), ProviderLimit(max_concurrency=1)
+    assert queue.acquire(make_waiter("a", limit=one))
+    second, third = make_waiter("a", limit=one), make_waiter("b", limit=one)
+    assert not queue.acquire(second)
+    assert not queue.acquire(third)
+    assert queue.waiting_with(one) == 2
+    other = make_waiter("c")
+    assert queue.acquire(other), "a slot is free, and its provider is not busy"
+    queue.release(limit=other.limit)
+    assert not second.admitted
+    queue.release(limit=one)
+    assert (second.admitted, third.admitted) == (True, False)
+
+
+def test_a_batch_goes_on_while_the_providers_of_other_models_are_busy() -> None:
+    queue, one = FairQueue(2, max_batch_calls=1), ProviderLimit(max_concurrency=1)
+    assert queue.acquire(make_waiter("a", "image", limit=one))
+    assert queue.acquire(make_waiter("a", "chat"))
+    image = make_waiter("b", "image", limit=one)
+    chats = [make_waiter("c", "chat"), make_waiter("c", "chat")]
+    for waiter in (image, *chats):
+        assert not queue.acquire(waiter)
+    queue.release()
+    assert (image.admitted, chats[0].admitted) == (False, True)
+    queue.release(limit=one)
+    assert (image.admitted, chats[1].admitted) == (True, False), "the batch of chats was over"
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
