@@ -48,8 +48,8 @@ class UserQueue:
     """A fair queue for jobs of users.
 
     Slots are assigned in turn: each user with a waiting job gets one before any user gets a second.
-    The queue needs about a kilobyte for each job, and a few hundred bytes for each user who is in a
-    cooldown.
+    The queue needs about five kilobytes for each waiting job, and a few hundred bytes for each user
+    who is in a cooldown.
 
     Args:
         max_concurrency: Maximum number of jobs that run at once.
