@@ -100,8 +100,6 @@ POSIX_FOLDERS = ("/dev/", "/tmp", "/proc/", "/etc/", "/var/", "/usr/", "/run/")
 # The places with a fallback, and what it is.
 FALLBACKS = {
     ("concurrency/fork_safety.py", "os.register_at_fork"): "hasattr: no fork, nothing to reset",
-    ("concurrency/portal.py", "os.register_at_fork"): "hasattr: no fork, nothing to reset",
-    ("concurrency/worker_threads.py", "os.register_at_fork"): "hasattr: no fork, nothing to reset",
     ("media/atomic_files.py", "os.link"): "a rename where the file system has no links",
     ("media/atomic_files.py", "os.rename"): "after a check; Windows never replaces a file by it",
     ("media/atomic_files.py", "os.chmod"): "sets what the system can keep of the mode",

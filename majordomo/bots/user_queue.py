@@ -2,25 +2,18 @@
 
 Theory of operation
 -------------------
-The queue knows nothing of backends and belongs to one event loop; it needs no lock.
+The order, the slots and the positions are those of a `SlotQueue`. This module adds what belongs to
+users: the limit per user, the cooldown, and cancellation. It knows nothing of backends.
 
-* A job waits, runs, and ends. `_jobs` has all jobs of a user, `_waiting_by_user` only the waiting
-  ones, and `_free` is the number of free slots.
-* Slots are assigned round-robin over users, first in, first out per user: the first key of
-  `_waiting_by_user` is served next and then moves to the end.
-* `run` always passes through `_leave`, which frees the slot or the queue position of its job. A job
-  is never in the queue and running at the same time.
-* Positions: the first `ALWAYS_NOTIFIED` jobs are notified of every move. All others are notified
-  once in so many moves that the cost per move stays constant.
+* `_jobs` has all jobs of a user, waiting and running. `run` always removes its job.
+* A job is in the queue, or it owns a slot, within `run` only.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
-from inspect import isawaitable
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
@@ -33,25 +26,21 @@ from majordomo.errors import (
     OverloadedError,
     RateLimitError,
 )
+from majordomo.queueing.slot_queue import SlotQueue
+from majordomo.settings import Timeout
+from majordomo.transport_types import Deadline
 from majordomo.validation import check_number, check_user_id
 
 T = TypeVar("T")
-# The number of jobs at the front that are notified of every move.
-ALWAYS_NOTIFIED = 10
 
 
 class _Job:
     """One call of a user, waiting or running."""
 
-    __slots__ = ("admitted", "cancelled", "listens", "moved", "position", "scope", "user_id")
+    __slots__ = ("cancelled", "scope")
 
-    def __init__(self, user_id: str, listens: bool) -> None:
-        self.user_id = user_id
-        self.listens = listens
+    def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.moved = anyio.Event()
-        self.position = 0
-        self.admitted = False
         self.cancelled = False
 
 
@@ -59,7 +48,8 @@ class UserQueue:
     """A fair queue for jobs of users.
 
     Slots are assigned in turn: each user with a waiting job gets one before any user gets a second.
-    The queue needs a few hundred bytes for each job, and for each user who is in a cooldown.
+    The queue needs about five kilobytes for each waiting job, and a few hundred bytes for each user
+    who is in a cooldown.
 
     Args:
         max_concurrency: Maximum number of jobs that run at once.
@@ -102,26 +92,21 @@ class UserQueue:
         self.cooldown = cooldown
         self.max_queue = max_queue
         self._clock = clock or Clock()
-        self._free = max_concurrency
+        self._slots = SlotQueue(max_concurrency, max_queue)
         # All jobs of each user, in the order of their arrival.
         self._jobs: dict[str, dict[_Job, None]] = {}
-        # The waiting jobs of each user; the users are in the order in which they are served.
-        self._waiting_by_user: OrderedDict[str, deque[_Job]] = OrderedDict()
-        self._waiting = 0
-        # Moves since all waiting jobs were notified.
-        self._moves = 0
         # The arrival of each user's last job, the oldest first; only with a cooldown.
         self._last_arrivals: OrderedDict[str, float] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """The number of waiting jobs."""
-        return self._waiting
+        return self._slots.waiting
 
     @property
     def running(self) -> int:
         """The number of running jobs."""
-        return self.max_concurrency - self._free
+        return self._slots.running
 
     def positions(self, user_id: str) -> tuple[int, ...]:
         """Return the queue positions of a user's waiting jobs, from 1.
@@ -129,12 +114,7 @@ class UserQueue:
         Args:
             user_id: The user.
         """
-        jobs = set(self._waiting_by_user.get(user_id, ()))
-        return (
-            tuple(number for number, job in enumerate(self._order(), 1) if job in jobs)
-            if jobs
-            else ()
-        )
+        return self._slots.positions(user_id)
 
     async def run(
         self,
@@ -166,13 +146,16 @@ class UserQueue:
             InvalidRequestError: `user_id` is invalid.
         """
         check_user_id(user_id)
-        entry = self._add_job(user_id, listens=on_position is not None)
+        entry = self._add_job(user_id)
         try:
             with entry.scope:
-                await self._wait_for_slot(entry, on_position)
-                return await job()
+                await self._slots.acquire(Deadline(Timeout()), user_id, on_position)
+                try:
+                    return await job()
+                finally:
+                    self._slots.release()
         finally:
-            self._leave(entry)
+            self._remove_job(user_id, entry)
         raise JobCancelledError("the job was cancelled by its user", code="CANCELLED_BY_USER")
 
     def cancel(self, user_id: str) -> int:
@@ -190,7 +173,7 @@ class UserQueue:
             job.scope.cancel()
         return len(jobs)
 
-    def _add_job(self, user_id: str, *, listens: bool) -> _Job:
+    def _add_job(self, user_id: str) -> _Job:
         """Add a job, or raise when the user or the queue has too many."""
         now = self._clock.now()
         while (
@@ -205,12 +188,8 @@ class UserQueue:
                 code="TOO_MANY_JOBS",
                 details={"jobs": count},
             )
-        if self._waiting >= self.max_queue:
-            raise OverloadedError(
-                f"the queue is full with {self._waiting:,} waiting jobs; try again later",
-                code="QUEUE_FULL",
-                details={"waiting": self._waiting},
-            )
+        # Before the cooldown begins: a job that is rejected does not count.
+        self._slots.check_not_full()
         if (arrival := self._last_arrivals.get(user_id)) is not None:
             remaining = arrival + self.cooldown - now
             raise RateLimitError(
@@ -220,82 +199,12 @@ class UserQueue:
             )
         if self.cooldown:
             self._last_arrivals[user_id] = now
-        job = _Job(user_id, listens)
+        job = _Job()
         self._jobs.setdefault(user_id, {})[job] = None
-        self._waiting_by_user.setdefault(user_id, deque()).append(job)
-        self._waiting += 1
-        self._advance(new_job=job)
         return job
 
-    async def _wait_for_slot(self, job: _Job, on_position: Callable[[int], object] | None) -> None:
-        """Wait until the job is admitted, and report its positions."""
-        reported = 0
-        while not job.admitted:
-            job.moved = anyio.Event()
-            if on_position is not None and job.position != reported:
-                reported = job.position
-                result = on_position(reported)
-                if isawaitable(result):
-                    await result
-                # The queue may have moved meanwhile.
-                continue
-            await job.moved.wait()
-
-    def _leave(self, job: _Job) -> None:
-        """Remove a job, and free its slot or its position."""
-        jobs = self._jobs[job.user_id]
+    def _remove_job(self, user_id: str, job: _Job) -> None:
+        jobs = self._jobs[user_id]
         del jobs[job]
         if not jobs:
-            del self._jobs[job.user_id]
-        if job.admitted:
-            self._free += 1
-        else:
-            waiting = self._waiting_by_user[job.user_id]
-            waiting.remove(job)
-            self._waiting -= 1
-            if not waiting:
-                del self._waiting_by_user[job.user_id]
-        self._advance()
-
-    def _advance(self, new_job: _Job | None = None) -> None:
-        """Assign free slots to the next jobs, and update the positions of waiting ones."""
-        while self._free and self._waiting_by_user:
-            user_id, waiting = self._waiting_by_user.popitem(last=False)
-            job = waiting.popleft()
-            if waiting:
-                # Behind all other users.
-                self._waiting_by_user[user_id] = waiting
-            self._waiting -= 1
-            self._free -= 1
-            job.admitted = True
-            job.moved.set()
-        self._moves += 1
-        # Updating all positions takes time in proportion to the queue. It is done once in so many
-        # moves that the average cost of a move is that of ALWAYS_NOTIFIED positions.
-        update_all = self._moves * ALWAYS_NOTIFIED >= self._waiting
-        if update_all:
-            self._moves = 0
-        for position, job in enumerate(
-            islice(self._order(), None if update_all else ALWAYS_NOTIFIED), 1
-        ):
-            if job.position != position:
-                job.position = position
-                if job.listens:
-                    job.moved.set()
-        if new_job is not None and not new_job.admitted and not new_job.position:
-            # Exact for the first waiting job of a user; an upper bound for a further one.
-            is_first = len(self._waiting_by_user[new_job.user_id]) == 1
-            new_job.position = len(self._waiting_by_user) if is_first else self._waiting
-
-    def _order(self) -> Iterator[_Job]:
-        """Yield the waiting jobs in the order in which they get slots if no other job arrives."""
-        # The dictionary is not copied: most callers read only the first positions.
-        for waiting in self._waiting_by_user.values():
-            yield waiting[0]
-        depth = 1
-        queues = [waiting for waiting in self._waiting_by_user.values() if len(waiting) > 1]
-        while queues:
-            for waiting in queues:
-                yield waiting[depth]
-            depth += 1
-            queues = [waiting for waiting in queues if len(waiting) > depth]
+            del self._jobs[user_id]

@@ -1,7 +1,8 @@
-"""Reset state in a forked child.
+"""Fork safety: a lock that is free in a forked child, where it resets the state that it protects.
 
 In the child, a lock may be held by a thread that does not exist there, and the parent's calls do
-not run.
+not run. So every lock of this library is a `Lock`, which knows how to reset its state. Platforms
+without `os.register_at_fork` cannot fork, and need nothing.
 """
 
 from __future__ import annotations
@@ -9,31 +10,27 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from inspect import ismethod
 from types import TracebackType
-from typing import Protocol
-
-
-class ForkAware(Protocol):
-    """An object with state to reset in a forked child."""
-
-    def reset_after_fork(self) -> None:
-        """Reset the state. Called in the child, in its only thread."""
-        ...
-
-
-def register_fork_aware(instance: ForkAware) -> None:
-    """Call `instance.reset_after_fork()` in each forked child, for as long as the object lives."""
-    _fork_aware.add(instance)
 
 
 class Lock:
-    """A lock for `with` blocks that is free in a forked child, even if the parent held it."""
+    """A lock for `with` blocks that is free in a forked child, even if the parent held it.
 
-    __slots__ = ("__weakref__", "_lock")
+    Args:
+        reset: Resets the state that the lock protects. Called in the child, in its only thread,
+            when all locks are free. Of a method, the object is not kept alive.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("__weakref__", "_get_reset", "_lock")
+
+    def __init__(self, reset: Callable[[], None] | None = None) -> None:
         self._lock = threading.Lock()
-        register_fork_aware(self)
+        self._get_reset: Callable[[], Callable[[], None] | None] = (
+            weakref.WeakMethod(reset) if ismethod(reset) else lambda: reset
+        )
+        _locks.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -49,17 +46,18 @@ class Lock:
         if self._lock.locked():
             self._lock.release()
 
-    def reset_after_fork(self) -> None:
-        """Replace the lock by a free one."""
-        self._lock = threading.Lock()
 
-
-_fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for instance in list(_fork_aware):
-        instance.reset_after_fork()
+    locks = list(_locks)
+    for lock in locks:
+        lock._lock = threading.Lock()
+    for lock in locks:
+        reset = lock._get_reset()
+        if reset is not None:
+            reset()
 
 
 if hasattr(os, "register_at_fork"):

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from majordomo.concurrency.fork_safety import Lock
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -30,9 +32,17 @@ T = TypeVar("T")
 # Seconds after which the calling thread wakes up; -1, which is for ever, where a signal does it.
 _WAIT_SECONDS: float = 0.2 if os.name == "nt" else -1
 
-_lock = threading.Lock()
 _portal: BlockingPortal | None = None
 _thread: threading.Thread | None = None
+
+
+def _reset_after_fork() -> None:
+    """Forget the portal in a forked child, where its thread does not exist."""
+    global _portal, _thread
+    _portal = _thread = None
+
+
+_lock = Lock(_reset_after_fork)
 
 
 def run(function: Callable[[], Awaitable[T]]) -> T:
@@ -99,14 +109,3 @@ def _serve(ready: Future[BlockingPortal]) -> None:
             await portal.sleep_until_stopped()
 
     anyio.run(main)
-
-
-def _reset_after_fork() -> None:
-    """Forget the portal in a forked child, where its thread does not exist."""
-    global _portal, _thread, _lock
-    _portal = _thread = None
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -14,12 +14,21 @@ from typing import TypeVar
 
 import anyio
 
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
 
 T = TypeVar("T")
 MAX_WORKERS = os.cpu_count() or 1
 _executor: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
+
+
+def _reset_after_fork() -> None:
+    """Forget the executor in a forked child, where its threads do not exist."""
+    global _executor
+    _executor = None
+
+
+_lock = Lock(_reset_after_fork)
 
 
 async def in_thread(function: Callable[..., T], *arguments: object, **options: object) -> T:
@@ -66,13 +75,3 @@ def _get_executor() -> ThreadPoolExecutor:
         if _executor is None:
             _executor = ThreadPoolExecutor(MAX_WORKERS, "majordomo-imaging")
         return _executor
-
-
-def _after_fork() -> None:
-    """Forget the executor in a forked child, where its threads do not exist."""
-    global _executor, _lock
-    _executor, _lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -77,6 +77,9 @@ class BackendClient:
     """What each call waits for. Default: nothing."""
     unload: Callable[[str], Awaitable[None]] | None = None
     """Makes the backend free the memory of a model; None where it cannot."""
+    find_process: Callable[[BackendCall], Awaitable[str]] | None = None
+    """Returns the id of the process that serves the model of a call; None where every id is its
+    own."""
     observers: Sequence[Observer] = ()
     """Observers of every call."""
     address: str = ""
@@ -201,8 +204,13 @@ class BackendCall(CallContext):
         client = self.client
         lease = None
         if client.admission.shared:
-            unload, model = client.unload, self.model
-            lease = ModelLease(id(client), model, None if unload is None else lambda: unload(model))
+            find, unload = client.find_process, client.unload
+            process = self.model if find is None else await find(self)
+            lease = ModelLease(
+                client.address or client.provider,
+                process,
+                None if unload is None else lambda: unload(process),
+            )
         try:
             return await client.admission.acquire(
                 self.deadline, self.on_position, user_id=self.user_id, lease=lease

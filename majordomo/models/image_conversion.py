@@ -5,13 +5,12 @@ Converted images are cached per model, because a conversation sends its old imag
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
 from majordomo import llm
-from majordomo.concurrency.fork_safety import register_fork_aware
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import CallWarning
 from majordomo.media.image_limits import ImageSupport
 from majordomo.media.image_part import ImagePart
@@ -28,14 +27,12 @@ class ImageConverter:
     def __init__(self, support: ImageSupport, limits: Limits) -> None:
         self._support = support
         self._limits = limits
-        self.reset_after_fork()
-        register_fork_aware(self)
+        self._reset()
+        self._lock = Lock(self._reset)
 
-    def reset_after_fork(self) -> None:
-        """Empty the cache and replace the lock, which may be locked in the forked process."""
+    def _reset(self) -> None:
         self._cache: OrderedDict[bytes, ImagePart] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()
 
     def accepts(self, request: llm.Request) -> bool:
         """Return whether every image can be sent unchanged."""

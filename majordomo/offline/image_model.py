@@ -49,7 +49,7 @@ class OfflineImageModel(ImageModel):
             adapted, warnings = _adapt_request(request, self.id, self.provider)
             refuse_unsupported(warnings, offline._strict)
             job = _ImageJob(adapted)
-            lease = ModelLease(id(offline), self.id)
+            lease = ModelLease(offline.name, self.id)
             async with offline.admission.admitted(
                 call.deadline, call.on_position, user_id=call.user_id, lease=lease
             ):

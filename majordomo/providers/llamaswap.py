@@ -15,7 +15,12 @@ from majordomo.concurrency import portal
 from majordomo.concurrency.event_stream import EventStream, SyncEventStream
 from majordomo.dialects.openai.image_families import compatible_family
 from majordomo.dialects.openai.images import OpenAIImagesCodec
-from majordomo.dialects.openai.models import decode_change, decode_models, decode_running
+from majordomo.dialects.openai.models import (
+    decode_aliases,
+    decode_change,
+    decode_models,
+    decode_running,
+)
 from majordomo.dialects.samplers import SDCPP, SamplerCatalog
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.framing.json import decode_object
@@ -23,6 +28,7 @@ from majordomo.models.client import BackendCall, LoadCheck
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.image_model import ReplyImageCodec, ReplyImageModel
 from majordomo.models.load_watch import LoadWatch
+from majordomo.models.model_aliases import ModelAliases
 from majordomo.models.sse_feed import SSEFeed
 from majordomo.providers.base import (
     QUERY_TIMEOUT,
@@ -91,7 +97,9 @@ class LlamaSwap(HTTPProvider):
             )
         self._has_sampler_catalog = images != "openai"
         self._cached_catalogs: dict[str, SamplerCatalog] = {}
+        self._aliases = ModelAliases(self._query_aliases)
         super().__init__(base_url, api_key, **common)
+        self._client.find_process = self._aliases.find
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
         """Return a chat model. `options` are defaults of its requests."""
@@ -226,6 +234,12 @@ class LlamaSwap(HTTPProvider):
     async def _running(self) -> dict[str, str]:
         return await self._query_decoded("/running", decode_running)
 
+    async def _query_aliases(self, call: BackendCall) -> dict[str, str]:
+        body = await call.read_body(
+            HTTPRequest("GET", "/v1/models"), self._client.limits.max_reply_bytes
+        )
+        return decode_aliases(body, self._client.limits)
+
     def _load_check(self) -> LoadCheck:
         """Return a load check: `/running` lists the states of models."""
 
@@ -236,8 +250,9 @@ class LlamaSwap(HTTPProvider):
             return decode_running(body, self._client.limits)
 
         def describe_loading(states: dict[str, str], model: str) -> str | None:
-            state = states.get(model)
-            # An alias is not listed. Then the call waits if any model is starting or stopping.
+            state = states.get(self._aliases.known(model))
+            # An alias is not listed. Without a resource group its model is unknown: then the call
+            # waits if any model is starting or stopping.
             is_loading = (
                 state != "ready"
                 if state is not None

@@ -5,6 +5,9 @@ Theory of operation:
 * A call acquires, in this order: a slot of the provider (`max_concurrency`, waiting in a
   `SlotQueue`), its turn by the rate limits (`RateLimiter`), and a slot of the resource group. Each
   of them is optional.
+* In a resource group, the slots of the provider are a limit in the queue of the group
+  (`ProviderLimit`). In a queue of their own, most calls would wait before the group, which could
+  not see them when it decides which model is next.
 * If a later step fails or is cancelled, the earlier ones are undone before the error is raised:
   a failed `acquire` holds nothing.
 * The returned `Admission` owns all of it. Its owner calls `release` once; further calls do nothing.
@@ -19,6 +22,7 @@ from contextlib import asynccontextmanager
 from majordomo.queueing.rate_limiter import RateLimiter
 from majordomo.queueing.resource_group import ModelLease, ResourceGroup
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
+from majordomo.queueing.user_turns import ProviderLimit
 from majordomo.transport_types import Deadline
 
 
@@ -49,7 +53,12 @@ class AdmissionControl:
         resource_group: ResourceGroup | None = None,
     ) -> None:
         self.max_concurrency = max_concurrency
-        self._queue = SlotQueue(max_concurrency, max_queue) if max_concurrency is not None else None
+        self._queue = (
+            SlotQueue(max_concurrency, max_queue)
+            if max_concurrency is not None and resource_group is None
+            else None
+        )
+        self._limit = ProviderLimit(max_concurrency, max_queue)
         self._rate_limiter = rate_limiter
         self._resource_group = resource_group
 
@@ -61,8 +70,9 @@ class AdmissionControl:
     @property
     def waits(self) -> bool:
         """Whether a new call would have to wait in a queue."""
-        queues = [queue for queue in (self._queue, self._resource_group) if queue is not None]
-        return any(queue.waiting or queue.running >= queue.slots for queue in queues)
+        if self._resource_group is not None:
+            return self._resource_group.would_wait(self._limit)
+        return self._queue is not None and self._queue.would_wait()
 
     async def acquire(
         self,
@@ -92,7 +102,7 @@ class AdmissionControl:
             if rate_limiter is not None:
                 undo = await rate_limiter.acquire(deadline, user_id)
             if group is not None:
-                await group.acquire(deadline, user_id, on_position, lease)
+                await group.acquire(deadline, user_id, on_position, lease, self._limit)
         except BaseException:
             if undo is not None:
                 undo()
@@ -102,7 +112,7 @@ class AdmissionControl:
 
         def release(tokens: int | None) -> None:
             if group is not None:
-                group.release(lease)
+                group.release(lease, self._limit)
             if rate_limiter is not None:
                 rate_limiter.record_tokens(user_id, tokens)
             if queue is not None:

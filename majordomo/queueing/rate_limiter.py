@@ -5,7 +5,6 @@ Time is an argument; only `RateLimiter` reads a clock and waits.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from majordomo.concurrency.fork_safety import register_fork_aware
-from majordomo.errors import OverloadedError, RateLimitError
+from majordomo.concurrency.fork_safety import Lock
+from majordomo.errors import RateLimitError
+from majordomo.queueing.slot_queue import queue_full_error
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
 
@@ -99,15 +99,6 @@ class UserRate:
             self._tokens.take(tokens)
 
 
-def queue_full_error(waiting: int, where: str = "") -> OverloadedError:
-    """Return the error for a full queue. It is raised at once instead of after a useless wait."""
-    return OverloadedError(
-        f"the queue{where} is full: {waiting} calls are waiting; try again later",
-        code="QUEUE_FULL",
-        details={"waiting": waiting},
-    )
-
-
 class RateLimiter:
     """The rate limits of a provider, for all users together and for each user. Thread-safe."""
 
@@ -118,10 +109,9 @@ class RateLimiter:
         self._max_queue = max_queue
         self._clock = clock
         self._waiting = 0
-        self._lock = threading.Lock()
+        self._lock = Lock(self._reset_after_fork)
         self._all = UserRate(rate.requests_per_minute, rate.tokens_per_minute)
         self._users: OrderedDict[str, UserRate] = OrderedDict()
-        register_fork_aware(self)
 
     async def acquire(self, deadline: Deadline, user_id: str = "") -> Callable[[], None]:
         """Wait until the rate limits allow one more call, and count it.
@@ -179,9 +169,8 @@ class RateLimiter:
                 for rate in self._rates_for(user_id):
                     rate.take_tokens(tokens)
 
-    def reset_after_fork(self) -> None:
-        """Reset the lock and the waiting calls in a forked child. The levels stay."""
-        self._lock = threading.Lock()
+    def _reset_after_fork(self) -> None:
+        """Reset the waiting calls in a forked child. The levels stay."""
         self._waiting = 0
 
     def _rates_for(self, user_id: str) -> list[UserRate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,9 +10,10 @@ from typing import Any
 
 import anyio
 
-from majordomo.concurrency.fork_safety import Lock, register_fork_aware
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
+from majordomo.queueing.user_turns import ProviderLimit
 from majordomo.transport_types import Deadline
 from majordomo.validation import describe
 
@@ -25,21 +25,28 @@ UNLOAD_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ModelLease:
-    """A model of a provider that uses a resource group."""
+    """A model that uses a resource group."""
 
-    provider: int
-    """Identifies the provider object: two servers may have models with the same name."""
+    server: str
+    """Address of the server: two servers may have models with the same name."""
     model: str
-    """Id of the model."""
+    """Id of the model. Two ids of the same process have to be made one before."""
     unload: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
     """Asks the backend to unload the model. None when the backend cannot."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies the model; it keeps no provider alive."""
+        return self.server, self.model
 
 
 class ResourceGroup:
     """A GPU, or another resource, that models of several providers share.
 
-    At most `slots` calls run at once, chat and images together. Others wait in a fair queue that
-    takes turns over user ids (`with_user_id`), and receive their position. The group works across
+    At most `slots` calls run at once, chat and images together. Others wait in a queue, and receive
+    their position. Calls for the model that is loaded go first, up to `max_batch_calls` or
+    `max_batch_seconds`, so that models are loaded rarely; then the model that has waited longest is
+    next. Among the calls of a model, user ids (`with_user_id`) take turns. The group works across
     all event loops and threads of this process.
 
     Args:
@@ -49,6 +56,10 @@ class ResourceGroup:
             `OverloadedError` (`QUEUE_FULL`) at once.
         unload: Before a call to another model than the last one, ask the backends of idle models to
             unload them (llama-swap, Ollama), so that a large model fits.
+        max_batch_calls: Calls of one model that are admitted in a row while calls for other models
+            wait, from 1; 0 turns this off, for models that are loaded at the same time.
+        max_batch_seconds: Seconds after which no further call of the loaded model goes before a
+            waiting call for another model, from 0.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -64,16 +75,37 @@ class ResourceGroup:
     """
 
     def __init__(
-        self, name: str = "gpu", slots: int = 1, max_queue: int | None = None, unload: bool = False
+        self,
+        name: str = "gpu",
+        slots: int = 1,
+        max_queue: int | None = None,
+        unload: bool = False,
+        *,
+        max_batch_calls: int = 20,
+        max_batch_seconds: float = 60.0,
     ) -> None:
-        for field_name, value, minimum in (("slots", slots, 1), ("max_queue", max_queue, 0)):
-            if value is not None and (
+        for field_name, value, minimum, optional in (
+            ("slots", slots, 1, False),
+            ("max_queue", max_queue, 0, True),
+            ("max_batch_calls", max_batch_calls, 0, False),
+        ):
+            if (value is not None or not optional) and (
                 isinstance(value, bool) or not isinstance(value, int) or value < minimum
             ):
                 raise ConfigurationError(
                     f"{field_name} must be an integer from {minimum}; got {describe(value)}",
                     details={"field": field_name},
                 )
+        # NaN fails the comparison.
+        if (
+            isinstance(max_batch_seconds, bool)
+            or not isinstance(max_batch_seconds, (int, float))
+            or not max_batch_seconds >= 0
+        ):
+            raise ConfigurationError(
+                f"max_batch_seconds must be a number from 0; got {describe(max_batch_seconds)}",
+                details={"field": "max_batch_seconds"},
+            )
         if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
             raise ConfigurationError(
                 f"name must be 1 to 100 printable characters; got {describe(name)}",
@@ -83,12 +115,24 @@ class ResourceGroup:
         self.slots = slots
         self.max_queue = max_queue
         self.unload = unload
-        self._queue = SlotQueue(slots, max_queue, name)
-        self._lock = threading.Lock()
-        self._active: Counter[ModelLease] = Counter()
+        self.max_batch_calls = max_batch_calls
+        self.max_batch_seconds = max_batch_seconds
+        self._queue = SlotQueue(
+            slots,
+            max_queue,
+            name,
+            max_batch_calls=max_batch_calls,
+            max_batch_seconds=max_batch_seconds,
+        )
+        # Models that are loaded stay known in a forked child.
         self._resident: dict[ModelLease, ModelLease] = {}
+        self._reset()
+        self._lock = Lock(self._reset)
+
+    def _reset(self) -> None:
+        """Forget all calls: those of a parent process do not run in a forked child."""
+        self._active: Counter[ModelLease] = Counter()
         self._unloading: Counter[ModelLease] = Counter()
-        register_fork_aware(self)
 
     @property
     def running(self) -> int:
@@ -100,18 +144,24 @@ class ResourceGroup:
         """The number of waiting calls."""
         return self._queue.waiting
 
+    def would_wait(self, limit: ProviderLimit | None = None) -> bool:
+        """Return whether a new call with this limit would have to wait."""
+        return self._queue.would_wait(limit)
+
     async def acquire(
         self,
         deadline: Deadline,
         user_id: str = "",
         on_position: OnPosition = None,
         lease: ModelLease | None = None,
+        limit: ProviderLimit | None = None,
     ) -> None:
         """Wait for a slot and, with `unload`, until idle models are unloaded.
 
-        `release` with the same lease must follow.
+        `release` with the same lease and limit must follow.
         """
-        await self._queue.acquire(deadline, user_id, on_position)
+        model = lease.key if lease is not None and self.max_batch_calls else None
+        await self._queue.acquire(deadline, user_id, on_position, model, limit)
         if lease is None:
             return
         with self._lock:
@@ -144,7 +194,7 @@ class ResourceGroup:
                 for other in idle:
                     self._count_unloaded(other)
                     self._resident.setdefault(other, other)
-            self.release(lease)
+            self.release(lease, limit)
             raise
 
     def _count_unloaded(self, lease: ModelLease) -> None:
@@ -152,20 +202,14 @@ class ResourceGroup:
         if self._unloading[lease] <= 0:
             del self._unloading[lease]
 
-    def release(self, lease: ModelLease | None = None) -> None:
+    def release(self, lease: ModelLease | None = None, limit: ProviderLimit | None = None) -> None:
         """Release a slot, and the use of its model."""
         if lease is not None:
             with self._lock:
                 self._active[lease] -= 1
                 if self._active[lease] <= 0:
                     del self._active[lease]
-        self._queue.release()
-
-    def reset_after_fork(self) -> None:
-        """Reset the calls in a forked child. Models that are loaded stay known."""
-        self._lock = threading.Lock()
-        self._active = Counter()
-        self._unloading = Counter()
+        self._queue.release(limit)
 
     def __repr__(self) -> str:
         return (

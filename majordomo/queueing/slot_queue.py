@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-* A lock protects a `FairQueue`; it is held for its O(1) steps only, never while waiting.
+* A lock protects a `FairQueue`; it is held for its short steps only, never while waiting.
 * No anyio object is shared between event loops: each waiting call has its own event and is woken in
   its own loop through `make_waker`.
 * A call that is admitted owns one slot until `release`. A call that leaves `acquire` with an error
@@ -12,30 +12,66 @@ Theory of operation:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Hashable
+from inspect import isawaitable
 
 import anyio
 
-from majordomo.concurrency.fork_safety import register_fork_aware
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
-from majordomo.queueing.fair_queue import FairQueue, Waiter
-from majordomo.queueing.rate_limiter import queue_full_error
+from majordomo.errors import OverloadedError
+from majordomo.queueing.fair_queue import FairQueue
+from majordomo.queueing.user_turns import ProviderLimit, Waiter
 from majordomo.transport_types import Deadline
 
-OnPosition = Callable[[int], None] | None
+OnPosition = Callable[[int], object] | None
+
+
+def queue_full_error(waiting: int, where: str = "") -> OverloadedError:
+    """Return the error for a full queue. It is raised at once instead of after a useless wait."""
+    return OverloadedError(
+        f"the queue{where} is full: {waiting:,} calls are waiting; try again later",
+        code="QUEUE_FULL",
+        details={"waiting": waiting},
+    )
 
 
 class SlotQueue:
-    """A fair queue with waiting; at most `max_queue` calls wait at once (None: no limit)."""
+    """A fair queue with waiting.
 
-    def __init__(self, slots: int, max_queue: int | None = None, name: str = "") -> None:
+    Args:
+        slots: Calls that run at once.
+        max_queue: Calls that may wait; None means no limit.
+        name: Name of the queue for error messages.
+        max_batch_calls: See `FairQueue`.
+        max_batch_seconds: See `FairQueue`.
+        clock: Returns seconds of a clock that is never set.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        max_queue: int | None = None,
+        name: str = "",
+        *,
+        max_batch_calls: int = 1,
+        max_batch_seconds: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.slots = slots
         self.max_queue = max_queue
         self.name = name
-        self._lock = threading.Lock()
-        self._queue = FairQueue(slots)
-        register_fork_aware(self)
+        self._max_batch_calls = max_batch_calls
+        self._max_batch_seconds = max_batch_seconds
+        self._clock = clock
+        self._reset()
+        self._lock = Lock(self._reset)
+
+    def _reset(self) -> None:
+        """Free all slots: the calls of a parent process do not run in a forked child."""
+        self._queue = FairQueue(self.slots, self._max_batch_calls, self._max_batch_seconds)
 
     @property
     def waiting(self) -> int:
@@ -47,31 +83,57 @@ class SlotQueue:
         """The number of calls that hold a slot."""
         return self.slots - self._queue.free
 
-    async def acquire(
-        self, deadline: Deadline, user_id: str = "", on_position: OnPosition = None
-    ) -> None:
-        """Wait for a slot, within the queue limit; `release` must follow.
+    def positions(self, user_id: str) -> tuple[int, ...]:
+        """Return the positions of a user's waiting calls, from 1."""
+        with self._lock:
+            return self._queue.positions(user_id, self._clock())
 
-        `on_position` is called with the position, from 1, when it changes. Beyond the first 10 it
-        is not called for every move.
+    def would_wait(self, limit: ProviderLimit | None = None) -> bool:
+        """Return whether a new call with this limit would have to wait."""
+        return not self._queue.free or not self._queue.is_ready(limit)
+
+    def check_not_full(self, limit: ProviderLimit | None = None) -> None:
+        """Raise OverloadedError (`QUEUE_FULL`) if no further call with this limit may wait."""
+        if self.max_queue is not None and self._queue.waiting >= self.max_queue:
+            raise queue_full_error(self._queue.waiting, f" for {self.name}" if self.name else "")
+        if limit is not None and limit.max_queue is not None:
+            waiting = self._queue.waiting_with(limit)
+            if waiting >= limit.max_queue:
+                raise queue_full_error(waiting, " of the provider")
+
+    async def acquire(
+        self,
+        deadline: Deadline,
+        user_id: str = "",
+        on_position: OnPosition = None,
+        model: Hashable = None,
+        limit: ProviderLimit | None = None,
+    ) -> None:
+        """Wait for a slot, within the queue limit; `release` with the same limit must follow.
+
+        Calls of the same `model` are batched. `on_position` is called with the position, from 1,
+        when it changes, and awaited if it is an async function. Beyond the first 10 it is not
+        called for every move.
 
         Raises:
             DeadlineExceededError: The queue limit has passed (phase queue).
             OverloadedError: At once, when the queue is full (`QUEUE_FULL`).
         """
         with self._lock:
-            if self._queue.free and not self._queue.waiting:
-                self._queue.free -= 1
+            now = self._clock()
+            if self._queue.take_free(model, limit, now):
                 return
-            if self.max_queue is not None and self._queue.waiting >= self.max_queue:
-                raise queue_full_error(
-                    self._queue.waiting, f" for {self.name}" if self.name else ""
-                )
+            self.check_not_full(limit)
             moved = anyio.Event()
-            waiter = Waiter(user_id, lambda: wake(), listens=on_position is not None)
+            waiter = Waiter(
+                user_id,
+                lambda: wake(),
+                model=model,
+                limit=limit,
+                listens=on_position is not None,
+            )
             wake = make_waker(lambda: moved.set())
-            if self._queue.acquire(waiter):
-                return
+            self._queue.acquire(waiter, now)
         deadline.start_phase("queue")
         reported = 0
         try:
@@ -79,7 +141,9 @@ class SlotQueue:
                 moved = anyio.Event()
                 if on_position is not None and waiter.position not in (0, reported):
                     reported = waiter.position
-                    on_position(reported)
+                    result = on_position(reported)
+                    if isawaitable(result):
+                        await result
                 # It may have been admitted before the new event was created.
                 if waiter.admitted:
                     break
@@ -89,15 +153,10 @@ class SlotQueue:
                     raise deadline.exceeded()
         except BaseException:
             with self._lock:
-                self._queue.withdraw(waiter)
+                self._queue.withdraw(waiter, self._clock())
             raise
 
-    def release(self) -> None:
+    def release(self, limit: ProviderLimit | None = None) -> None:
         """Release a slot to the next waiter."""
         with self._lock:
-            self._queue.release()
-
-    def reset_after_fork(self) -> None:
-        """Free all slots in a forked child: the parent's calls do not run there."""
-        self._lock = threading.Lock()
-        self._queue = FairQueue(self.slots)
+            self._queue.release(self._clock(), limit)

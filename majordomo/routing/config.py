@@ -74,7 +74,7 @@ class Config:
     chains: Mapping[str, ChainTable] = field(default_factory=dict)
     """Chain tables by name."""
     gpus: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Resource groups by the name that providers use in `gpu`: `slots`, `max_queue`, `unload`."""
+    """Keywords of `ResourceGroup` by the name that providers use in `gpu`."""
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Keywords of `Price` by model string."""
     document: ConfigFile = field(default_factory=ConfigFile, repr=False)
@@ -248,8 +248,15 @@ def _gpus(document: ConfigFile, table: Mapping[str, Any]) -> dict[str, Mapping[s
     for name, value in table.items():
         path = ("gpus", name)
         settings = gpus[name] = _table(document, path, value)
-        check_known_keys(document, path, settings, ("slots", "max_queue", "unload"))
-        for key, minimum in (("slots", 1), ("max_queue", 0)):
+        check_known_keys(
+            document,
+            path,
+            settings,
+            ("slots", "max_queue", "unload", "max_batch_calls", "max_batch_seconds"),
+        )
+        if "max_batch_seconds" in settings:
+            _number(document, (*path, "max_batch_seconds"), settings["max_batch_seconds"], 0)
+        for key, minimum in (("slots", 1), ("max_queue", 0), ("max_batch_calls", 0)):
             if key in settings:
                 number = _number(document, (*path, key), settings[key], minimum)
                 if number % 1:

@@ -1,8 +1,9 @@
 """Execute jobs. The engine here lives in the process; a durable one implements the same protocol.
 
-`InProcessEngine` keeps orders in two dicts: waiting, in the order of `put`, and running, with a
-cancel scope each. An order is in at most one of them. A finished job removes itself, frees its slot
-and starts the next order. Once the engine is closed, or the event loop ends, no order starts.
+`InProcessEngine` keeps orders in two dicts: waiting, with their waiters in a `FairQueue`, and
+running, with a cancel scope each. An order is in at most one of them. The queue decides which order
+is next and wakes it, which starts its job; a finished job releases its slot. Once the engine is
+closed, or the event loop ends, no order starts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any, Protocol
 import anyio
 
 from majordomo.concurrency.task_stream import spawn_loop_task
-from majordomo.errors import ConfigurationError, InvalidRequestError, OverloadedError
+from majordomo.errors import ConfigurationError, InvalidRequestError
+from majordomo.queueing.fair_queue import FairQueue
+from majordomo.queueing.slot_queue import queue_full_error
+from majordomo.queueing.user_turns import Waiter
 from majordomo.studio.inputs import StudioInput
 from majordomo.validation import check_number
 
@@ -39,7 +43,10 @@ JobHandler = Callable[[JobOrder], Awaitable[None]]
 
 
 class JobEngine(Protocol):
-    """Executes each order once, in the order of `put`, unless it is cancelled before."""
+    """Executes each order once, unless it is cancelled before.
+
+    The engine decides on the order; the orders of one user are executed in the order of `put`.
+    """
 
     def open(self, handler: JobHandler) -> None:
         """Set the function that executes an order. Called once, before any `put`.
@@ -78,6 +85,8 @@ class _RunningJob:
 class InProcessEngine:
     """An engine in the current process. It belongs to one event loop and ends with it.
 
+    Users take turns: each user with a waiting order gets a slot before any user gets a second.
+
     Args:
         max_concurrency: Jobs executed at the same time, 1 to 1,000.
         max_queue: Jobs waiting, 1 to 10,000,000.
@@ -92,9 +101,9 @@ class InProcessEngine:
             check_number("max_queue", max_queue, 1, 10**7, integer=True)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None
-        self._free_slots = max_concurrency
+        self._queue = FairQueue(max_concurrency)
         self._max_queue = max_queue
-        self._waiting: dict[str, JobOrder] = {}
+        self._waiting: dict[str, Waiter] = {}
         self._running: dict[str, _RunningJob] = {}
         self._handler: JobHandler | None = None
         self._closed = False
@@ -118,30 +127,31 @@ class InProcessEngine:
         """
         if self._closed:
             raise ConfigurationError("the engine is closed", code="CLOSED")
-        if len(self._waiting) >= self._max_queue:
-            raise OverloadedError(
-                f"the queue is full: {len(self._waiting):,} jobs are waiting",
-                code="QUEUE_FULL",
-                details={"waiting": len(self._waiting)},
-            )
-        self._waiting[order.id] = order
-        self._start_waiting()
+        if self._queue.waiting >= self._max_queue:
+            raise queue_full_error(self._queue.waiting)
+        waiter = Waiter(order.user_id, lambda: self._start(order))
+        self._waiting[order.id] = waiter
+        if self._queue.acquire(waiter):
+            self._start(order)
 
     def waiting(self) -> Sequence[str]:
         """Return the ids of orders that have not started, the next one first."""
-        return tuple(self._waiting)
+        ids = {waiter: job for job, waiter in self._waiting.items()}
+        return tuple(ids[waiter] for waiter in self._queue.waiters())
 
     async def cancel(self, job: str) -> None:
         """Withdraw an order, or cancel its execution and wait until that has ended."""
-        if self._waiting.pop(job, None) is not None:
-            return
-        if (running := self._running.get(job)) is not None:
+        if (waiter := self._waiting.pop(job, None)) is not None:
+            self._queue.withdraw(waiter)
+        elif (running := self._running.get(job)) is not None:
             running.scope.cancel()
             await running.ended.wait()
 
     async def aclose(self) -> None:
         """Cancel everything and wait until it has ended."""
         self._closed = True
+        for waiter in self._waiting.values():
+            self._queue.withdraw(waiter)
         self._waiting.clear()
         running = list(self._running.values())
         for job in running:
@@ -151,12 +161,14 @@ class InProcessEngine:
             for job in running:
                 await job.ended.wait()
 
-    def _start_waiting(self) -> None:
-        while self._free_slots and self._waiting and not self._closed:
-            order = self._waiting.pop(next(iter(self._waiting)))
-            self._free_slots -= 1
-            running = self._running[order.id] = _RunningJob()
-            spawn_loop_task(_bind(self, order, running))
+    def _start(self, order: JobOrder) -> bool:
+        """Start the job of an order that owns a slot; return False if no order may start."""
+        if self._closed:
+            return False
+        del self._waiting[order.id]
+        running = self._running[order.id] = _RunningJob()
+        spawn_loop_task(lambda: self._run(order, running))
+        return True
 
     async def _run(self, order: JobOrder, running: _RunningJob) -> None:
         assert self._handler is not None
@@ -169,10 +181,5 @@ class InProcessEngine:
             raise
         finally:
             del self._running[order.id]
-            self._free_slots += 1
             running.ended.set()
-            self._start_waiting()
-
-
-def _bind(engine: InProcessEngine, order: JobOrder, running: _RunningJob) -> Callable[[], Any]:
-    return lambda: engine._run(order, running)
+            self._queue.release()

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
 from majordomo.media.atomic_files import TEMPORARY_PREFIX, make_folder, remove_file
 from majordomo.media.filenames import SUFFIXES, is_reserved
@@ -72,7 +72,7 @@ class JobStore:
         self.folder: Path = Path(folder)
         self.quota = quota
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # The image files of each job, the size of each file, and how many jobs name each file.
         self._jobs: dict[str, frozenset[str]] = {}
         self._sizes: dict[str, int] = {}

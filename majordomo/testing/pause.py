@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
 from majordomo.testing.errors import ScriptError
 
@@ -19,7 +20,7 @@ class _Latch:
     """An event that stays set. It can be awaited in any event loop and set from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._set = threading.Event()
         self._wakers: list[Callable[[], object]] = []
 

@@ -123,7 +123,7 @@ async def test_too_many_jobs_of_a_user_or_in_the_queue_raise_overloaded_error() 
         await start_jobs(group, queue, jobs, "cid/1")
         group.cancel_scope.cancel()
     assert queue._jobs == {}
-    assert not queue._waiting_by_user
+    assert (queue.running, queue.waiting) == (0, 0)
 
 
 async def test_a_job_during_the_cooldown_raises_rate_limit_error() -> None:

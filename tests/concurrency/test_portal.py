@@ -294,7 +294,7 @@ def test_a_forked_child_does_not_wait_for_calls_of_its_parent() -> None:
         admission = AdmissionControl(1, rate_limiter=rate_limiter, resource_group=gpu)
         async def acquire(model):
             with anyio.fail_after(5):
-                lease = ModelLease(1, model, unload)
+                lease = ModelLease("box", model, unload)
                 await admission.acquire(Deadline(md.Timeout()), lease=lease)
         anyio.run(acquire, "a")
         with rate_limiter._lock, gpu._lock:

@@ -9,7 +9,11 @@ import pytest
 
 import majordomo as md
 from majordomo.dialects.gemini import models as gemini_models
-from majordomo.dialects.openai.models import decode_models, openai_capabilities
+from majordomo.dialects.openai.models import (
+    decode_aliases,
+    decode_models,
+    openai_capabilities,
+)
 
 LIMITS = md.Limits()
 
@@ -126,6 +130,42 @@ def test_llamacpp_declares_capabilities_in_a_second_list() -> None:
 def test_an_invalid_list_raises_bad_response_error(body: bytes) -> None:
     with pytest.raises(md.BadResponseError):
         decode_models(body, LIMITS)
+
+
+LLAMASWAP_ENTRIES: list[Any] = [
+    {"id": "qwen", "meta": {"llamaswap": {"type": "model", "aliases": ["small", "qwen:high", 7]}}},
+    {"id": "small", "meta": {"llamaswap": {"type": "alias", "modelID": "qwen"}}},
+    {"id": "sdxl", "meta": {"llamaswap": {"type": "model"}}},
+    {"id": "fast", "meta": {"llamaswap": {"type": "selector", "targets": ["qwen"]}}},
+    {"id": "no-meta"},
+    {"id": "other-meta", "meta": {"llamaswap": ["aliases"]}},
+    {"id": "not-a-list", "meta": {"llamaswap": {"aliases": "small"}}},
+    {"meta": {"llamaswap": {"aliases": ["of-nothing"]}}},
+    "text",
+]
+
+
+def test_llamaswap_lists_the_aliases_of_its_models() -> None:
+    body = json.dumps({"object": "list", "data": LLAMASWAP_ENTRIES}).encode()
+    assert decode_aliases(body, LIMITS) == {"small": "qwen", "qwen:high": "qwen"}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": {}}'])
+def test_an_invalid_list_of_aliases_raises_bad_response_error(body: bytes) -> None:
+    with pytest.raises(md.BadResponseError):
+        decode_aliases(body, LIMITS)
+
+
+def test_an_alias_in_the_list_has_the_state_of_its_model() -> None:
+    body = json.dumps(
+        {"data": [{**entry, "status": {"value": "loaded"}} for entry in LLAMASWAP_ENTRIES[:3]]}
+    ).encode()
+    models = decode_models(body, LIMITS, {"qwen": "ready"})
+    assert {model.id: (model.loaded, model.state) for model in models} == {
+        "qwen": (True, "ready"),
+        "small": (True, "ready"),
+        "sdxl": (False, "unloaded"),
+    }
 
 
 OPENAI = {

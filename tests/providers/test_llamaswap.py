@@ -399,6 +399,28 @@ async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) 
     assert caught.value.phase == "load"
 
 
+@pytest.mark.parametrize(("state", "phase"), [("ready", "first_byte"), ("starting", "load")])
+async def test_an_alias_loads_when_its_model_does(serve: Serve, state: str, phase: str) -> None:
+    """`/running` lists real ids only; in a resource group the model of an alias is known."""
+    listed = {"id": "m", "meta": {"llamaswap": {"type": "model", "aliases": ["small"]}}}
+    running = [{"model": "m", "state": state}, {"model": "other", "state": "starting"}]
+
+    def handler(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            if request.path == "/running":
+                peer.reply({"running": running})
+            elif request.path == "/v1/models":
+                peer.reply({"data": [listed]})
+            else:
+                peer.wait_for_close()
+
+    timeout = md.Timeout(first_byte=0.3, load=0.3)
+    async with md.LlamaSwap(serve(handler).url, timeout=timeout, gpu="an alias") as provider:
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.model("small").generate("x")
+    assert caught.value.phase == phase
+
+
 async def test_a_cancelled_chat_stream_closes_its_socket(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (request := peer.request()) is not None:

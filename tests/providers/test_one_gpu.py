@@ -54,8 +54,8 @@ class Box:
                 self.unloaded.append(request.path.rsplit("/", 1)[1])
                 peer.reply("OK")
                 continue
-            if request.path in ("/running", "/api/ps"):
-                peer.reply({"running": [], "models": []})
+            if request.path in ("/running", "/api/ps", "/v1/models"):
+                peer.reply({"running": [], "models": [], "data": []})
                 continue
             body = request.json
             if request.path == "/api/generate" and body.get("keep_alive") == 0:
@@ -190,7 +190,7 @@ async def test_an_idle_model_is_unloaded_before_another_one_starts(
         assert box.unloaded == ["qwen", "sdxl"]
         await ollama.model("other").generate("a")
         await swap.model("qwen").generate("a")
-    assert box.unloaded == ["qwen", "sdxl", "gemma", "other"]
+    assert box.unloaded == ["qwen", "sdxl", "gemma:latest", "other:latest"]
 
 
 async def test_a_failed_unload_does_not_block_the_next_call(
@@ -201,6 +201,8 @@ async def test_a_failed_unload_does_not_block_the_next_call(
     dead = md.LlamaSwap(
         serve(
             lambda peer: (
+                peer.request(),
+                peer.reply({"data": []}),
                 peer.request(),
                 peer.reply(chat_completion("a")),
                 peer.request(),
@@ -226,7 +228,7 @@ async def test_a_cancelled_call_leaves_pending_unloads_to_the_next_one() -> None
 
     gpu = ResourceGroup("box", slots=2, unload=True)
     first, second, third = (
-        ModelLease(1, name, functools.partial(release, name)) for name in ("a", "b", "c")
+        ModelLease("box", name, functools.partial(release, name)) for name in ("a", "b", "c")
     )
     for lease in (first, second):
         await gpu.acquire(Deadline(md.Timeout()), lease=lease)
@@ -255,12 +257,12 @@ async def test_a_model_being_unloaded_starts_again_after_the_unload() -> None:
         order.append("unloaded")
 
     async def begin(model: str) -> None:
-        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
+        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease("box", model, release))
         order.append(model)
 
     gpu = ResourceGroup("box", slots=2, unload=True)
     await begin("a")
-    gpu.release(ModelLease(1, "a"))
+    gpu.release(ModelLease("box", "a"))
     async with anyio.create_task_group() as group:
         group.start_soon(begin, "b")
         await anyio.wait_all_tasks_blocked()
@@ -278,8 +280,8 @@ async def test_an_unload_error_of_another_provider_is_not_raised() -> None:
 
     gpu = ResourceGroup("box", unload=True)
     for model in ("a", "b"):
-        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
-        gpu.release(ModelLease(1, model))
+        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease("box", model, release))
+        gpu.release(ModelLease("box", model))
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
@@ -470,7 +472,19 @@ def test_invalid_settings_are_refused_by_the_constructor(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"slots": 0}, {"slots": True}, {"max_queue": -1}, {"name": ""}, {"name": "a\n"}]
+    "settings",
+    [
+        {"slots": 0},
+        {"slots": True},
+        {"max_queue": -1},
+        {"name": ""},
+        {"name": "a\n"},
+        {"max_batch_calls": -1},
+        {"max_batch_calls": None},
+        {"max_batch_seconds": -0.5},
+        {"max_batch_seconds": float("nan")},
+        {"max_batch_seconds": "60"},
+    ],
 )
 def test_an_invalid_group_setting_is_refused_with_its_field(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:

@@ -38,6 +38,11 @@ NO_OLLAMA = "not installed, its tests were skipped (scripts/install-engines prin
 SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
 CHAT_MODELS = ("tiny", "recite", "endless", "bytes")
+# Further names of the model "recite".
+ALIASES: dict[str, Any] = {
+    "aliases": ["reciter"],
+    "filters": {"setParamsByID": {"recite:short": {"max_tokens": 2}}},
+}
 READY_SECONDS = 60
 
 
@@ -258,6 +263,7 @@ def gateway_config(python: str, files: Path, folder: Path, **settings: Any) -> d
             lambda port, name=name: chat_command(python, files / f"{name}.gguf", name, port),
             "/v1/models",
             "text",
+            **(ALIASES if name == "recite" else {}),
             **settings,
         )
     return {"healthCheckTimeout": READY_SECONDS, "models": models}
@@ -285,7 +291,7 @@ def start_gateway(
         if real := real_llama_swap():
             for model in config["models"].values():
                 model["cmd"] = shlex.join(model["cmd"])
-                model["modalities"] = {"in": ["text"], "out": model.pop("output")}
+                model["capabilities"] = {"in": ["text"], "out": model.pop("output")}
             command = [real, "--config", str(file), "--listen", f"127.0.0.1:{port}"]
         else:
             config["errors"] = errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -14,6 +15,8 @@ pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
 SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
+# The model, its alias, and a name for which the gateway sets `max_tokens`.
+NAMES_OF_RECITE = ("recite", "reciter", "recite:short")
 SMALL: dict[str, Any] = {"size": "64x64", "steps": 2, "seed": 5}
 # Takes tens of seconds on one thread.
 LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}
@@ -99,6 +102,42 @@ async def test_chat_and_images_share_one_gpu_without_a_502(gateway: Any, unload:
     assert sorted(done) == ["chat"] * 3 + ["image"] * 3
     assert any(isinstance(event, md.llm.Queued) for event in events)
     assert (gpu.running, gpu.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("unload", [False, True])
+async def test_ids_of_one_process_share_it_in_a_resource_group(gateway: Any, unload: bool) -> None:
+    gpu = ResourceGroup("box", unload=unload)
+    async with md.LlamaSwap(gateway.url, gpu=gpu) as swap:
+        await swap.unload()
+        replies = [await swap.model(name).generate("Say it.") for name in NAMES_OF_RECITE]
+        process = gateway.pid("recite")
+        replies += [await swap.model(name).generate("Say it.") for name in NAMES_OF_RECITE]
+        assert gateway.pid("recite") == process
+        assert await loaded(swap) == {"recite"}
+    assert [reply.text for reply in replies[:2]] == [SENTENCE] * 2
+    assert [reply.finish_reason for reply in replies] == ["stop", "stop", "length"] * 2
+
+
+async def test_a_resource_group_loads_each_model_once_for_calls_in_turn(gateway: Any) -> None:
+    gpu = ResourceGroup("box")
+    async with md.LlamaSwap(gateway.url, gpu=gpu) as swap:
+        await swap.unload()
+        finished: list[str] = []
+
+        async def chat(user_id: str) -> None:
+            await swap.model("recite").generate("Say it.", user_id=user_id)
+            finished.append("chat")
+
+        async def draw(user_id: str) -> None:
+            await swap.image_model("tiny-image").generate("a red fox", user_id=user_id, **SMALL)
+            finished.append("image")
+
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as tasks:
+                for number in range(6):
+                    tasks.start_soon(draw if number % 2 else chat, f"user {number}")
+    changes = sum(first != second for first, second in pairwise(finished))
+    assert (len(finished), changes) == (6, 1)
 
 
 async def test_models_are_listed_with_their_state(swap: md.LlamaSwap) -> None:

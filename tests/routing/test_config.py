@@ -303,12 +303,23 @@ INVALID_FILES = {
         "line 2: aliases.a: a model string must not have an empty member",
     ),
     "half a slot": ("[gpus.a]\nslots = 1.5", "line 2: gpus.a.slots: must be an integer; got 1.5"),
+    "half a call": (
+        "[gpus.a]\nmax_batch_calls = 1.5",
+        "line 2: gpus.a.max_batch_calls: must be an integer; got 1.5",
+    ),
+    "less than no time": (
+        "[gpus.a]\nmax_batch_seconds = -1",
+        "line 2: gpus.a.max_batch_seconds: must be a number from 0; got -1",
+    ),
     "no slot": ("[gpus.a]\nslots = 0", "line 2: gpus.a.slots: must be a number from 1; got 0"),
     "a switch that is not a boolean": (
         "[gpus.a]\nunload = 'yes'",
         "line 2: gpus.a.unload: must be true or false; got text",
     ),
-    "an unknown key of a GPU": ("[gpus.a]\nplace = 1", "choose one of max_queue, slots, unload"),
+    "an unknown key of a GPU": (
+        "[gpus.a]\nplace = 1",
+        "choose one of max_batch_calls, max_batch_seconds, max_queue, slots, unload",
+    ),
     "a negative price": (
         "[prices.'a/b']\ninput = -1",
         "line 2: prices.'a/b'.input: must be a number from 0; got -1",

@@ -317,7 +317,14 @@ async def test_chains_of_one_name_share_their_health_records(serve: Serve) -> No
 
 
 async def test_a_gpu_in_the_file_is_one_resource_group_for_its_providers(serve: Serve) -> None:
-    config = box("http://127.0.0.1:9", gpus={"big": {"slots": 2, "max_queue": 5, "unload": True}})
+    settings = {
+        "slots": 2,
+        "max_queue": 5,
+        "unload": True,
+        "max_batch_calls": 8,
+        "max_batch_seconds": 2.5,
+    }
+    config = box("http://127.0.0.1:9", gpus={"big": settings})
     config["providers"]["box"]["gpu"] = "big"
     config["providers"]["other"] = {"type": "ollama", "gpu": "big"}
     async with Registry(config) as registry:
@@ -325,7 +332,7 @@ async def test_a_gpu_in_the_file_is_one_resource_group_for_its_providers(serve: 
         second: Any = registry.provider("other")
         group = first._client.admission._resource_group
         assert group is second._client.admission._resource_group
-        assert (group.name, group.slots, group.max_queue, group.unload) == ("big", 2, 5, True)
+        assert (group.name, {name: getattr(group, name) for name in settings}) == ("big", settings)
 
 
 async def test_a_registry_passes_observers_and_prices(serve: Serve) -> None:

@@ -97,6 +97,9 @@ class LlamaSwap:
         limit: The number of concurrent requests per model.
         declared: The models whose capabilities the operator has declared.
         aliases: Further names of models.
+        set_params_by_id: The operator's filter `setParamsByID`: settings by the name in a request,
+            by model. A name that is no model is one more alias.
+        aliases_listed: Whether the list of models has an entry for each alias.
 
     These attributes may be changed while it runs: `broken` (models that never load), `not_ready`
     (models that answer 503), `set_params` and `strip_params` (the operator's filters) and
@@ -113,9 +116,16 @@ class LlamaSwap:
         limit: int = 10,
         declared: Iterable[str] = (),
         aliases: Mapping[str, str] | None = None,
+        set_params_by_id: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+        aliases_listed: bool = False,
     ) -> None:
         self.generation, self.keys, self.instant, self.limit = generation, set(keys), instant, limit
         self.declared, self.aliases = set(declared), dict(aliases or {})
+        self.aliases_listed = aliases_listed
+        self.params_by_id: dict[str, Mapping[str, Any]] = {}
+        for model, params_by_id in (set_params_by_id or {}).items():
+            self.params_by_id.update(params_by_id)
+            self.aliases |= {name: model for name in params_by_id if name != model}
         self.broken: set[str] = set()
         self.not_ready: set[str] = set()
         self.set_params: dict[str, Any] = {}
@@ -280,7 +290,9 @@ class LlamaSwap:
 
     def _apply_filters(self, request: ReceivedRequest, path: str) -> ReceivedRequest:
         """Apply the filters to the JSON routes, but not to forms or /upstream."""
-        if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
+        if path not in JSON_ROUTES or not (
+            self.set_params or self.strip_params or self.params_by_id
+        ):
             return request
         try:
             body = json.loads(request.body)
@@ -291,7 +303,8 @@ class LlamaSwap:
             for name, value in body.items()
             if name not in self.strip_params or name == "model"
         }
-        return replace(request, body=json.dumps(remaining | self.set_params).encode())
+        by_id = self.params_by_id.get(str(body.get("model")), {})
+        return replace(request, body=json.dumps({**remaining, **self.set_params, **by_id}).encode())
 
     def _upstream(self, peer: Peer, request: ReceivedRequest, path: str) -> Response | None:
         """Forward `/upstream/{model}/<path>`; ids with slashes are matched segment by segment."""
@@ -331,7 +344,12 @@ class LlamaSwap:
                 running = [model for model in self._models.values() if model.state != "stopped"]
                 return json_response({"running": [self._process(model) for model in running]})
             return json_response(
-                {"object": "list", "data": [self._listed(model) for model in self._models.values()]}
+                {
+                    "object": "list",
+                    "data": [
+                        entry for model in self._models.values() for entry in self._listed(model)
+                    ],
+                }
             )
 
     def _process(self, model: _Model) -> dict[str, Any]:
@@ -344,11 +362,12 @@ class LlamaSwap:
         }
         return {"model": model.name, "state": model.state} | fields
 
-    def _listed(self, model: _Model) -> dict[str, Any]:
-        """Return an entry of the list of models.
+    def _listed(self, model: _Model) -> list[dict[str, Any]]:
+        """Return the entries of a model in the list of models.
 
         It has capabilities only if the operator declared them. A starting model counts as loaded.
         """
+        aliases = [alias for alias, name in self.aliases.items() if name == model.name]
         entry: dict[str, Any] = {
             "id": model.name,
             "object": "model",
@@ -364,7 +383,12 @@ class LlamaSwap:
                 "modality": "text+image->image",
             }
             entry["capabilities"] = {"image_generation": True, "image_to_image": True}
-        return entry
+        if aliases:
+            entry["meta"] = {"llamaswap": {"type": "model", "aliases": aliases}}
+        if not self.aliases_listed:
+            return [entry]
+        meta = {"llamaswap": {"type": "alias", "modelID": model.name}}
+        return [entry, *({**entry, "id": alias, "meta": meta} for alias in aliases)]
 
     def _unload_by_request(self, request: ReceivedRequest, name: str) -> Response:
         if request.method != "POST":
@@ -372,6 +396,7 @@ class LlamaSwap:
         if not name:
             self._answer_itself("/unload")
             return json_response({"msg": "ok"})
+        name = self.aliases.get(name, name)
         if name not in self._models:
             raise _Refused(404, "model not found", "not_found", "invalid_request_error")
         self.unload(name)

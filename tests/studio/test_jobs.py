@@ -34,6 +34,7 @@ from majordomo.studio import (
 )
 from majordomo.testing import Pause, ScriptedImageModel, plain_image
 from tests.support import system, windows_names
+from tests.support.wait_until import wait_until
 
 IMAGE = plain_image(16, 16)
 
@@ -119,6 +120,28 @@ async def test_submit_returns_at_once_and_status_reports_progress() -> None:
         await jobs.result(two)
         json.dumps([status.to_dict() for status in await jobs.list()])
         assert [status.id for status in await jobs.list("ann")] == ["job-1"]
+
+
+async def test_users_take_turns_and_each_users_jobs_keep_their_order() -> None:
+    pauses: list[Pause] = []
+    started: list[str] = []
+
+    def draw(request: imagegen.Request) -> list[Any]:
+        started.append(request.prompt)
+        pauses.append(Pause())
+        return [pauses[-1], IMAGE]
+
+    async with jobs_of(draw) as jobs:
+        ids = [
+            await jobs.submit(plan_of(name), user_id=name.partition("-")[0])
+            for name in ("ann-1", "ann-2", "ann-3", "bob-1")
+        ]
+        assert [(await jobs.status(job)).position for job in ids[1:]] == [1, 3, 2]
+        for number in range(4):
+            await wait_until(lambda number=number: len(pauses) > number)
+            pauses[number].release()
+        await wait_for_end(jobs, *ids)
+    assert started == ["a ann-1", "a ann-2", "a bob-1", "a ann-3"]
 
 
 async def test_events_start_at_the_beginning_for_several_readers() -> None:

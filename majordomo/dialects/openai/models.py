@@ -79,8 +79,9 @@ def _decode_model(
         state = status["value"]
         loaded = state == "loaded"
     if running is not None:
-        state = running.get(item["id"], state if state != "loaded" else "unloaded")
-        loaded = running.get(item["id"]) == "ready"
+        process = _aliased_model(item) or item["id"]
+        state = running.get(process, state if state != "loaded" else "unloaded")
+        loaded = running.get(process) == "ready"
     capabilities = _declared_capabilities(item) | llamacpp_capabilities
     if not capabilities and capabilities_by_name:
         capabilities = capabilities_by_name(item["id"])
@@ -168,6 +169,37 @@ def openai_capabilities(name: str) -> frozenset[Capability]:
         return frozenset({"embed"})
     is_chat = _CHAT.match(name) and not _NOT_CHAT.search(name)
     return frozenset({"chat"}) if is_chat else frozenset()
+
+
+def decode_aliases(body: bytes, limits: Limits) -> dict[str, str]:
+    """Decode the aliases in llama-swap's model list: alias to the id of its model's process.
+
+    The keys of `setParamsByID` are aliases too. The aliases of a model that is not listed are
+    unknown. Raises BadResponseError.
+    """
+    data = decode_object(body, limits.max_json_depth).get("data")
+    if not isinstance(data, list):
+        raise BadResponseError('the model list has no list "data"')
+    processes: dict[str, str] = {}
+    for item in as_objects(data):
+        aliases = _llamaswap_details(item).get("aliases")
+        if isinstance(item.get("id"), str) and isinstance(aliases, list):
+            processes.update((alias, item["id"]) for alias in aliases if isinstance(alias, str))
+    return processes
+
+
+def _aliased_model(item: dict[str, Any]) -> str | None:
+    """Return the model of an alias, which llama-swap lists with `includeAliasesInList`."""
+    details = _llamaswap_details(item)
+    model = details.get("modelID")
+    return model if details.get("type") == "alias" and isinstance(model, str) else None
+
+
+def _llamaswap_details(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what llama-swap adds to an entry of its model list."""
+    meta = item.get("meta")
+    details = meta.get("llamaswap") if isinstance(meta, dict) else None
+    return details if isinstance(details, dict) else {}
 
 
 def decode_running(body: bytes, limits: Limits) -> dict[str, str]:

@@ -142,6 +142,7 @@ class Ollama(HTTPProvider):
         self._chat = OllamaChatCodec(self.name)
         self._images = OllamaImagesCodec(lambda model: self._servers.get(model, OllamaServer()))
         super().__init__(base_url, api_key, **common)
+        self._client.find_process = _find_process
         # Queries before an image are part of its call, so they share its total limit.
         total = self._image_timeout.total
         self._query_timeout = (
@@ -282,3 +283,8 @@ class Ollama(HTTPProvider):
             version,
             await self._client.query_decoded(encode_show(model), self._query_timeout, decode_show),
         )
+
+
+async def _find_process(call: BackendCall) -> str:
+    """Return the id of a model with its tag: without one, Ollama takes `latest`."""
+    return call.model if ":" in call.model.rpartition("/")[2] else f"{call.model}:latest"

@@ -21,8 +21,12 @@ It has one address, many models and one process at a time. It follows llama-swap
   "v250" a string, "old" a string only if the Accept header names application/json, and otherwise
   the bare message.
 
-Unlike llama-swap it polls five times a second instead of once, has no TTL, filters, aliases,
-peers or groups, and sends no loading chunks.
+* A model has further names: its `aliases`, and the keys of its filter `setParamsByID`, which sets
+  fields of a JSON body. `/v1/models` lists them in the entry of their model, and with
+  `includeAliasesInList` in entries of their own; `/running` lists real names only.
+
+Unlike llama-swap it polls five times a second instead of once, has no TTL, other filters, peers or
+groups, and sends no loading chunks.
 
     python swap_server.py --config FILE --port N
 
@@ -30,7 +34,8 @@ FILE is JSON:
 
     {"apiKeys": [...], "errors": "current", "healthCheckTimeout": 60, "models": {"NAME": {
         "cmd": [...], "proxy": "http://127.0.0.1:PORT", "checkEndpoint": "/",
-        "concurrencyLimit": 10, "name": "", "description": "", "output": ["text"]}}}
+        "concurrencyLimit": 10, "name": "", "description": "", "output": ["text"],
+        "aliases": [...], "filters": {"setParamsByID": {"NAME:short": {"max_tokens": 3}}}}}}
 """
 
 from __future__ import annotations
@@ -137,6 +142,18 @@ class Swap:
     changed: threading.Condition = field(default_factory=threading.Condition)
     current: Process | None = None
     waiting: dict[str, int] = field(default_factory=dict)
+
+    def aliases(self, model: str) -> list[str]:
+        """Return the further names of a model."""
+        config = self.models[model]
+        names = [*config.get("aliases", ()), *params_by_id(config)]
+        return [name for name in dict.fromkeys(names) if name != model]
+
+    def real_name(self, name: str) -> str | None:
+        """Return the model that has this name or alias."""
+        if name in self.models:
+            return name
+        return next((model for model in self.models if name in self.aliases(model)), None)
 
     @contextlib.contextmanager
     def use(self, model: str, client: socket.socket) -> Iterator[Process]:
@@ -273,6 +290,12 @@ class Swap:
             return [] if self.current is None else [self.current]
 
 
+def params_by_id(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the filter `setParamsByID` of a model: fields by the name in the request."""
+    filters: dict[str, dict[str, dict[str, Any]]] = config.get("filters", {})
+    return filters.get("setParamsByID", {})
+
+
 def connect(address: str, timeout: float | None = None) -> http.client.HTTPConnection:
     """Return a connection to the host and port of a URL."""
     parts = urlsplit(address)
@@ -297,6 +320,7 @@ class SwapHandler(Handler):
     swap: Swap
     keys: tuple[str, ...] = ()
     errors = "current"
+    aliases_listed = False
 
     def answer_request(self) -> None:
         """Send the response, or the error, to the request."""
@@ -334,14 +358,20 @@ class SwapHandler(Handler):
         elif (self.command == "POST" and path in MODEL_IN_BODY) or (
             self.command == "GET" and path in MODEL_IN_QUERY
         ):
-            self._forward(self._check_model(self._model_of_request()), self.path)
+            name = self._model_of_request()
+            model = self._check_model(name)
+            self._set_params(model, name)
+            self._forward(model, self.path)
         else:
             self.send(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
     def _list_models(self) -> list[dict[str, Any]]:
         loaded = {process.model for process in self.swap.running()}
-        return [
-            {
+        entries: list[dict[str, Any]] = []
+        for model, config in self.swap.models.items():
+            aliases = self.swap.aliases(model)
+            details: dict[str, Any] = {"type": "model"} | ({"aliases": aliases} if aliases else {})
+            entry = {
                 "id": model,
                 "object": "model",
                 "created": int(time.time()),
@@ -349,11 +379,14 @@ class SwapHandler(Handler):
                 "name": config.get("name", ""),
                 "description": config.get("description", ""),
                 "status": {"value": "loaded" if model in loaded else "unloaded"},
-                "meta": {"llamaswap": {"type": "model"}},
+                "meta": {"llamaswap": details},
                 **self._modalities(config),
             }
-            for model, config in self.swap.models.items()
-        ]
+            entries.append(entry)
+            if self.aliases_listed:
+                meta = {"llamaswap": {"type": "alias", "modelID": model}}
+                entries += [{**entry, "id": alias, "meta": meta} for alias in aliases]
+        return entries
 
     def _modalities(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the capabilities, if the operator has declared them."""
@@ -383,9 +416,16 @@ class SwapHandler(Handler):
         }
 
     def _check_model(self, model: str, complaint: str = "no router for requested model") -> str:
-        if model not in self.swap.models:
+        real_name = self.swap.real_name(model)
+        if real_name is None:
             raise not_found(complaint)
-        return model
+        return real_name
+
+    def _set_params(self, model: str, name: str) -> None:
+        """Set the fields of a JSON body that the operator sets for this name."""
+        params = params_by_id(self.swap.models[model]).get(name)
+        if params and "application/json" in self.headers.get("Content-Type", ""):
+            self.body = json.dumps({**json.loads(self.body), **params}).encode()
 
     def _model_of_request(self) -> str:
         kind = self.headers.get("Content-Type", "")
@@ -414,8 +454,8 @@ class SwapHandler(Handler):
         """
         segments = unquote(path.removeprefix("/upstream/")).split("/")
         for end in range(1, len(segments) + 1):
-            model = "/".join(segments[:end])
-            if model not in self.swap.models:
+            model = self.swap.real_name("/".join(segments[:end]))
+            if model is None:
                 continue
             if end == len(segments):
                 self.send(301 if self.command == "GET" else 308, headers={"Location": f"{path}/"})
@@ -564,6 +604,7 @@ def main() -> None:
     SwapHandler.swap = swap = Swap(config["models"], config.get("healthCheckTimeout", 120))
     SwapHandler.keys = tuple(config.get("apiKeys", ()))
     SwapHandler.errors = config.get("errors", "current")
+    SwapHandler.aliases_listed = config.get("includeAliasesInList", False)
     try:
         serve(Server((arguments.host, arguments.port), SwapHandler))
     finally:
