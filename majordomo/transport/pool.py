@@ -88,8 +88,12 @@ class Pool:
             await self._idle.popleft().aclose()
         while self._idle:
             connection = self._idle.pop()
-            if connection.stream.is_idle():
-                return connection
+            try:
+                if connection.stream.is_idle() and not await connection.stream.has_read_ahead():
+                    return connection
+            except BaseException:
+                await connection.aclose()
+                raise
             await connection.aclose()
         await _acquire(self._connects, deadline)
         try:

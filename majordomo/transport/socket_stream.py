@@ -12,7 +12,8 @@ Theory of operation:
   responds before it has the whole body may reset the connection, which would lose its response. If
   the socket is full, the stream listens while it sends; what arrives then is kept in
   `_early_response` for the next `receive`, and sending ends.
-* Reuse: `drained` and `is_idle` tell the pool whether something unread may remain.
+* Reuse: `drained`, `is_idle` and, where the event loop reads ahead, `has_read_ahead` tell the pool
+  whether something unread may remain.
 * Closing: `aclose` is idempotent and shielded. The `Connection` closes the stream, the pool or the
   response closes the `Connection`.
 """
@@ -23,12 +24,15 @@ import contextlib
 import select
 import socket
 import ssl
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
+from majordomo.concurrency.loop_wakeup import running_trio
 from majordomo.errors import MajordomoError
 from majordomo.transport_types import Deadline
 
@@ -62,10 +66,19 @@ def poll_socket(fd: int, events: int) -> int:
     # Windows.
     try:
         readable, writable, failed = select.select([fd], [fd] if events & WRITABLE else [], [fd], 0)
-    except ValueError:
-        # The number of the file descriptor is too large.
+    except (ValueError, OSError):
+        # The number of the file descriptor is too large, or the socket is closed.
         return events & WRITABLE or READABLE
     return (READABLE if readable or failed else 0) | (WRITABLE if writable else 0)
+
+
+def _loop_reads_ahead() -> bool:
+    """Return whether the running event loop reads from sockets before it is asked to."""
+    # Loaded by asyncio on Windows only.
+    proactor = sys.modules.get("asyncio.proactor_events")
+    if proactor is None or running_trio() is not None:
+        return False
+    return isinstance(sys.modules["asyncio"].get_running_loop(), proactor.BaseProactorEventLoop)
 
 
 class SocketStream:
@@ -75,6 +88,7 @@ class SocketStream:
         "_closed",
         "_early_response",
         "_fd",
+        "_loop_reads_ahead",
         "_read_was_full",
         "_secure",
         "_ssl",
@@ -97,6 +111,7 @@ class SocketStream:
         self._fd: int = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
         # What was received while a body was being sent.
         self._early_response = b""
+        self._loop_reads_ahead = _loop_reads_ahead()
         self._ssl: Any = None
         if secure:
             from anyio.streams.tls import TLSAttribute
@@ -221,6 +236,30 @@ class SocketStream:
         except (ssl.SSLError, OSError, ValueError):
             return False
         return False
+
+    async def has_read_ahead(self) -> bool:
+        """Return whether the event loop has received something that nobody asked for.
+
+        asyncio on Windows always has a receive under way. What arrives between two requests waits
+        above the socket then, where polling does not see it.
+        """
+        if not self._loop_reads_ahead:
+            return False
+        found: list[bytes] = []
+
+        async def receive() -> None:
+            try:
+                found.append(await self._stream.receive(1))
+            except (anyio.EndOfStream, *_LOST):
+                found.append(b"")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(receive)
+            # The task starts in the first turn of the event loop and takes what is there.
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        return bool(found)
 
     async def aclose(self) -> None:
         """Close the socket. Calling it twice is allowed."""

@@ -6,8 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-import pytest
-
 import majordomo as md
 from tests.support.loopback import (
     DONE,
@@ -50,10 +48,6 @@ def test_calls_and_streams_work_on_the_event_loop_of_windows(serve: Serve) -> No
     assert server.connections == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what arrives between two calls waits in the transport, where polling does not see it",
-)
 def test_an_unsolicited_response_is_not_used_on_the_event_loop_of_windows(serve: Serve) -> None:
     received = threading.Event()
 
