@@ -31,7 +31,7 @@ def test_every_test_named_in_the_docs_exists(page: str, minimum: int) -> None:
         assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
 
 
-@pytest.mark.parametrize(("page", "sentences"), [("promises.md", 14), ("properties.md", 9)])
+@pytest.mark.parametrize(("page", "sentences"), [("promises.md", 15), ("properties.md", 9)])
 def test_every_guarantee_names_its_tests(page: str, sentences: int) -> None:
     rows = [
         row for row in (ROOT / "docs" / page).read_text().splitlines() if row.startswith("| **")

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from majordomo.queueing.rate_limiter import RateLimiter
 from majordomo.queueing.resource_group import ModelLease, ResourceGroup
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
-from majordomo.queueing.user_turns import ProviderLimit
+from majordomo.queueing.waiter import ProviderLimit
 from majordomo.transport_types import Deadline
 
 

@@ -17,12 +17,11 @@ Theory of operation:
 * `wake` of an admitted waiter returns False when its event loop has ended. The slot then goes to
   the next waiter.
 * Positions are estimates for display, as if no more calls came, no batch ended by time, and all
-  waiters were ready. Entering
-  and leaving do not depend on the length of the queue while no waiter listens to positions. If one
-  does, the first ALWAYS_NOTIFIED waiters are notified of every move, twice as many of every second,
-  four times as many of every fourth. So a move costs the logarithm of the length, the first
-  ALWAYS_NOTIFIED positions are exact, and a later one is off by at most a quarter; where several
-  models wait, by the calls of a batch of each other model in addition.
+  waiters were ready. Entering and leaving do not depend on the length of the queue while no waiter
+  listens to positions. If one does, the first ALWAYS_NOTIFIED waiters are notified of every move,
+  twice as many of every second, four times as many of every fourth. So a move costs the logarithm
+  of the length, the first ALWAYS_NOTIFIED positions are exact, and a later one is off by at most a
+  quarter; where several models wait, by the calls of a batch of each other model in addition.
 
 The caller provides the locking. `slot_queue.py` does the waiting. Time is an argument, in seconds
 of any clock; only a queue with several models needs it.
@@ -36,7 +35,8 @@ from collections.abc import Hashable, Iterator
 from itertools import islice
 
 from majordomo.queueing.model_batch import ModelBatch
-from majordomo.queueing.user_turns import ProviderLimit, UserTurns, Waiter
+from majordomo.queueing.user_turns import UserTurns
+from majordomo.queueing.waiter import ProviderLimit, Waiter
 
 # The number of waiters at the front that are notified of every move; others are less often.
 ALWAYS_NOTIFIED = 10

@@ -13,7 +13,7 @@ import anyio
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
 from majordomo.queueing.slot_queue import OnPosition, SlotQueue
-from majordomo.queueing.user_turns import ProviderLimit
+from majordomo.queueing.waiter import ProviderLimit
 from majordomo.transport_types import Deadline
 from majordomo.validation import describe
 

@@ -23,7 +23,7 @@ from majordomo.concurrency.fork_safety import Lock
 from majordomo.concurrency.loop_wakeup import make_waker
 from majordomo.errors import OverloadedError
 from majordomo.queueing.fair_queue import FairQueue
-from majordomo.queueing.user_turns import ProviderLimit, Waiter
+from majordomo.queueing.waiter import ProviderLimit, Waiter
 from majordomo.transport_types import Deadline
 
 OnPosition = Callable[[int], object] | None

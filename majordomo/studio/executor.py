@@ -18,7 +18,7 @@ from majordomo.concurrency.task_stream import spawn_loop_task
 from majordomo.errors import ConfigurationError, InvalidRequestError
 from majordomo.queueing.fair_queue import FairQueue
 from majordomo.queueing.slot_queue import queue_full_error
-from majordomo.queueing.user_turns import Waiter
+from majordomo.queueing.waiter import Waiter
 from majordomo.studio.inputs import StudioInput
 from majordomo.validation import check_number
 

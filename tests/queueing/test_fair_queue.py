@@ -13,11 +13,12 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from majordomo.queueing import fair_queue
 from majordomo.queueing.fair_queue import ALWAYS_NOTIFIED, FairQueue
-from majordomo.queueing.user_turns import ProviderLimit, Waiter
+from majordomo.queueing.waiter import ProviderLimit, Waiter
 from tests.support.hypothesis_effort import max_examples
 
 
@@ -483,7 +484,7 @@ class BatchingMachine(RuleBasedStateMachine):
         assert not (self.queue.free and self.waiting), "no call waits while a slot is free"
 
     @invariant()
-    def no_call_waits_longer_than_the_batches_allow(self) -> None:
+    def no_call_waits_too_long(self) -> None:
         for call in self.waiting:
             self.check_wait(call)
 
@@ -494,8 +495,11 @@ class BatchingMachine(RuleBasedStateMachine):
                 assert waiter.position == position
 
 
-TestBatching = BatchingMachine.TestCase
-TestBatching.settings = settings(max_examples=max_examples(400), stateful_step_count=60)
+def test_no_call_waits_longer_than_the_batches_allow() -> None:
+    run_state_machine_as_test(
+        BatchingMachine,
+        settings=settings(max_examples=max_examples(400), stateful_step_count=60),
+    )
 
 
 @pytest.mark.parametrize("users", ["abc", "a"])
@@ -512,7 +516,7 @@ def test_the_first_call_of_a_model_waits_for_no_more_than_one_batch_of_each_busy
         enqueue(queue, *[f"{user_id}/{model}" for user_id in users] * 30)
     (image,) = enqueue(queue, "x/image")
     now, admissions_before = 0.0, 0
-    while not image.admitted:
+    while not image.admitted and admissions_before <= len(busy_models) * max_batch_calls:
         for model in busy_models:
             enqueue(queue, f"a/{model}", now=now)
         now += seconds_per_call
