@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, ClassVar, TypeVar, Unpack, cast
 
 from majordomo import llm
 from majordomo.concurrency import portal
@@ -25,6 +25,7 @@ from majordomo.models.chat_stream import ChatCodec, HTTPChatSource, total_tokens
 from majordomo.models.client import BackendCall, BackendClient
 from majordomo.models.image_conversion import ImageConverter
 from majordomo.observability.observed_call import ObservedSource
+from majordomo.observability.observer import Operation
 from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest
@@ -37,7 +38,7 @@ ChatSource = llm.EventSource[llm.ChatEvent, llm.Reply]
 class ChatModelBase(ModelBase[R, llm.Reply], llm.Model):
     """The public methods of all chat models, over requests of type R."""
 
-    operation = "chat"
+    operation: ClassVar[Operation] = "chat"
 
     @property
     def provider_instance(self) -> llm.Provider | None:

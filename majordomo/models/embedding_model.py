@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from majordomo.concurrency import portal
 from majordomo.dialects.request_body import check_extra
@@ -12,6 +12,7 @@ from majordomo.errors import MajordomoError
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
 from majordomo.models.base import HTTPModel
 from majordomo.models.client import BackendCall, BackendClient
+from majordomo.observability.observer import Operation
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_user_id
@@ -58,7 +59,7 @@ class HTTPEmbeddingModel(HTTPModel[EmbeddingRequest, Embeddings], EmbeddingModel
     Embedding has no side effects, so transient failures are retried.
     """
 
-    operation = "embed"
+    operation: ClassVar[Operation] = "embed"
 
     def __init__(
         self, client: BackendClient, codec: EmbeddingCodec, id: str, *, timeout: Timeout

@@ -30,7 +30,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Protocol, TypeVar, Unpack, cast
 
 from anyio import create_task_group, move_on_after, to_thread
 
@@ -48,6 +48,7 @@ from majordomo.models.batching import Batch, MergedProgress, merge_results
 from majordomo.models.call_context import Emit
 from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.observability.observed_call import ObservedCall
+from majordomo.observability.observer import Operation
 from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -93,7 +94,7 @@ class ReplyImageCodec(ImageCodec, Protocol):
 class ImageModelBase(ModelBase[R, imagegen.Result], imagegen.Model):
     """The public methods of all image models, over requests of type R."""
 
-    operation = "image"
+    operation: ClassVar[Operation] = "image"
 
     @property
     def provider_instance(self) -> imagegen.Provider | None:

@@ -238,7 +238,7 @@ class SocketStream:
         return False
 
     async def has_read_ahead(self) -> bool:
-        """Return whether the event loop has received something that nobody asked for.
+        """Return whether the event loop has received something before it was asked to.
 
         asyncio on Windows always has a receive under way. What arrives between two requests waits
         above the socket then, where polling does not see it.

@@ -13,6 +13,7 @@ from majordomo import imagegen, llm
 from majordomo.dialects.anthropic.messages import AnthropicMessagesCodec
 from majordomo.dialects.automatic1111.sdapi import SDAPICodec
 from majordomo.dialects.comfyui.prompts import ComfyUICodec
+from majordomo.dialects.fal.queue import FalQueueCodec
 from majordomo.dialects.gemini.chat import GeminiChatCodec
 from majordomo.dialects.gemini.images import GeminiImagesCodec
 from majordomo.dialects.ollama.chat import OllamaChatCodec
@@ -40,6 +41,7 @@ IMAGE_CODECS: dict[str, tuple[str, Any]] = {
     "sd-server jobs": ("m", SdcppJobsCodec()),
     "sd-server openai": ("m", OpenAIImagesCodec()),
     "comfyui": ("m", ComfyUICodec()),
+    "fal": ("fal-ai/flux/dev", FalQueueCodec("fal-ai/flux/dev")),
     "gemini": ("gemini-2.5-flash-image", GeminiImagesCodec()),
     "ollama": (
         "m",

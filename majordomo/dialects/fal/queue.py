@@ -35,6 +35,7 @@ from majordomo.dialects.image_fields import (
     ImageInputFormat,
     details_of,
     drop_fields,
+    drop_other_fields,
     reported_count,
     resolve_size,
 )
@@ -119,13 +120,12 @@ class FalQueueCodec:
         _app_path(model)
         accepted = self.model_input(model)
         _check_inputs(model, request, accepted)
-        request, warnings = drop_fields(
+        request, warnings = drop_other_fields(
             request,
-            ("sampler", "scheduler"),
+            _SETTINGS,
             "fal's models have names of their own for it, if any; set theirs in extra",
+            {"previews": "fal sends no unfinished images"},
         )
-        request, dropped = drop_fields(request, ("previews",), "fal sends no unfinished images")
-        warnings += dropped
         if not request.images:
             request, dropped = drop_fields(request, ("strength",), "it needs input images")
             warnings += dropped
