@@ -107,3 +107,13 @@ class ProactorEventLoop(proactor_events.BaseProactorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(ReadinessProactor())
+
+    def run_forever(self) -> None:
+        # As on Windows: without it, no other thread could wake the loop.
+        self.call_soon(self._loop_self_reading)  # type: ignore[attr-defined]  # of the base class
+        try:
+            super().run_forever()
+        finally:
+            if self._self_reading_future is not None:
+                self._self_reading_future.cancel()
+                self._self_reading_future = None
