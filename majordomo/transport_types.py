@@ -195,12 +195,13 @@ class Deadline:
         """Return a deadline for a query within this call, with other limits per phase.
 
         It never exceeds the remaining time of this call, or GRACE_SECONDS if that is longer: the
-        query may be about whether the limit that has just passed was the right one.
+        query may be about whether the limit that has just passed was the right one. The idle limit
+        of this call does not count, because it is a limit for one wait.
         """
         child = Deadline(timeout, self.clock)
-        child._total_end = min(
-            child._total_end, self.clock() + max(self.remaining(), GRACE_SECONDS)
-        )
+        now = self.clock()
+        remaining = self._total_end - now if self.phase == "idle" else self.remaining()
+        child._total_end = min(child._total_end, now + max(remaining, GRACE_SECONDS))
         return child
 
     def start_phase(self, phase: Phase) -> None:

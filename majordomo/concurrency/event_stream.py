@@ -48,7 +48,7 @@ def no_result_yet() -> RuntimeError:
 
 
 class _StreamBase(Generic[E, R]):
-    """What the async and the sync stream share."""
+    """The state of a stream, which async and sync streams read in their own way."""
 
     def __init__(self, open_source: Callable[[], EventSource[E, R]]) -> None:
         self._open_source = open_source
@@ -56,11 +56,20 @@ class _StreamBase(Generic[E, R]):
         # The events of the last batch that were not returned yet.
         self._pending: Iterator[E] = iter(())
         self._ended = False
+        self._cancelled = False
 
     def _open(self) -> None:
         if self._source is not None:
             raise RuntimeError("a stream can be entered only once; create a new one")
         self._source = self._open_source()
+
+    def _end_after(self, error: BaseException) -> None:
+        self._ended, self._cancelled = True, not isinstance(error, Exception)
+
+    def _check_not_cancelled(self) -> None:
+        """Raise RuntimeError after a cancelled read, whose events are lost."""
+        if self._cancelled:
+            raise RuntimeError("a read of this stream was cancelled; start a new stream")
 
     @property
     def entered(self) -> bool:
@@ -120,11 +129,12 @@ class EventStream(_StreamBase[E, R]):
         for event in self._pending:
             return event
         if self._ended:
+            self._check_not_cancelled()
             raise StopAsyncIteration
         try:
             events = await self.source.next_events()
-        except BaseException:
-            self._ended = True
+        except BaseException as error:
+            self._end_after(error)
             raise
         if not events:
             self._ended = True
@@ -173,10 +183,11 @@ class SyncEventStream(_StreamBase[E, R]):
         if not self._ended:
             try:
                 self._pending = iter(portal.run(self.source.next_events))
-            except BaseException:
-                self._ended = True
+            except BaseException as error:
+                self._end_after(error)
                 raise
         for event in self._pending:
             return event
+        self._check_not_cancelled()
         self._ended = True
         raise StopIteration

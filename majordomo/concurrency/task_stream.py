@@ -10,6 +10,8 @@ Theory of operation:
 * Events are collected in a list. The reader takes all of them at once; it waits only if there are
   none. When the task is finished and all events are taken, `next_events` raises the task's error,
   or returns the last event, and after it an empty batch.
+* A task that is cancelled before its first step ends too (`_end_before_start`); otherwise the
+  reader would wait for it for ever.
 * Who closes what: the code that starts the stream must close it with `aclose`. That cancels the
   task and waits (shielded) for its clean-up, which limits its own time. The task's error is not
   raised by `aclose`; `next_events` and `result` raise it.
@@ -64,9 +66,9 @@ class TaskStream(Generic[E, R]):
 
     @property
     def result(self) -> R:
-        """The result, or the result so far. Raises the task's error.
+        """The result, or the result so far.
 
-        Raises RuntimeError while there is none.
+        Without partial results, raises the task's error, and RuntimeError while there is neither.
         """
         if self._results:
             return self._results[0]
@@ -115,7 +117,13 @@ class TaskStream(Generic[E, R]):
     def _start(self) -> None:
         self._done = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._task = spawn_loop_task(self._run)
+        self._task = spawn_loop_task(self._run, self._end_before_start)
+
+    def _end_before_start(self, error: BaseException) -> None:
+        assert self._done is not None
+        self._error, self.finished = error, True
+        self._done.set()
+        self._wake()
 
     async def _run(self) -> None:
         assert self._scope is not None
@@ -143,11 +151,15 @@ class TaskStream(Generic[E, R]):
             self._wakeup.set()
 
 
-def spawn_loop_task(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+def spawn_loop_task(
+    function: Callable[[], Coroutine[Any, Any, None]],
+    on_cancelled_early: Callable[[BaseException], None],
+) -> Any:
     """Start a task that belongs to the running event loop itself, and return it.
 
     anyio has no tasks outside a task group, and a task group must not outlive the task that opened
-    it.
+    it. asyncio may cancel a task before its first step, and then runs nothing of `function`, not
+    even a `finally`; `on_cancelled_early` is called instead, with the cancellation.
     """
     trio = running_trio()
     if trio is not None:
@@ -156,4 +168,17 @@ def spawn_loop_task(function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     # every program 20 ms at its start.
     import asyncio
 
-    return asyncio.get_running_loop().create_task(function(), name="majordomo-task-stream")
+    started = False
+
+    async def run() -> None:
+        nonlocal started
+        started = True
+        await function()
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if not started:
+            on_cancelled_early(asyncio.CancelledError())
+
+    task = asyncio.get_running_loop().create_task(run(), name="majordomo-task-stream")
+    task.add_done_callback(on_end)
+    return task

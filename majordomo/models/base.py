@@ -35,12 +35,11 @@ from majordomo.transport_types import Deadline
 T = TypeVar("T")
 Request = TypeVar("Request")
 Result = TypeVar("Result")
-C = TypeVar("C", bound=CallContext)
 NO_LIMITS = Timeout()
 
 
 class ModelBase(ABC, Generic[Request, Result]):
-    """What does not depend on the kind of model, nor on how it makes a result."""
+    """The base of all models: runs a checked request and reports it to the observers."""
 
     operation: ClassVar[Operation]
     """The kind of call, as observers receive it."""
@@ -110,9 +109,15 @@ class ModelBase(ABC, Generic[Request, Result]):
 
     def _listener(self, emit: Emit | None, observed: ObservedCall | None) -> Emit | None:
         """Return what receives the events of a call: the caller, the observers, or both."""
-        if observed is None:
-            return emit
-        return observed.emit
+        if observed is None or emit is None:
+            return emit if observed is None else observed.emit
+        report, deliver = observed.emit, emit
+
+        def emit_both(event: Any) -> None:
+            report(event)
+            deliver(event)
+
+        return emit_both
 
     def _observe(self, request: Request, *, streamed: bool) -> ObservedCall:
         return ObservedCall(
@@ -147,7 +152,7 @@ class ModelBase(ABC, Generic[Request, Result]):
 
 
 class HTTPModel(ModelBase[Request, Result]):
-    """What all models of an HTTP backend share."""
+    """The base of all models of an HTTP backend. Their calls are `BackendCall`s."""
 
     def __init__(
         self,

@@ -138,11 +138,13 @@ class ChatModel(ChatModelBase[llm.Request]):
 
     def _open_source(self, request: llm.Request) -> ChatSource:
         if not self._observers:
-            return self._stream(request, self._start_call(request, None, None))
+            call = self._start_call(request, None, None)
+            call.streamed = True
+            return self._stream(request, call)
         observed = self._observe(request, streamed=True)
         call = self._start_call(request, None, observed)
         # The events of a stream reach the observers through the `ObservedSource`.
-        call.emit = None
+        call.emit, call.streamed = None, True
         return ObservedSource(observed, lambda: self._stream(request, call))
 
     async def _generate(self, request: llm.Request, call: CallContext) -> llm.Reply:
@@ -196,7 +198,7 @@ class HTTPChatModel(HTTPModel[llm.Request, llm.Reply], ChatModel):
         return self._image_converter.accepts(request)
 
     async def _with_converted_images(
-        self, request: llm.Request
+        self, request: llm.Request, call: BackendCall
     ) -> tuple[llm.Request, list[CallWarning]]:
         """Return the request with images that the backend can read, and warnings about changes."""
         try:
@@ -225,7 +227,7 @@ class HTTPChatModel(HTTPModel[llm.Request, llm.Reply], ChatModel):
         )
 
     async def _reply(self, request: llm.Request, call: BackendCall) -> llm.Reply:
-        request, conversion_warnings = await self._with_converted_images(request)
+        request, conversion_warnings = await self._with_converted_images(request, call)
         http_request, warnings = self._encode(request, stream=False)
         limit = self._codec.reply_limit(request, self._limits)
 
@@ -257,7 +259,7 @@ class HTTPChatModel(HTTPModel[llm.Request, llm.Reply], ChatModel):
             return http_request
 
         async def convert_and_encode() -> HTTPRequest:
-            return encode(*await self._with_converted_images(request))
+            return encode(*await self._with_converted_images(request, call))
 
         # Encoded here when nothing has to be converted, so that errors are raised on entering.
         http_request = encode(request) if self._needs_no_conversion(request) else convert_and_encode

@@ -44,7 +44,7 @@ from majordomo.errors import (
 from majordomo.llm.reply import empty_reply
 from majordomo.media.image_limits import ImageSupport
 from majordomo.models.client import BackendCall, read_all
-from majordomo.models.slices import Slices
+from majordomo.models.sliced_stream import SlicedStream
 from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -128,7 +128,7 @@ class HTTPChatSource:
         self._stream: HTTPStream | None = None
         # The stream while the task of `_opening` has opened it and this source has not taken it.
         self._opened: HTTPStream | None = None
-        self._slices = Slices()
+        self._reader: SlicedStream | None = None
         self._complete_reply: llm.Reply | None = None
         self._admission: Admission | None = None
         self._guard: LoopGuard | None = None
@@ -183,8 +183,16 @@ class HTTPChatSource:
 
     async def _open_stream(self, emit: Callable[[llm.ChatEvent], None]) -> None:
         """Wait for a slot, send the request until it succeeds, and emit events meanwhile."""
-        assert isinstance(self._encoded, HTTPRequest)
         self._call.emit = emit
+        try:
+            await self._open_admitted(emit)
+        except BaseException:
+            # Also when the event loop ends and nothing closes this source.
+            self._release()
+            raise
+
+    async def _open_admitted(self, emit: Callable[[llm.ChatEvent], None]) -> None:
+        assert isinstance(self._encoded, HTTPRequest)
         if self._admission is None:
             self._admission = await self._call.admit()
         while self._opened is None:
@@ -213,12 +221,14 @@ class HTTPChatSource:
             return await self._read_body(stream)
         if "html" in content_type:
             raise BadResponseError("the response is a web page, not a stream", code="NOT_JSON")
-        decoder = self._decoder
+        if self._reader is None:
+            self._reader = SlicedStream(stream)
+        decoder, reader = self._decoder, self._reader
         while True:
             if decoder.failure is not None:
                 raise decoder.failure
             try:
-                chunk = self._slices.next() or self._slices.split(await stream.read())
+                chunk = await reader.read()
             except MajordomoError as error:
                 if decoder.complete:
                     # The finish reason has arrived; only the end marker of the stream is missing.
@@ -235,6 +245,7 @@ class HTTPChatSource:
             if events:
                 if isinstance(events[-1], llm.Done):
                     self._complete_reply = self._with_context(events[-1].reply)
+                    self._client.budget.record_success()
                     events[-1] = llm.Done(self._complete_reply)
                     await stream.finish()
                 return events
@@ -248,6 +259,7 @@ class HTTPChatSource:
         reply = self._complete_reply = self._with_context(
             self._codec.decode_reply(body, self._request, self._client.limits)
         )
+        self._client.budget.record_success()
         events: list[llm.ChatEvent] = []
         if reply.thinking:
             events.append(llm.ThinkingDelta(reply.thinking))

@@ -17,8 +17,9 @@ these steps, each of which a model can use alone:
 `BackendClient.query` and `query_decoded` do all of this for a free question about the backend (its
 version, its models). Queries need no slot: they never wait for generations.
 
-Errors leave this module with the provider and the model added and with secrets redacted. Where a
-body was read, they leave without the traceback frames that hold it: a body may quote an API key.
+Errors of `read`, `read_body`, `query` and `retry` have the provider and the model added, and
+secrets redacted. Those of `read` and `read_body` leave without the traceback frames that hold the
+body: a body may quote an API key. Code that decodes a body does the same with its own errors.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transpo
 
 T = TypeVar("T")
 LoadCheck = Callable[["BackendCall"], Awaitable[None]]
-"""Tells whether the model of a call that waits for its first byte is loading."""
+"""Checks whether the model of a call that waits for its first byte is loading."""
 
 
 @dataclass(slots=True)
@@ -133,20 +134,29 @@ class BackendClient:
         error.details = redact_details(error.details, self.redact)
         return error.with_context(self.provider, model)
 
-    async def query(self, request: HTTPRequest, timeout: Timeout) -> bytes:
-        """Ask a free question about the backend, without a slot and with retries."""
-        call = self.call(timeout)
+    async def query(
+        self, request: HTTPRequest, timeout: Timeout, within: BackendCall | None = None
+    ) -> bytes:
+        """Ask a free question about the backend, without a slot and with retries.
+
+        A question `within` a call ends with its time and reports to its observers.
+        """
+        call = self.call(timeout) if within is None else within.child(timeout)
         return await call.retry(lambda: call.read_body(request, self.limits.max_reply_bytes))
 
     async def query_decoded(
-        self, request: HTTPRequest, timeout: Timeout, decode: Callable[[bytes, Limits], T]
+        self,
+        request: HTTPRequest,
+        timeout: Timeout,
+        decode: Callable[[bytes, Limits], T],
+        within: BackendCall | None = None,
     ) -> T:
         """Ask a free question about the backend and return its decoded reply.
 
         Errors of `decode` get their context; no frame of their traceback holds the body.
         """
         try:
-            return decode(await self.query(request, timeout), self.limits)
+            return decode(await self.query(request, timeout, within), self.limits)
         except MajordomoError as error:
             raise self.with_context(error).with_traceback(None) from None
 
@@ -266,11 +276,17 @@ class BackendCall(CallContext):
 
     async def read(self, request: HTTPRequest, read: Callable[[HTTPStream], Awaitable[T]]) -> T:
         """Send a request once, and return what `read` makes of the open reply."""
-        reply = await self.open(request)
         try:
-            return await read(reply)
-        finally:
-            await reply.aclose()
+            reply = await self.open(request)
+            try:
+                return await read(reply)
+            finally:
+                await reply.aclose()
+        except MajordomoError as error:
+            # The frames of the traceback hold the body, which may quote a key.
+            raise self.client.with_context(error, self.model).with_traceback(
+                None
+            ) from error.__cause__
 
     async def query(self, request: HTTPRequest, timeout: Timeout, limit: int) -> bytes:
         """Ask a question within this call, with limits of its own and with retries."""

@@ -3,7 +3,7 @@
 The files may be at another origin. They are fetched with a GET that has neither a key nor any other
 header of the provider, and only from the origins that the provider allows (see
 `majordomo.transport.multi_origin`). Each is limited to `Limits.max_image_bytes`, and in time to
-`FETCH_TIMEOUT` and the idle limit of the call; a result has at most `Limits.max_images` of them.
+`FETCH_TIMEOUT` and the total limit of the call; a result has at most `Limits.max_images` of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class FetchedJobImageModel(JobImageModel):
         if not status.ended:
             return status
         codec = self._fetched_codec
-        # The job no longer runs, so its time limit does not count: each transfer has an idle limit.
+        # The job no longer runs, so its time limit does not count: the transfers have their own.
         call.deadline.start_phase("idle")
         body = await call.query(
             codec.encode_result(job), POLL_TIMEOUT, self._limits.max_image_reply_bytes

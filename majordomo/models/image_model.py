@@ -55,6 +55,8 @@ from majordomo.transport_types import HTTPRequest, HTTPStream
 
 R = TypeVar("R")
 T = TypeVar("T")
+SamplerQuery = Callable[[str, imagegen.Request, BackendCall], Awaitable[SamplerCatalog]]
+"""Returns the samplers of a model, from a query within the call for a request."""
 
 
 class ImageCodec(Protocol):
@@ -228,7 +230,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
         *,
         timeout: Timeout,
         strict: bool = False,
-        sampler_catalog: Callable[[str, imagegen.Request], Awaitable[SamplerCatalog]] | None = None,
+        sampler_catalog: SamplerQuery | None = None,
     ) -> None:
         super().__init__(client, id, options, timeout=timeout, strict=strict)
         self._image_codec = codec
@@ -243,7 +245,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
         The caller holds a slot; `n` is at most the codec's limit per call.
         """
 
-    async def _resolve_model(self) -> str:
+    async def _resolve_model(self, call: BackendCall) -> str:
         """Return the backend's name of the model; a subclass may have to query it."""
         return self.id
 
@@ -251,7 +253,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
         try:
             own_request = replace(request, extra=self._own_extra(request.extra))
             with move_on_after(call.deadline.remaining()) as scope:
-                adapted, warnings = await self._adapt_request(own_request)
+                adapted, warnings = await self._adapt_request(own_request, call)
             if scope.cancelled_caught:
                 raise call.deadline.exceeded()
             result = await self._run_batches(adapted, call)
@@ -263,16 +265,16 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
         return self._complete_result(result, request, adapted, warnings)
 
     async def _adapt_request(
-        self, request: imagegen.Request
+        self, request: imagegen.Request, call: BackendCall
     ) -> tuple[imagegen.Request, list[CallWarning]]:
         """Return the request as the codec can encode it, with converted inputs, and warnings.
 
         Nothing has been generated when this raises.
         """
         codec = self._image_codec
-        model = await self._resolve_model()
+        model = await self._resolve_model(call)
         catalog = (
-            await self._sampler_catalog(model, request)
+            await self._sampler_catalog(model, request, call)
             if self._sampler_catalog is not None and (request.sampler or request.scheduler)
             else None
         )

@@ -1,4 +1,4 @@
-"""Tell a loading model from a hanging one with a free query while a first byte is awaited.
+"""Distinguish a loading model from a hanging one with a free query while a first byte is awaited.
 
 The transport calls the watch of a deadline about once a second (`Deadline.tick`) until the first
 byte arrives. While the model loads, the watch switches the deadline to its `load` phase, so that

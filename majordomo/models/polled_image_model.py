@@ -90,7 +90,8 @@ class PolledImageModel(HTTPImageModel):
             return self._codec.decode_reply(decoder, request, self._limits)
 
         async def interrupt() -> None:
-            progress = await self._poll(False)
+            # The time of the call may be over.
+            progress = await self._poll(self._client.call(POLL_TIMEOUT))
             if progress.task == task or (
                 self._exclusive and progress.task is None and progress.busy
             ):
@@ -100,7 +101,7 @@ class PolledImageModel(HTTPImageModel):
 
         async def generate() -> imagegen.Result:
             result = await self._send_job(http_request, read, call)
-            warnings = [*result.warnings, *await self._check_interrupted()]
+            warnings = [*result.warnings, *await self._check_interrupted(call)]
             if self._codec.used_other_model(self.id, result.model):
                 warnings.append(
                     CallWarning(
@@ -113,18 +114,22 @@ class PolledImageModel(HTTPImageModel):
 
         if call.emit is None or not call.streamed:
             return await run_or_withdraw(generate, interrupt)
-        poller = _ProgressPoller(self._poll, call.emit, task, request.previews)
+
+        async def poll(preview: bool) -> JobProgress:
+            return await self._poll(call.child(POLL_TIMEOUT), preview)
+
+        poller = _ProgressPoller(poll, call.emit, task, request.previews)
         await poller.check_idle()
         return await run_or_withdraw(lambda: run_with_companion(generate, poller.follow), interrupt)
 
-    async def _check_interrupted(self) -> list[CallWarning]:
+    async def _check_interrupted(self, call: BackendCall) -> list[CallWarning]:
         """Return a warning if the job was interrupted on the server.
 
         Such a job is still answered with status 200 and the unfinished image; only the progress
         differs.
         """
         with suppress(MajordomoError):
-            progress = await self._poll(False)
+            progress = await self._poll(call.child(POLL_TIMEOUT))
             if progress.interrupted and not progress.busy:
                 return [
                     CallWarning(
@@ -134,12 +139,10 @@ class PolledImageModel(HTTPImageModel):
                 ]
         return []
 
-    async def _poll(self, preview: bool) -> JobProgress:
+    async def _poll(self, call: BackendCall, preview: bool = False) -> JobProgress:
         request = self._codec.encode_progress(preview=preview)
         limit = self._limits.max_image_reply_bytes if preview else self._limits.max_reply_bytes
-        return self._codec.decode_progress(
-            await self._client.call(POLL_TIMEOUT).read_body(request, limit), self._limits
-        )
+        return self._codec.decode_progress(await call.read_body(request, limit), self._limits)
 
 
 class _ProgressPoller:

@@ -157,7 +157,7 @@ class QueuedImageModel(HTTPImageModel):
         client: BackendClient,
         codec: QueuedImageCodec,
         *args: Any,
-        resolve_model: Callable[[str], Awaitable[str]],
+        resolve_model: Callable[[str, BackendCall], Awaitable[str]],
         new_job: Callable[[], str] = lambda: str(uuid.uuid4()),
         **settings: Any,
     ) -> None:
@@ -166,14 +166,14 @@ class QueuedImageModel(HTTPImageModel):
         self._model_resolver = resolve_model
         self._new_job = new_job
 
-    async def _resolve_model(self) -> str:
-        return await self._model_resolver(self.id)
+    async def _resolve_model(self, call: BackendCall) -> str:
+        return await self._model_resolver(self.id, call)
 
     async def _generate_batch(
         self, request: imagegen.Request, call: BackendCall
     ) -> imagegen.Result:
         emit = call.emit if call.streamed else None
-        model = await self._resolve_model()
+        model = await self._resolve_model(call)
         uploads = await self._upload_inputs(request, call)
         job = self._new_job()
         http_request = self._codec.encode_request(model, request, uploads, job)

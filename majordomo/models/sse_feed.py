@@ -10,6 +10,7 @@ from majordomo.concurrency.loop_lifetime import LoopGuard, close_with_loop
 from majordomo.errors import MajordomoError, StreamBrokenError
 from majordomo.framing.lines import EventDecoder
 from majordomo.models.client import BackendClient
+from majordomo.models.sliced_stream import SlicedStream
 from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
@@ -32,6 +33,7 @@ class SSEFeed(Generic[T]):
         self._decode = decode
         self._events = EventDecoder(client.limits.max_event_bytes)
         self._stream: HTTPStream | None = None
+        self._reader: SlicedStream | None = None
         self._guard: LoopGuard | None = None
 
     @property
@@ -45,7 +47,9 @@ class SSEFeed(Generic[T]):
                 request = HTTPRequest("GET", self._path, accept="text/event-stream", stream=True)
                 self._stream = await self._client.call(FEED_TIMEOUT).open(request)
                 self._guard = await close_with_loop(self._stream)
-            while chunk := await self._stream.read():
+                self._reader = SlicedStream(self._stream)
+            assert self._reader is not None
+            while chunk := await self._reader.read():
                 if values := [
                     value
                     for data in self._events.feed(chunk)

@@ -15,6 +15,7 @@ from majordomo.errors import (
 from majordomo.models.call_context import Emit
 from majordomo.models.client import BackendCall, BackendClient, read_into
 from majordomo.models.image_model import ReplyImageCodec, ReplyImageModel
+from majordomo.models.sliced_stream import SlicedStream
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
@@ -85,9 +86,10 @@ class StreamedImageModel(ReplyImageModel):
     async def _read_stream(
         self, reply: HTTPStream, decoder: ImageStreamDecoder, emit: Emit
     ) -> imagegen.Result:
+        sliced = SlicedStream(reply)
         while True:
             try:
-                chunk = await reply.read()
+                chunk = await sliced.read()
             except MajordomoError as error:
                 if decoder.complete:
                     return decoder.finish()

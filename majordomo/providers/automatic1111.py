@@ -20,6 +20,7 @@ from majordomo.framing.base64_placeholders import Base64Placeholders
 from majordomo.framing.json import decode_object
 from majordomo.media.image_limits import check_sendable
 from majordomo.media.image_part import ImagePart
+from majordomo.models.client import BackendCall
 from majordomo.models.polled_image_model import PolledImageModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
 from majordomo.redaction import Secret, as_secret
@@ -98,7 +99,7 @@ class Automatic1111(HTTPProvider):
 
     async def samplers(self) -> list[str]:
         """Return the names of all samplers."""
-        return list((await self._sampler_catalog()).samplers or ())
+        return list((await self._query_catalog()).samplers or ())
 
     async def schedulers(self) -> list[str]:
         """Return the names of all schedulers.
@@ -106,7 +107,7 @@ class Automatic1111(HTTPProvider):
         The list is empty for a server before 1.9, where the name of a sampler includes the
         scheduler.
         """
-        return list((await self._sampler_catalog()).schedulers or ())
+        return list((await self._query_catalog()).schedulers or ())
 
     async def loras(self) -> list[str]:
         """Return the names of all LoRAs, for `<lora:name:weight>` in a prompt."""
@@ -200,13 +201,20 @@ class Automatic1111(HTTPProvider):
         return portal.run(lambda: self.upscale(image, scale, upscaler))
 
     async def _sampler_catalog(
-        self, model: str = "", request: imagegen.Request | None = None
+        self, model: str, request: imagegen.Request, call: BackendCall
     ) -> SamplerCatalog:
+        return await self._query_catalog(call)
+
+    async def _query_catalog(self, call: BackendCall | None = None) -> SamplerCatalog:
         if self._cached_catalog is None:
-            samplers, aliases = await self._query_decoded("/sdapi/v1/samplers", decode_names)
+            samplers, aliases = await self._query_decoded(
+                "/sdapi/v1/samplers", decode_names, within=call
+            )
             try:
                 schedulers, labels = await self._query_decoded(
-                    "/sdapi/v1/schedulers", lambda body, limits: decode_names(body, limits, "label")
+                    "/sdapi/v1/schedulers",
+                    lambda body, limits: decode_names(body, limits, "label"),
+                    within=call,
                 )
             except NotFoundError:
                 # A server before 1.9 has no such route.

@@ -19,7 +19,7 @@ from majordomo.concurrency import portal
 from majordomo.concurrency.lifecycle import Closeable
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
 from majordomo.llm.embeddings import EmbeddingModel
-from majordomo.models.client import BackendClient, LoadCheck
+from majordomo.models.client import BackendCall, BackendClient, LoadCheck
 from majordomo.models.embedding_model import EmbeddingCodec, HTTPEmbeddingModel
 from majordomo.observability import Observer
 from majordomo.observability.observed_call import checked_observers
@@ -357,10 +357,11 @@ class HTTPProvider(BaseProvider):
         *,
         method: str = "GET",
         from_origin: bool = False,
+        within: BackendCall | None = None,
     ) -> T:
-        """Return the decoded reply to a free query."""
+        """Return the decoded reply to a free query, which may be a part of a call."""
         return await self._client.query_decoded(
-            HTTPRequest(method, path, from_origin=from_origin), QUERY_TIMEOUT, decode
+            HTTPRequest(method, path, from_origin=from_origin), QUERY_TIMEOUT, decode, within
         )
 
     async def _check_health(

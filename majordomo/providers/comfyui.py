@@ -25,6 +25,7 @@ from majordomo.dialects.comfyui.prompts import (
 from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
+from majordomo.models.client import BackendCall
 from majordomo.models.queued_image_model import QueuedImageModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
 from majordomo.redaction import Secret, as_secret
@@ -137,15 +138,17 @@ class ComfyUI(HTTPProvider):
             f"ComfyUI {await self._query_decoded('/system_stats', decode_server_version)}".strip()
         )
 
-    async def _checkpoints(self) -> tuple[str, ...]:
+    async def _checkpoints(self, call: BackendCall | None = None) -> tuple[str, ...]:
         node = "CheckpointLoaderSimple"
         return (
             await self._query_decoded(
-                f"/object_info/{node}", lambda body, limits: decode_choices(body, node, limits)
+                f"/object_info/{node}",
+                lambda body, limits: decode_choices(body, node, limits),
+                within=call,
             )
         ).get("ckpt_name", ())
 
-    async def _resolve_model(self, model: str) -> str:
+    async def _resolve_model(self, model: str, call: BackendCall) -> str:
         """Return the checkpoint for a model id.
 
         Raises NotFoundError for "current" on a server without checkpoints.
@@ -153,7 +156,7 @@ class ComfyUI(HTTPProvider):
         if model != CURRENT or self._codec.custom_workflow is not None:
             return model
         if self._first_checkpoint is None:
-            names = await self._checkpoints()
+            names = await self._checkpoints(call)
             if not names:
                 raise NotFoundError(
                     "the server has no checkpoint; install one",
@@ -163,15 +166,18 @@ class ComfyUI(HTTPProvider):
             self._first_checkpoint = names[0]
         return self._first_checkpoint
 
-    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
-        return await self._query_catalog()
+    async def _sampler_catalog(
+        self, model: str, request: imagegen.Request, call: BackendCall
+    ) -> SamplerCatalog:
+        return await self._query_catalog(call)
 
-    async def _query_catalog(self) -> SamplerCatalog:
+    async def _query_catalog(self, call: BackendCall | None = None) -> SamplerCatalog:
         if self._cached_catalog is None:
             try:
                 catalog = await self._query_decoded(
                     "/object_info/KSampler",
                     lambda body, limits: sampler_catalog(decode_choices(body, "KSampler", limits)),
+                    within=call,
                 )
             except (NotFoundError, BadResponseError):
                 # A proxy that only forwards the routes of a generation: use the built-in table.

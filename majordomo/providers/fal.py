@@ -22,6 +22,7 @@ from majordomo.dialects.fal.models import (
 )
 from majordomo.dialects.fal.queue import FalQueueCodec
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
+from majordomo.models.client import BackendCall
 from majordomo.models.fetched_job_image_model import FetchedJobImageModel
 from majordomo.providers.base import (
     QUERY_TIMEOUT,
@@ -47,16 +48,16 @@ class FalImageModel(FetchedJobImageModel):
     """An image model that first looks up in fal's catalog which fields it accepts."""
 
     def __init__(
-        self, *args: Any, look_up: Callable[[str], Awaitable[None]], **settings: Any
+        self, *args: Any, look_up: Callable[[str, BackendCall], Awaitable[None]], **settings: Any
     ) -> None:
         super().__init__(*args, **settings)
         self._look_up = look_up
 
     async def _adapt_request(
-        self, request: imagegen.Request
+        self, request: imagegen.Request, call: BackendCall
     ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._look_up(self.id)
-        return await super()._adapt_request(request)
+        await self._look_up(self.id, call)
+        return await super()._adapt_request(request, call)
 
 
 class Fal(HTTPProvider):
@@ -144,7 +145,7 @@ class Fal(HTTPProvider):
         """
         return await self._check_health("/v1/models?limit=1", origin=self._catalog_origin)
 
-    async def _look_up(self, model: str) -> None:
+    async def _look_up(self, model: str, call: BackendCall) -> None:
         """Look up once which fields a model accepts.
 
         After a failure all fields are sent, and for a while there are no look-ups, so that calls do
@@ -155,9 +156,7 @@ class Fal(HTTPProvider):
         request = self._catalog_request(schema_path(model))
         limits = self._client.limits
         try:
-            body = await self._client.call(SCHEMA_TIMEOUT).read_body(
-                request, limits.max_reply_bytes
-            )
+            body = await call.child(SCHEMA_TIMEOUT).read_body(request, limits.max_reply_bytes)
             self._model_inputs[model] = decode_model_input(body, limits)
         except MajordomoError:
             self._no_look_up_before = self._client.clock() + LOOK_UP_PAUSE_SECONDS

@@ -122,7 +122,9 @@ class LlamaSwap(HTTPProvider):
             sampler_catalog=self._sampler_catalog if self._has_sampler_catalog else None,
         )
 
-    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+    async def _sampler_catalog(
+        self, model: str, request: imagegen.Request, call: BackendCall
+    ) -> SamplerCatalog:
         """Return the samplers of the server behind this model, queried once.
 
         The query loads the model, which the image needs anyway.
@@ -134,7 +136,7 @@ class LlamaSwap(HTTPProvider):
 
             path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
             try:
-                body = await self._client.call(self._image_timeout, model).read_body(
+                body = await call.parallel(call.emit).read_body(
                     HTTPRequest("GET", path), self._client.limits.max_reply_bytes
                 )
                 self._cached_catalogs[model] = decode_capabilities(body, self._client.limits)[0]

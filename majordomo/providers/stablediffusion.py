@@ -16,6 +16,7 @@ from majordomo.dialects.openai.images import OpenAIImagesCodec
 from majordomo.dialects.samplers import SDCPP, SamplerCatalog
 from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobsCodec, decode_capabilities
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
+from majordomo.models.client import BackendCall
 from majordomo.models.image_model import HTTPImageModel, ReplyImageCodec, ReplyImageModel
 from majordomo.models.job_image_model import JobImageModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
@@ -107,13 +108,17 @@ class StableDiffusion(HTTPProvider):
         """Return whether `GET /v1/models` is answered."""
         return await self._check_health("/v1/models")
 
-    async def _sampler_catalog(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+    async def _sampler_catalog(
+        self, model: str, request: imagegen.Request, call: BackendCall
+    ) -> SamplerCatalog:
         if not SDCPP.needs_catalog(request):
             return SamplerCatalog()
         if self._cached_catalog is None:
             try:
                 self._cached_catalog = (
-                    await self._query_decoded("/sdcpp/v1/capabilities", decode_capabilities)
+                    await self._query_decoded(
+                        "/sdcpp/v1/capabilities", decode_capabilities, within=call
+                    )
                 )[0]
             except (NotFoundError, BadResponseError):
                 # A build before April 2026: use the built-in table.

@@ -167,7 +167,13 @@ class InProcessEngine:
             return False
         del self._waiting[order.id]
         running = self._running[order.id] = _RunningJob()
-        spawn_loop_task(lambda: self._run(order, running))
+
+        def end_early(error: BaseException) -> None:
+            # The event loop ends before the first step of the task.
+            self._closed = True
+            self._end(order, running)
+
+        spawn_loop_task(lambda: self._run(order, running), end_early)
         return True
 
     async def _run(self, order: JobOrder, running: _RunningJob) -> None:
@@ -180,6 +186,9 @@ class InProcessEngine:
             self._closed = True
             raise
         finally:
-            del self._running[order.id]
-            running.ended.set()
-            self._queue.release()
+            self._end(order, running)
+
+    def _end(self, order: JobOrder, running: _RunningJob) -> None:
+        del self._running[order.id]
+        running.ended.set()
+        self._queue.release()

@@ -336,10 +336,13 @@ class _JobEventSource:
         self._last_number = 0
         self._ended = False
         self._result: StudioResult | None = None
+        self._error: MajordomoError | None = None
 
     @property
     def result(self) -> StudioResult:
-        """The result. Raises RuntimeError before `StudioDone`."""
+        """The result. Raises the error of the job, and RuntimeError before `StudioDone`."""
+        if self._error is not None:
+            raise self._error
         if self._result is None:
             raise no_result_yet()
         return self._result
@@ -352,7 +355,11 @@ class _JobEventSource:
                 return events
             if self._record.ended:
                 self._ended = True
-                self._result = await self._jobs._result(self._record)
+                try:
+                    self._result = await self._jobs._result(self._record)
+                except MajordomoError as error:
+                    self._error = error
+                    raise
                 return [StudioDone(self._result)]
             await self._record.wait_for_change()
         return ()

@@ -259,8 +259,6 @@ class _Execution:
                     hide_previews and isinstance(event, imagegen.Preview)
                 ):
                     self._emit(ImageProgress(name, event))
-        # A stream that ends without Done raises.
-        assert stream.result is not None
         return stream.result
 
     async def _finish_and_derive(self, index: int, image: StudioImage) -> None:

@@ -163,3 +163,17 @@ async def test_a_reader_receives_the_cancellation_of_the_task() -> None:
     with pytest.raises(asyncio.CancelledError):
         _ = stream.result
     await stream.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_is_cancelled_before_its_first_step_ends_too() -> None:
+    async def run(emit: Callable[[int], None]) -> None:
+        raise AssertionError
+
+    stream = TaskStream(run)
+    stream._start()
+    stream._task.cancel()
+    with anyio.fail_after(5), pytest.raises(asyncio.CancelledError):
+        await stream.next_events()
+    with anyio.fail_after(5):
+        await stream.aclose()

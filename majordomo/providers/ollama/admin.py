@@ -400,7 +400,7 @@ class OllamaAdmin:
     ) -> JSONLinesRun[str, Generated]:
         limits = self._client.limits
         request = encode_generate(model, prompt, fields, limits)
-        prepare = (lambda: self._ensure_vision(model)) if fields.get("images") else None
+        prepare = (lambda call: self._ensure_vision(model, call)) if fields.get("images") else None
         return JSONLinesRun(
             self._client,
             request,

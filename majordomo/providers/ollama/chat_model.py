@@ -12,9 +12,10 @@ from typing import Any
 from majordomo import llm
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.models.chat_model import HTTPChatModel
+from majordomo.models.client import BackendCall
 from majordomo.models.image_conversion import images_in
 
-EnsureVision = Callable[[str], Awaitable[None]]
+EnsureVision = Callable[[str, BackendCall], Awaitable[None]]
 
 
 class OllamaChatModel(HTTPChatModel):
@@ -31,11 +32,11 @@ class OllamaChatModel(HTTPChatModel):
         return not any(images_in(request))
 
     async def _with_converted_images(
-        self, request: llm.Request
+        self, request: llm.Request, call: BackendCall
     ) -> tuple[llm.Request, list[CallWarning]]:
         if any(images_in(request)):
             try:
-                await self._ensure_vision(self.id)
+                await self._ensure_vision(self.id, call)
             except MajordomoError as error:
                 raise error.with_context(self.provider, self.id) from None
-        return await super()._with_converted_images(request)
+        return await super()._with_converted_images(request, call)

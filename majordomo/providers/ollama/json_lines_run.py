@@ -23,7 +23,8 @@ from majordomo.dialects.ollama.admin import (
 )
 from majordomo.errors import ConnectionFailedError, MajordomoError, StreamBrokenError
 from majordomo.framing.lines import JSONLinesDecoder
-from majordomo.models.client import BackendClient
+from majordomo.models.client import BackendCall, BackendClient
+from majordomo.models.sliced_stream import SlicedStream
 from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
@@ -66,7 +67,7 @@ class JSONLinesRun(Generic[E, R]):
     model: str
     needs_slot: bool = False
     """Whether it counts against `max_concurrency`."""
-    prepare: Callable[[], Awaitable[None]] | None = None
+    prepare: Callable[[BackendCall], Awaitable[None]] | None = None
     """Awaited before anything is sent; it may raise."""
 
     def source(self) -> JSONLinesSource[E, R]:
@@ -101,15 +102,19 @@ class JSONLinesSource(Generic[E, R]):
         self._reader = run.make_reader()
         self._call = run.client.call(run.timeout, run.model)
         self._ended = False
+        self._sliced: SlicedStream | None = None
         self._decoder = JSONLinesDecoder(run.client.limits.max_event_bytes)
         self._stream: HTTPStream | None = None
         self._failure: MajordomoError | None = None
+        self._raised: MajordomoError | None = None
         self._admission: Admission | None = None
         self._guard: LoopGuard | None = None
 
     @property
     def result(self) -> R:
-        """The result. Raises RuntimeError until the operation is complete."""
+        """The result. Raises the error of the operation, and RuntimeError until it is complete."""
+        if self._raised is not None:
+            raise self._raised
         if not self._reader.complete:
             raise no_result_yet()
         return self._reader.result()
@@ -127,11 +132,12 @@ class JSONLinesSource(Generic[E, R]):
             return await self._read(self._stream)
         except MajordomoError as error:
             # The frames of the traceback hold the body, which may quote a key.
-            raise self._client.with_context(error, self._run.model).with_traceback(None) from None
+            self._raised = self._client.with_context(error, self._run.model)
+            raise self._raised.with_traceback(None) from None
 
     async def _open(self) -> HTTPStream:
         if self._run.prepare is not None:
-            await self._run.prepare()
+            await self._run.prepare(self._call)
         if self._run.needs_slot:
             self._admission = await self._call.admit()
         return await self._call.open(self._run.request)
@@ -160,9 +166,14 @@ class JSONLinesSource(Generic[E, R]):
                 self._failure = error
         return events
 
+    def _reader_of(self, stream: HTTPStream) -> SlicedStream:
+        if self._sliced is None:
+            self._sliced = SlicedStream(stream)
+        return self._sliced
+
     async def _read_chunk(self, stream: HTTPStream) -> bytes:
         try:
-            return await stream.read()
+            return await self._reader_of(stream).read()
         except ConnectionFailedError as error:
             raise StreamBrokenError(
                 f"the stream broke off: {error.message}",

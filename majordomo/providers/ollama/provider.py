@@ -60,7 +60,7 @@ class EnsureSupported(Protocol):
     The answer is cached; with `again`, the server is queried again.
     """
 
-    async def __call__(self, model: str, *, again: bool = False) -> OllamaServer:
+    async def __call__(self, model: str, call: BackendCall, *, again: bool = False) -> OllamaServer:
         """Return what is known about the server and the model."""
 
 
@@ -77,10 +77,10 @@ class OllamaImageModel(StreamedImageModel):
         self._ensure_supported = ensure_supported
 
     async def _adapt_request(
-        self, request: imagegen.Request
+        self, request: imagegen.Request, call: BackendCall
     ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._ensure_supported(self.id)
-        return await super()._adapt_request(request)
+        await self._ensure_supported(self.id, call)
+        return await super()._adapt_request(request, call)
 
     async def _generate_batch(
         self, request: imagegen.Request, call: BackendCall
@@ -88,15 +88,15 @@ class OllamaImageModel(StreamedImageModel):
         try:
             return await super()._generate_batch(request, call)
         except (InvalidRequestError, NotFoundError) as error:
-            raise await self._explain(error) from None
+            raise await self._explain(error, call) from None
 
-    async def _explain(self, error: MajordomoError) -> MajordomoError:
+    async def _explain(self, error: MajordomoError, call: BackendCall) -> MajordomoError:
         """Return the reason why an image was refused, from a new query of the server."""
         # Without a status, nothing was sent.
         if error.status is None:
             return error
         try:
-            server = await self._ensure_supported(self.id, again=True)
+            server = await self._ensure_supported(self.id, call, again=True)
         except (UnsupportedError, NotFoundError) as reason:
             return reason
         except MajordomoError:
@@ -238,19 +238,21 @@ class Ollama(HTTPProvider):
         # Without a slot: the call that needs the memory already holds one.
         await self._client.query(encode_unload(model), QUERY_TIMEOUT)
 
-    async def _ensure_supported(self, model: str, *, again: bool = False) -> OllamaServer:
+    async def _ensure_supported(
+        self, model: str, call: BackendCall, *, again: bool = False
+    ) -> OllamaServer:
         if again:
             self._servers.pop(model, None)
         if model not in self._servers:
-            version = await self._version()
+            version = await self._version(call)
             # Checked before the model is queried: an older server lists no image models.
             OllamaServer(version).check_version()
-            server = await self._query_server(model, version)
+            server = await self._query_server(model, version, call)
             server.check_model(model)
             self._servers[model] = server
         return self._servers[model]
 
-    async def _ensure_vision(self, model: str) -> None:
+    async def _ensure_vision(self, model: str, call: BackendCall | None = None) -> None:
         """Raise UnsupportedError for a chat model that is known to have no vision.
 
         Older servers list no capabilities; then nothing is known.
@@ -258,7 +260,7 @@ class Ollama(HTTPProvider):
         if model in self._vision_models:
             return
         try:
-            capabilities = (await self._query_server(model, None)).capabilities
+            capabilities = (await self._query_server(model, None, call)).capabilities
         except MajordomoError:
             # The call itself will report what is wrong.
             return
@@ -269,19 +271,23 @@ class Ollama(HTTPProvider):
             )
         self._vision_models.add(model)
 
-    async def _version(self) -> Version | None:
+    async def _version(self, call: BackendCall | None = None) -> Version | None:
         try:
             return await self._client.query_decoded(
-                HTTPRequest("GET", "/api/version"), self._query_timeout, decode_version
+                HTTPRequest("GET", "/api/version"), self._query_timeout, decode_version, call
             )
         except NotFoundError:
             # A proxy may hide this route.
             return None
 
-    async def _query_server(self, model: str, version: Version | None) -> OllamaServer:
+    async def _query_server(
+        self, model: str, version: Version | None, call: BackendCall | None = None
+    ) -> OllamaServer:
         return OllamaServer(
             version,
-            await self._client.query_decoded(encode_show(model), self._query_timeout, decode_show),
+            await self._client.query_decoded(
+                encode_show(model), self._query_timeout, decode_show, call
+            ),
         )
 
 
