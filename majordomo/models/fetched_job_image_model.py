@@ -3,12 +3,15 @@
 The files may be at another origin. They are fetched with a GET that has neither a key nor any other
 header of the provider, and only from the origins that the provider allows (see
 `majordomo.transport.multi_origin`). Each is limited to `Limits.max_image_bytes`, and in time to
-`FETCH_TIMEOUT` and the total limit of the call; a result has at most `Limits.max_images` of them.
+`FETCH_TIMEOUT` and the idle and total limits of the call; a result has at most `Limits.max_images`
+of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from majordomo import imagegen
@@ -74,7 +77,9 @@ class FetchedJobImageModel(JobImageModel):
     async def _fetch(self, http_request: HTTPRequest, call: BackendCall) -> ImagePart:
         call.deadline.start_phase("idle")
         try:
-            data = await call.query(http_request, FETCH_TIMEOUT, self._limits.max_image_bytes)
+            data = await call.query(
+                http_request, _fetch_timeout(call.deadline.timeout), self._limits.max_image_bytes
+            )
         except (
             AuthenticationError,
             JobLostError,
@@ -86,3 +91,12 @@ class FetchedJobImageModel(JobImageModel):
                 f"the finished image cannot be fetched: {error.message}", status=error.status
             ) from None
         return parse_image(data, self._limits)
+
+
+def _fetch_timeout(timeout: Timeout) -> Timeout:
+    """Return the limits of one transfer: no wait is longer than the idle limit of the call."""
+    idle = math.inf if timeout.idle is None else timeout.idle
+    first_byte, own_idle = FETCH_TIMEOUT.first_byte, FETCH_TIMEOUT.idle
+    assert first_byte is not None
+    assert own_idle is not None
+    return replace(FETCH_TIMEOUT, first_byte=min(first_byte, idle), idle=min(own_idle, idle))

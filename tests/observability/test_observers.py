@@ -564,3 +564,31 @@ def test_a_call_is_immutable() -> None:
         call.model = "x"  # type: ignore[misc]
     assert call.elapsed() >= 0
     assert replace(call) == call
+
+
+@everywhere
+async def test_queries_before_a_call_are_reported_as_parts_of_it(serve: Serve) -> None:
+    """A sampler needs the server's list, which is refused once."""
+    refused: list[str] = []
+
+    def handler(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            if request.path == "/sdapi/v1/samplers" and not refused:
+                refused.append(request.path)
+                peer.reply({"detail": "busy"}, 503)
+            elif request.path == "/sdapi/v1/samplers":
+                peer.reply(json.dumps([{"name": "Euler a", "aliases": []}]))
+            elif request.path == "/sdapi/v1/schedulers":
+                peer.reply("[]")
+            else:
+                peer.reply({"images": [DOT], "info": "{}", "parameters": {}})
+
+    observer = RecordingObserver()
+    async with md.Automatic1111(
+        serve(handler).url,
+        observers=[observer],
+        retries=md.Retries(initial_delay=0.001),
+    ) as provider:
+        await provider.image_model("m").generate("a fox", sampler="euler_a")
+    assert refused
+    assert observer.event_names == ["on_start", "on_retry", "on_success"]

@@ -16,13 +16,15 @@ import majordomo as md
 from majordomo import imagegen
 from majordomo.dialects.automatic1111.sdapi import SDAPICodec
 from majordomo.settings import Limits
+from majordomo.testing import plain_image
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.held_jobs import pixels
 from tests.servers.plain_client import halves
-from tests.support.loopback import Handler, Loopback, http_response, reply_with
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 from tests.support.sample_images import rgb_pixel
 
 Serve = Callable[[Handler], Loopback]
+PIXEL = base64.b64encode(plain_image(8, 8).data).decode()
 Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, Any] = {"size": "64x64", "steps": 6}
@@ -498,3 +500,28 @@ async def test_an_image_of_another_aspect_is_cropped_not_stretched(
         64,
         64,
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_progress_queries_end_with_the_total_limit_of_the_call(
+    serve: Serve, streamed: bool
+) -> None:
+    def handler(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            if "progress" in request.path:
+                peer.wait_for_close(10)
+            else:
+                peer.reply({"images": [PIXEL], "info": "{}", "parameters": {}})
+
+    async with md.Automatic1111(serve(handler).url, timeout=md.Timeout(total=0.4)) as provider:
+        model = provider.image_model("m")
+        with anyio.move_on_after(3) as scope:
+            if streamed:
+                # The server is asked whether it is idle, and that takes all of the time.
+                async with model.stream("a fox") as stream:
+                    with pytest.raises(md.DeadlineExceededError):
+                        await anext(stream)
+            else:
+                await model.generate("a fox")
+        assert not scope.cancelled_caught

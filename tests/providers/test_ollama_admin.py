@@ -182,8 +182,9 @@ async def test_progress_before_a_failure_is_yielded_first(
         f"pulling {LAYERS[0][0][7:19]}",
     ]
     assert (caught.value.provider, caught.value.model) == ("ollama", "new-model")
-    with pytest.raises(RuntimeError, match="no result yet"):
+    with pytest.raises(type(caught.value)) as again:
         _ = stream.result
+    assert again.value is caught.value
 
 
 async def test_progress_is_emitted_before_a_failure_in_the_same_chunk() -> None:
