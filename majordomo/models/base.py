@@ -18,7 +18,7 @@ network in batches.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from majordomo.concurrency.loop_lifetime import SupportsAclose
@@ -191,6 +191,24 @@ class HTTPModel(ModelBase[Request, Result]):
             streamed=emit is not None,
             observed=observed,
         )
+
+    async def _run_admitted(
+        self,
+        call: BackendCall,
+        run: Callable[[], Awaitable[T]],
+        count_tokens: Callable[[T], int | None],
+    ) -> T:
+        """Return the result of `run()`, for which the call holds a slot.
+
+        `count_tokens` returns the tokens of the result that count against a rate limit.
+        """
+        admission = await call.admit()
+        try:
+            result = await run()
+            admission.release(count_tokens(result))
+        finally:
+            admission.release()
+        return result
 
     def _own_extra(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the part of `extra` that is meant for this provider."""

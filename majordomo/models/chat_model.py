@@ -240,12 +240,7 @@ class HTTPChatModel(HTTPModel[llm.Request, llm.Reply], ChatModel):
                 # The frames of the traceback hold the body, which may quote a key.
                 raise error.with_traceback(None) from error.__cause__
 
-        admission = await call.admit()
-        try:
-            reply = await call.retry(attempt)
-            admission.release(total_tokens(reply))
-        finally:
-            admission.release()
+        reply = await self._run_admitted(call, lambda: call.retry(attempt), total_tokens)
         return self._with_context(reply, [*conversion_warnings, *warnings])
 
     def _stream(self, request: llm.Request, call: BackendCall) -> ChatSource:

@@ -111,12 +111,11 @@ class HTTPEmbeddingModel(HTTPModel[EmbeddingRequest, Embeddings], EmbeddingModel
                     # The frames of the traceback hold the body, which may quote a key.
                     raise error.with_traceback(None) from error.__cause__
 
-            admission = await call.admit()
-            try:
-                embeddings = await call.retry(attempt)
-                admission.release(embeddings.usage.input_tokens)
-            finally:
-                admission.release()
+            embeddings = await self._run_admitted(
+                call,
+                lambda: call.retry(attempt),
+                lambda embeddings: embeddings.usage.input_tokens,
+            )
         except MajordomoError as error:
             error.with_context(self.provider, self.id)
             raise

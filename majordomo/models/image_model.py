@@ -14,7 +14,7 @@ share: `Queued`, `Loading`, then `Step` and `Preview`, then one `Done`.
 1. `_adapt_request`: the codec drops or translates fields (with warnings), inputs are converted.
    Nothing has been sent to the backend but free queries, and nothing has been generated.
 2. `_run_batches`: one call, or several when the backend makes fewer images per call. Each call
-   waits for its own slot, and releases it when its `_generate_batch` ends (`_run_admitted`).
+   waits for its own slot, and releases it when its `_generate_batch` ends (`_make_batch`).
 3. `_generate_batch`: the conversation with one kind of backend. Subclasses: `ReplyImageModel` (one
    request), `StreamedImageModel` (progress in the reply), `PolledImageModel` (progress on a second
    route), `JobImageModel` and `QueuedImageModel` (submit, poll, fetch). They send the request that
@@ -288,7 +288,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
         """Make all images in as many calls as needed; a failed batch does not cost the others."""
         limit = self._image_codec.max_per_call(self.id, request)
         if request.n <= limit:
-            return await self._run_admitted(replace(request, n=request.n if limit > 1 else 0), call)
+            return await self._make_batch(replace(request, n=request.n if limit > 1 else 0), call)
         batches = [
             Batch(first, min(limit, request.n - first)) for first in range(0, request.n, limit)
         ]
@@ -299,7 +299,7 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
             batch_request = replace(request, n=batch.size if limit > 1 else 0, seed=seed)
             emit_batch = (lambda event: progress(batch, event)) if progress is not None else None
             try:
-                batch.result = await self._run_admitted(batch_request, call.parallel(emit_batch))
+                batch.result = await self._make_batch(batch_request, call.parallel(emit_batch))
             except Exception as error:
                 # Kept here because a task group would raise it inside an ExceptionGroup.
                 batch.error = error
@@ -319,15 +319,12 @@ class HTTPImageModel(HTTPModel[imagegen.Request, imagegen.Result], ImageModel):
                 group.start_soon(run_worker)
         return merge_results(batches)
 
-    async def _run_admitted(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
-        admission = await call.admit()
-        try:
-            result = await self._generate_batch(request, call)
-            tokens = (result.usage.input_tokens or 0) + (result.usage.output_tokens or 0)
-            admission.release(tokens)
-        finally:
-            admission.release()
-        return result
+    async def _make_batch(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
+        return await self._run_admitted(
+            call,
+            lambda: self._generate_batch(request, call),
+            lambda result: (result.usage.input_tokens or 0) + (result.usage.output_tokens or 0),
+        )
 
     async def _send_job(
         self,

@@ -29,9 +29,9 @@ from majordomo.llm.options import LoopOverrides
 from majordomo.llm.parts import FilePart, ImagePart, TextPart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Usage, empty_reply
 from majordomo.llm.tools import Tool, ToolContext, as_tool
+from majordomo.models.call_context import Emit
 from majordomo.validation import as_tuple, check_number
 
-Emit = Callable[[llm.ChatEvent], None]
 # A longer text from a tool is cut and marked.
 MAX_RESULT_CHARACTERS = 1_000_000
 MAX_ERROR_CHARACTERS = 2000
