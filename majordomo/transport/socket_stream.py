@@ -319,21 +319,22 @@ async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
         # anyio groups the errors of all addresses, and there was no address.
         raise OSError("the name has no address") from None
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        # For example because the server has closed the connection already.
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(stream)
+        raise
     return stream
 
 
 async def start_tls(
     stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext
 ) -> anyio.abc.ByteStream:
-    """Start TLS over `stream`. Closes `stream` if that fails or is cancelled."""
+    """Start TLS over `stream`. The caller closes `stream` if that fails or is cancelled."""
     from anyio.streams.tls import TLSStream
 
-    try:
-        return await TLSStream.wrap(
-            stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
-        )
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.aclose_forcefully(stream)
-        raise
+    return await TLSStream.wrap(
+        stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
+    )

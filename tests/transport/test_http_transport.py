@@ -1088,6 +1088,66 @@ async def test_tls_is_tunneled_through_a_proxy(authority: trustme.CA, serve: Ser
     server.close()
 
 
+@pytest.mark.parametrize("end", ["time limit", "cancelled", "end", "large head", "refused"])
+async def test_the_socket_is_closed_when_a_tunnel_cannot_be_opened(serve: Serve, end: str) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1000)
+        if end == "end":
+            peer.socket.shutdown(socket.SHUT_WR)
+        elif end == "large head":
+            peer.send(b"HTTP/1.1 200 X\r\nx-pad: " + b"p" * 20_000)
+        elif end == "refused":
+            peer.send(b"HTTP/1.1 407 X\r\n\r\n")
+        if peer.wait_for_close():
+            closed.set()
+
+    proxy = serve(handler)
+    transport = http_transport("https://backend.test", proxy=proxy.url)
+    timeout = Timeout(connect=0.3 if end == "time limit" else 5, total=10)
+    with anyio.move_on_after(0.3 if end == "cancelled" else 10) as scope:
+        error = md.DeadlineExceededError if end == "time limit" else md.ConnectionFailedError
+        with pytest.raises(error):
+            await fetch(transport, timeout=timeout)
+    assert scope.cancelled_caught is (end == "cancelled")
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
+
+
+async def test_the_socket_is_closed_when_the_certificates_cannot_be_read(serve: Serve) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.wait_for_close():
+            closed.set()
+
+    url = serve(handler).url.replace("http", "https")
+    transport = http_transport(url, tls="/no/such/file.pem")
+    with pytest.raises(md.ConfigurationError):
+        await fetch(transport)
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
+
+
+async def test_the_socket_is_closed_when_its_options_cannot_be_set(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.wait_for_close():
+            closed.set()
+
+    # An option that does not exist.
+    monkeypatch.setattr(socket, "SO_KEEPALIVE", 0xFFFF)
+    transport = http_transport(serve(handler))
+    with pytest.raises(md.ConnectionFailedError, match="cannot connect"):
+        await fetch(transport)
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
+
+
 def _pump(source: socket.socket, target: socket.socket) -> None:
     try:
         while data := source.recv(65536):
