@@ -78,6 +78,7 @@ class HTTPTransport:
 
         Raises ConnectionFailedError, DeadlineExceededError and BadResponseError.
         """
+        self.base_url.refuse_other_origin(request.origin)
         head = encode_request_head(request, self._target(request), self._header_lines)
         pool = await self._get_pool()
         connection = await pool.acquire(deadline)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 import trustme
 
@@ -26,6 +27,7 @@ from majordomo.transport import http_transport as http_transport_module
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
+from majordomo.transport.httpx_adapter import HTTPXTransport
 from majordomo.transport.pool import Pool
 from majordomo.transport.response_parser import MAX_INFORMATIONAL_RESPONSES
 from majordomo.transport.socket_stream import (
@@ -36,7 +38,7 @@ from majordomo.transport.socket_stream import (
     connect_tcp,
     poll_socket,
 )
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transport
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 from tests.support.wait_until import wait_until
@@ -93,7 +95,7 @@ async def best_duration(function: Callable[[], Awaitable[None]], limit: float) -
 
 
 async def fetch(
-    transport: HTTPTransport, request: HTTPRequest | None = None, timeout: Timeout = QUICK
+    transport: Transport, request: HTTPRequest | None = None, timeout: Timeout = QUICK
 ) -> tuple[int, bytes]:
     reply = await transport.open(request or get(), Deadline(timeout))
     try:
@@ -889,6 +891,28 @@ async def test_an_invalid_request_is_refused_before_a_connection_is_opened(serve
         await fetch(transport, get("/a\r\nx: y"))
     assert server.connections == 0
     await transport.aclose()
+
+
+@pytest.mark.parametrize("kind", ["sockets", "httpx"])
+async def test_a_request_to_another_origin_is_refused_before_anything_is_sent(
+    serve: Serve, kind: str
+) -> None:
+    server = serve(reply_with(http_response("ok")))
+    base_url = BaseURL.parse(server.url)
+    headers = encode_headers(base_url, {"Authorization": Secret("Bearer sk-key")})
+    async with httpx.AsyncHTTPTransport() as client:
+        transport = (
+            http_transport(server)
+            if kind == "sockets"
+            else HTTPXTransport(base_url, headers, client)
+        )
+        for origin in ("https://cdn.test", f"http://localhost:{server.port}", server.url + "/"):
+            with pytest.raises(md.BadResponseError, match="only sends requests to") as caught:
+                await fetch(transport, get("/file", from_origin=True, origin=origin))
+            assert caught.value.code == "ORIGIN_NOT_ALLOWED"
+        assert server.connections == 0
+        assert await fetch(transport, get("/file", origin=base_url.origin)) == (200, b"ok")
+        await transport.aclose()
 
 
 async def test_a_response_that_was_read_releases_its_slot_without_being_closed(
