@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import os
 import select
 import socket
 import ssl
 import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.lowlevel
@@ -763,6 +764,42 @@ async def test_an_upload_ends_when_the_server_closes_the_connection(serve: Serve
         await fetch(transport, request)
     finished.set()
     assert caught.value.details == {"reused": False, "sent": True, "replied": False}
+    await transport.aclose()
+
+
+class InterruptedBody:
+    """A streaming body whose second chunk is generated after an event."""
+
+    length = 2 * 65536
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def chunks(self) -> Iterator[bytes]:
+        yield bytes(65536)
+        self._event.wait(5)
+        yield bytes(65536)
+
+
+@pytest.mark.skipif(
+    os.name == "nt", reason="Windows may drop what has not been received before a reset"
+)
+@pytest.mark.usefixtures("each_poll")
+async def test_an_early_response_before_a_reset_is_read_before_the_next_write(
+    serve: Serve,
+) -> None:
+    """asyncio drops what it has not received when a write fails."""
+    was_reset = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1, socket.MSG_PEEK)
+        peer.reply("too large", 413)
+        peer.reset()
+        was_reset.set()
+
+    transport = http_transport(serve(handler))
+    request = HTTPRequest("POST", "/x", InterruptedBody(was_reset), "text/plain")
+    assert await fetch(transport, request) == (413, b"too large")
     await transport.aclose()
 
 
