@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from majordomo.errors import ConfigurationError
+from majordomo.errors import BadResponseError, ConfigurationError
 from majordomo.redaction import Secret
 
 
@@ -81,6 +81,19 @@ class BaseURL:
     def origin(self) -> str:
         """`scheme://host[:port]`."""
         return f"{self.scheme}://{self.authority}"
+
+    def refuse_other_origin(self, origin: str) -> None:
+        """Raise BadResponseError (`ORIGIN_NOT_ALLOWED`) for an origin that is not this one.
+
+        "" means this one. A transport calls it before it sends a request, which carries the
+        provider's headers.
+        """
+        if origin not in ("", self.origin):
+            raise BadResponseError(
+                f"this transport only sends requests to {self.origin}; got one for"
+                f" {origin[:200]!r}, and nothing was sent",
+                code="ORIGIN_NOT_ALLOWED",
+            )
 
 
 def _character_problem(url: object) -> str | None:

@@ -36,20 +36,32 @@ class Connection:
         self.response = ResponseParser(method)
         # False also if sending fails: a request of which a part is missing is not over.
         self._request_sent = False
-        self._request_sent = await self.stream.send(_parts(head, body))
         content = b""
-        while not self.response.status and not self.response.failed:
+
+        def process_early(received: bytes) -> bool:
+            nonlocal content
+            content = self._feed(received)
+            return self._has_response()
+
+        self._request_sent = await self.stream.send(_parts(head, body), process_early)
+        while not self._has_response():
             content = await self.receive()
         return content
+
+    def _has_response(self) -> bool:
+        """Return whether the head of the final response has arrived, or cannot arrive any more."""
+        return bool(self.response.status or self.response.failed)
 
     async def receive(self) -> bytes:
         """Return the content in the next bytes that arrive; b"" may also mean that there is none.
 
         Check `response.failed` afterwards. Raises ConnectionLostError and DeadlineExceededError.
         """
-        data = await self.stream.receive()
-        if data:
-            return self.response.feed(data)
+        return self._feed(await self.stream.receive())
+
+    def _feed(self, received: bytes) -> bytes:
+        if received:
+            return self.response.feed(received)
         self.response.feed_end()
         return b""
 

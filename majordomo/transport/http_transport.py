@@ -78,6 +78,7 @@ class HTTPTransport:
 
         Raises ConnectionFailedError, DeadlineExceededError and BadResponseError.
         """
+        self.base_url.refuse_other_origin(request.origin)
         head = encode_request_head(request, self._target(request), self._header_lines)
         pool = await self._get_pool()
         connection = await pool.acquire(deadline)
@@ -224,13 +225,12 @@ async def _open_stream(
     try:
         with anyio.move_on_after(deadline.next_timeout()):
             tcp = await connect_tcp(peer.host, peer.port)
-            if proxy is not None and proxy.secure:
-                tcp = await start_tls(tcp, proxy.host, context_for(tls))
-            if proxy is not None and tunnel:
-                tcp = await _open_tunnel(tcp, proxy, base_url, deadline)
-            stream = (
-                await start_tls(tcp, base_url.host, context_for(tls)) if base_url.secure else tcp
-            )
+            try:
+                stream = await _prepare(tcp, base_url, proxy, tls, tunnel=tunnel)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await anyio.aclose_forcefully(tcp)
+                raise
     except ssl.SSLError as error:
         reason = (
             error.verify_message
@@ -252,7 +252,25 @@ async def _open_stream(
     return stream
 
 
-async def _open_tunnel(tcp: Any, proxy: BaseURL, base_url: BaseURL, deadline: Deadline) -> Any:
+async def _prepare(
+    stream: anyio.abc.ByteStream,
+    base_url: BaseURL,
+    proxy: BaseURL | None,
+    tls: str | ssl.SSLContext | None,
+    *,
+    tunnel: bool,
+) -> anyio.abc.ByteStream:
+    """Start TLS and open the tunnel, as needed. The caller closes `stream` if that fails."""
+    if proxy is not None and proxy.secure:
+        stream = await start_tls(stream, proxy.host, context_for(tls))
+    if proxy is not None and tunnel:
+        await _open_tunnel(stream, base_url)
+    if base_url.secure:
+        stream = await start_tls(stream, base_url.host, context_for(tls))
+    return stream
+
+
+async def _open_tunnel(stream: anyio.abc.ByteStream, base_url: BaseURL) -> None:
     """Open a tunnel through a proxy with CONNECT.
 
     Implemented by hand: the head of the response is small, and what follows belongs to TLS.
@@ -262,20 +280,18 @@ async def _open_tunnel(tcp: Any, proxy: BaseURL, base_url: BaseURL, deadline: De
         if ":" not in base_url.host
         else f"[{base_url.host}]:{base_url.port}"
     )
-    await tcp.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
+    await stream.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     head = b""
     while b"\r\n\r\n" not in head:
         if len(head) > 16 * 1024:
             raise OSError("the head of the proxy's response is larger than 16 KiB")
         # Read single bytes: nothing beyond the head may be consumed.
-        head += await tcp.receive(1)
+        head += await stream.receive(1)
     status = head.split(b" ", 2)[1:2]
     if not status or not status[0].startswith(b"2"):
-        await anyio.aclose_forcefully(tcp)
         raise OSError(
             f"the proxy refused the tunnel ({status[0].decode('latin-1')[:3] if status else '?'})"
         )
-    return tcp
 
 
 def _reason(error: BaseException) -> str:

@@ -56,6 +56,7 @@ class HTTPXTransport:
         """Send the request and wait for the head of the response."""
         if self._closed:
             raise ConfigurationError("the provider is closed", code="CLOSED")
+        self.base_url.refuse_other_origin(request.origin)
         deadline.start_phase("first_byte")
         response = await self._wait(self._send(request), deadline)
         deadline.start_phase("idle")

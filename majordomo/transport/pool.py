@@ -115,8 +115,10 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close idle connections now and others when they are released. Refuse `acquire`."""
-        if self._loop_guard is not None:
-            await self._loop_guard.aclose()
+        # Another task may close the pool at the same time, and a generator can be closed only once.
+        loop_guard, self._loop_guard = self._loop_guard, None
+        if loop_guard is not None:
+            await loop_guard.aclose()
         await self._close_connections()
 
     async def _close_connections(self) -> None:

@@ -8,10 +8,10 @@ Theory of operation:
   anything else runs. While the first byte is awaited, the wait is split into ticks, after each of
   which `deadline.watch` may change the phase.
 * Sending: parts of a request are joined up to 64 KiB, so that the head and a small body leave in
-  one packet. On TCP, before each further part of a body, the socket is polled: a server that
-  responds before it has the whole body may reset the connection, which would lose its response. If
-  the socket is full, the stream listens while it sends; what arrives then is kept in
-  `_early_response` for the next `receive`, and sending ends.
+  one packet. What is longer than an empty socket takes at once may have to wait for the server, so
+  on TCP a task listens until it is sent: a server may respond before it has the whole body, and
+  then stop reading. `send` passes what arrives to its caller, which knows whether it ends the
+  request, as a final response does, or not, as an informational (1xx) response does not.
 * Reuse: `drained`, `is_idle` and, where the event loop reads ahead, `has_read_ahead` tell the pool
   whether something unread may remain.
 * Closing: `aclose` is idempotent and shielded. The `Connection` closes the stream, the pool or the
@@ -25,13 +25,15 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from majordomo.concurrency.companion_task import run_with_companion
 from majordomo.concurrency.loop_wakeup import running_trio
 from majordomo.errors import MajordomoError
 from majordomo.transport_types import Deadline
@@ -86,8 +88,8 @@ class SocketStream:
 
     __slots__ = (
         "_closed",
-        "_early_response",
         "_fd",
+        "_free_bytes",
         "_loop_reads_ahead",
         "_read_was_full",
         "_secure",
@@ -108,9 +110,11 @@ class SocketStream:
         self.sent: bool = False
         # Whether bytes of its response arrived.
         self.replied: bool = False
-        self._fd: int = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
-        # What was received while a body was being sent.
-        self._early_response = b""
+        raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        self._fd: int = raw.fileno()
+        # What the socket takes at once when it is empty. The system counts its own structures too,
+        # which on Linux are up to 60% of the buffer, in small packets.
+        self._free_bytes: int = raw.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 3
         self._loop_reads_ahead = _loop_reads_ahead()
         self._ssl: Any = None
         if secure:
@@ -122,24 +126,20 @@ class SocketStream:
         """Start a new request on this socket."""
         self.deadline = deadline
         self.sent = self.replied = False
-        self._early_response = b""
 
     async def receive(self) -> bytes:
         """Return the next bytes, at most READ_BYTES; b"" at the end.
 
         Raises ConnectionLostError and DeadlineExceededError.
         """
-        received: bytes | None
-        received, self._early_response = self._early_response or None, b""
+        received: bytes | None = None
         deadline = self.deadline
         while received is None:
             wait = deadline.next_timeout()
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
-                    received = await self._stream.receive(READ_BYTES)
-            except anyio.EndOfStream:
-                received = b""
+                    received = await self._receive()
             except _LOST:
                 raise ConnectionLostError from None
             if received is None:
@@ -149,74 +149,82 @@ class SocketStream:
                     await watch()
                 if watch is None or deadline.remaining() <= 0:
                     raise deadline.exceeded()
+        return received
+
+    async def _receive(self) -> bytes:
+        """Return the next bytes, b"" at the end, without a time limit."""
+        try:
+            received = await self._stream.receive(READ_BYTES)
+        except anyio.EndOfStream:
+            received = b""
         # anyio returns up to that many bytes of what it has buffered. After a full read there may
         # be more in its buffer, which polling the socket does not show.
         self._read_was_full = len(received) >= READ_BYTES
         self.replied = self.replied or bool(received)
         return received
 
-    async def send(self, parts: Iterable[bytes]) -> bool:
+    async def send(self, parts: Iterable[bytes], on_receive: Callable[[bytes], bool]) -> bool:
         """Send the parts of a request; return whether all of them were sent.
 
         If not, the server has responded already, or the connection is lost. In both cases the
         response is to be read: it tells more than the error.
+
+        Args:
+            parts: The parts, at least one.
+            on_receive: Called with what arrives before everything is sent, b"" at the end. It
+                returns whether the server has responded, so that sending ends.
         """
-        pending: list[bytes] = []
-        size = 0
-        for part in parts:
-            pending.append(part)
-            size += len(part)
-            if size >= MAX_WRITE_BUFFER_BYTES:
-                if not await self._send(b"".join(pending)):
-                    return False
-                pending, size = [], 0
-        return not size or await self._send(b"".join(pending))
-
-    async def _send(self, data: bytes) -> bool:
-        listen = False
-        # A server that responds before it has the whole body (413) may reset the connection, and
-        # its response would be lost: poll before each further part. Not on TLS, where session
-        # tickets look like a response.
-        if self.sent and not self._secure:
-            events = poll_socket(self._fd, READABLE | WRITABLE)
-            if events & READABLE:
+        blocks = _join(parts)
+        # Not on TLS, where a receive that has to send cannot run beside a send.
+        if self._secure:
+            return await self._send(blocks)
+        block = next(blocks)
+        if len(block) <= self._free_bytes:
+            if not await self._send([block]):
                 return False
-            # The socket is full: the server does not read, and may be about to respond.
-            listen = not events
-        self.sent = True
-        try:
-            with anyio.move_on_after(self.deadline.next_timeout()) as scope:
-                await (self._send_while_listening(data) if listen else self._stream.send(data))
-        except _LOST:
+            block = next(blocks, b"")
+            if not block:
+                return True
+        return await self._send_while_listening(chain([block], blocks), on_receive)
+
+    async def _send(self, blocks: Iterable[bytes]) -> bool:
+        for block in blocks:
+            self.sent = True
+            try:
+                with anyio.move_on_after(self.deadline.next_timeout()) as scope:
+                    await self._stream.send(block)
+            except _LOST:
+                return False
+            if scope.cancelled_caught:
+                raise self.deadline.exceeded()
+        return True
+
+    async def _send_while_listening(
+        self, blocks: Iterable[bytes], on_receive: Callable[[bytes], bool]
+    ) -> bool:
+        sending = anyio.CancelScope()
+
+        async def send() -> bool:
+            with sending:
+                for block in blocks:
+                    # If sending fails because the server has reset the connection, asyncio drops
+                    # what it has not received. `listen` receives it, or ends the sending.
+                    while poll_socket(self._fd, READABLE | WRITABLE) & READABLE:
+                        await anyio.lowlevel.checkpoint()
+                    if not await self._send([block]):
+                        return False
+                return True
             return False
-        if scope.cancelled_caught:
-            raise self.deadline.exceeded()
-        return not self._early_response
 
-    async def _send_while_listening(self, data: bytes) -> None:
-        """Send, and stop sending when the server responds. Keep the response for `receive`."""
-        async with anyio.create_task_group() as group:
+        async def listen() -> None:
+            # If the connection is lost, sending or the next receive fails too.
+            with contextlib.suppress(*_LOST):
+                received = await self._receive()
+                while not on_receive(received) and received:
+                    received = await self._receive()
+            sending.cancel()
 
-            async def listen() -> None:
-                try:
-                    self._early_response = await self._stream.receive(READ_BYTES)
-                except (anyio.EndOfStream, *_LOST):
-                    # The next send or receive fails too.
-                    return
-                group.cancel_scope.cancel()
-
-            async def send() -> None:
-                try:
-                    await self._stream.send(data)
-                except _LOST:
-                    send_failed.append(True)
-                group.cancel_scope.cancel()
-
-            send_failed: list[bool] = []
-            group.start_soon(listen)
-            group.start_soon(send)
-        if send_failed and not self._early_response:
-            raise anyio.BrokenResourceError
+        return await run_with_companion(send, listen)
 
     @property
     def drained(self) -> bool:
@@ -278,6 +286,20 @@ class SocketStream:
                     )
 
 
+def _join(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the parts, joined until there are MAX_WRITE_BUFFER_BYTES."""
+    pending: list[bytes] = []
+    size = 0
+    for part in parts:
+        pending.append(part)
+        size += len(part)
+        if size >= MAX_WRITE_BUFFER_BYTES:
+            yield b"".join(pending)
+            pending, size = [], 0
+    if size:
+        yield b"".join(pending)
+
+
 async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
     """Open a TCP connection with keep-alive probes.
 
@@ -297,21 +319,22 @@ async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
         # anyio groups the errors of all addresses, and there was no address.
         raise OSError("the name has no address") from None
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        # For example because the server has closed the connection already.
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(stream)
+        raise
     return stream
 
 
 async def start_tls(
     stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext
 ) -> anyio.abc.ByteStream:
-    """Start TLS over `stream`. Closes `stream` if that fails or is cancelled."""
+    """Start TLS over `stream`. The caller closes `stream` if that fails or is cancelled."""
     from anyio.streams.tls import TLSStream
 
-    try:
-        return await TLSStream.wrap(
-            stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
-        )
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.aclose_forcefully(stream)
-        raise
+    return await TLSStream.wrap(
+        stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
+    )

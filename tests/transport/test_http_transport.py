@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import os
 import select
 import socket
 import ssl
 import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 import trustme
 
@@ -22,18 +24,22 @@ import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
 from majordomo.transport import BaseURL
+from majordomo.transport import http_transport as http_transport_module
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.http_transport import HTTPTransport
+from majordomo.transport.httpx_adapter import HTTPXTransport
 from majordomo.transport.pool import Pool
+from majordomo.transport.response_parser import MAX_INFORMATIONAL_RESPONSES
 from majordomo.transport.socket_stream import (
     READ_BYTES,
     READABLE,
     WRITABLE,
     SocketStream,
+    connect_tcp,
     poll_socket,
 )
-from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transport
 from tests.support.h11_reference import decode_with_h11
 from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 from tests.support.wait_until import wait_until
@@ -90,7 +96,7 @@ async def best_duration(function: Callable[[], Awaitable[None]], limit: float) -
 
 
 async def fetch(
-    transport: HTTPTransport, request: HTTPRequest | None = None, timeout: Timeout = QUICK
+    transport: Transport, request: HTTPRequest | None = None, timeout: Timeout = QUICK
 ) -> tuple[int, bytes]:
     reply = await transport.open(request or get(), Deadline(timeout))
     try:
@@ -694,6 +700,178 @@ async def test_an_early_response_to_a_rejected_body_is_read(
     await transport.aclose()
 
 
+@pytest.mark.parametrize("pause", [0, 0.2], ids=["while sending", "while the socket is full"])
+@pytest.mark.parametrize("streamed", [True, False], ids=["chunks", "bytes"])
+@pytest.mark.parametrize("status", [100, 102, 103])
+async def test_the_body_is_sent_completely_after_an_informational_response(
+    serve: Serve, status: int, pause: float, streamed: bool
+) -> None:
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1, socket.MSG_PEEK)
+        time.sleep(pause)
+        peer.send(b"HTTP/1.1 %d X\r\nlink: </a>\r\n\r\n" % status)
+        time.sleep(0.05)
+        while peer.request() is not None:
+            peer.reply(f"response {len(peer.server.requests)}")
+
+    body = LargeBody(128)
+    server = serve(handler)
+    transport = http_transport(server)
+    request = HTTPRequest(
+        "POST", "/x", body if streamed else b"x" * body.length, "application/json"
+    )
+    assert await fetch(transport, request) == (200, b"response 1")
+    assert await fetch(transport) == (200, b"response 2")
+    assert server.requests[0].body == b"x" * body.length
+    assert server.connections == 1
+    await transport.aclose()
+
+
+async def test_informational_responses_without_end_fail_while_a_body_is_sent(serve: Serve) -> None:
+    finished = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1, socket.MSG_PEEK)
+        peer.send(b"HTTP/1.1 102 X\r\n\r\n" * (MAX_INFORMATIONAL_RESPONSES + 1))
+        finished.wait(5)
+
+    transport = http_transport(serve(handler))
+    request = HTTPRequest("POST", "/x", bytes(8 << 20), "application/json")
+    with pytest.raises(md.BadResponseError, match="informational") as caught:
+        await fetch(transport, request)
+    finished.set()
+    assert caught.value.code == "NOT_HTTP"
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("end", ["end", "reset"])
+async def test_an_upload_ends_when_the_server_closes_the_connection(serve: Serve, end: str) -> None:
+    finished = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1, socket.MSG_PEEK)
+        # The client is waiting for the server to read.
+        time.sleep(0.2)
+        if end == "reset":
+            peer.reset()
+        else:
+            peer.socket.shutdown(socket.SHUT_WR)
+        finished.wait(5)
+
+    transport = http_transport(serve(handler))
+    request = HTTPRequest("POST", "/x", bytes(8 << 20), "application/json")
+    with pytest.raises(md.ConnectionFailedError) as caught:
+        await fetch(transport, request)
+    finished.set()
+    assert caught.value.details == {"reused": False, "sent": True, "replied": False}
+    await transport.aclose()
+
+
+class InterruptedBody:
+    """A streaming body whose second chunk is generated after an event."""
+
+    length = 2 * 65536
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def chunks(self) -> Iterator[bytes]:
+        yield bytes(65536)
+        self._event.wait(5)
+        yield bytes(65536)
+
+
+@pytest.mark.skipif(
+    os.name == "nt", reason="Windows may drop what has not been received before a reset"
+)
+@pytest.mark.usefixtures("each_poll")
+async def test_an_early_response_before_a_reset_is_read_before_the_next_write(
+    serve: Serve,
+) -> None:
+    """asyncio drops what it has not received when a write fails."""
+    was_reset = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1, socket.MSG_PEEK)
+        peer.reply("too large", 413)
+        peer.reset()
+        was_reset.set()
+
+    transport = http_transport(serve(handler))
+    request = HTTPRequest("POST", "/x", InterruptedBody(was_reset), "text/plain")
+    assert await fetch(transport, request) == (413, b"too large")
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["chunks", "bytes"])
+@pytest.mark.parametrize("send_buffer", [8, 16, 64])
+async def test_an_early_response_is_read_while_one_part_of_the_body_is_sent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, send_buffer: int, streamed: bool
+) -> None:
+    """The server responds, reads nothing and keeps the connection open."""
+    finished = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.socket.recv(1, socket.MSG_PEEK)
+        # The client is waiting for the server to read.
+        time.sleep(0.2)
+        peer.reply("too large", 413)
+        finished.wait(5)
+
+    async def connect_with_small_buffer(host: str, port: int) -> anyio.abc.ByteStream:
+        stream = await connect_tcp(host, port)
+        stream.extra(anyio.abc.SocketAttribute.raw_socket).setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer * 1024
+        )
+        return stream
+
+    monkeypatch.setattr(http_transport_module, "connect_tcp", connect_with_small_buffer)
+    body = LargeBody(5)
+    transport = http_transport(serve(handler))
+    request = HTTPRequest("POST", "/x", body if streamed else bytes(body.length), "text/plain")
+    assert await fetch(transport, request) == (413, b"too large")
+    finished.set()
+    await transport.aclose()
+
+
+class SlowSendStream(SingleReadStream):
+    """A stream whose sends take some turns of the event loop. It counts the calls."""
+
+    def __init__(self, response: bytes) -> None:
+        super().__init__(response)
+        self.sends = 0
+        self.receives_during_sends = 0
+        self._sending = False
+
+    async def send(self, data: bytes) -> None:
+        self.sends += 1
+        self._sending = True
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        self._sending = False
+
+    async def receive(self, max_bytes: int) -> bytes:
+        if self._sending:
+            self.receives_during_sends += 1
+            await anyio.sleep_forever()
+        return await super().receive(max_bytes)
+
+
+@pytest.mark.parametrize(("size", "expected_receives"), [(1000, 0), (4 << 20, 1)])
+async def test_only_a_body_that_does_not_fit_into_the_socket_is_sent_while_listening(
+    size: int, expected_receives: int
+) -> None:
+    stream = SlowSendStream(http_response("ok"))
+    connection = Connection(SocketStream(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    head = b"POST / HTTP/1.1\r\n\r\n"
+    assert await connection.exchange("POST", head, bytes(size), Deadline(QUICK)) == b"ok"
+    assert stream.receives_during_sends == expected_receives
+    assert (stream.sends == 1) is (expected_receives == 0)
+    assert connection.is_clean()
+    await stream.aclose()
+
+
 async def test_a_connection_is_not_reused_after_a_body_that_was_not_sent_completely(
     serve: Serve,
 ) -> None:
@@ -750,6 +928,28 @@ async def test_an_invalid_request_is_refused_before_a_connection_is_opened(serve
         await fetch(transport, get("/a\r\nx: y"))
     assert server.connections == 0
     await transport.aclose()
+
+
+@pytest.mark.parametrize("kind", ["sockets", "httpx"])
+async def test_a_request_to_another_origin_is_refused_before_anything_is_sent(
+    serve: Serve, kind: str
+) -> None:
+    server = serve(reply_with(http_response("ok")))
+    base_url = BaseURL.parse(server.url)
+    headers = encode_headers(base_url, {"Authorization": Secret("Bearer sk-key")})
+    async with httpx.AsyncHTTPTransport() as client:
+        transport = (
+            http_transport(server)
+            if kind == "sockets"
+            else HTTPXTransport(base_url, headers, client)
+        )
+        for origin in ("https://cdn.test", f"http://localhost:{server.port}", server.url + "/"):
+            with pytest.raises(md.BadResponseError, match="only sends requests to") as caught:
+                await fetch(transport, get("/file", from_origin=True, origin=origin))
+            assert caught.value.code == "ORIGIN_NOT_ALLOWED"
+        assert server.connections == 0
+        assert await fetch(transport, get("/file", origin=base_url.origin)) == (200, b"ok")
+        await transport.aclose()
 
 
 async def test_a_response_that_was_read_releases_its_slot_without_being_closed(
@@ -947,6 +1147,66 @@ async def test_tls_is_tunneled_through_a_proxy(authority: trustme.CA, serve: Ser
     assert b"sk-key" not in connect_requests[0]
     await transport.aclose()
     server.close()
+
+
+@pytest.mark.parametrize("end", ["time limit", "cancelled", "end", "large head", "refused"])
+async def test_the_socket_is_closed_when_a_tunnel_cannot_be_opened(serve: Serve, end: str) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1000)
+        if end == "end":
+            peer.socket.shutdown(socket.SHUT_WR)
+        elif end == "large head":
+            peer.send(b"HTTP/1.1 200 X\r\nx-pad: " + b"p" * 20_000)
+        elif end == "refused":
+            peer.send(b"HTTP/1.1 407 X\r\n\r\n")
+        if peer.wait_for_close():
+            closed.set()
+
+    proxy = serve(handler)
+    transport = http_transport("https://backend.test", proxy=proxy.url)
+    timeout = Timeout(connect=0.3 if end == "time limit" else 5, total=10)
+    with anyio.move_on_after(0.3 if end == "cancelled" else 10) as scope:
+        error = md.DeadlineExceededError if end == "time limit" else md.ConnectionFailedError
+        with pytest.raises(error):
+            await fetch(transport, timeout=timeout)
+    assert scope.cancelled_caught is (end == "cancelled")
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
+
+
+async def test_the_socket_is_closed_when_the_certificates_cannot_be_read(serve: Serve) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.wait_for_close():
+            closed.set()
+
+    url = serve(handler).url.replace("http", "https")
+    transport = http_transport(url, tls="/no/such/file.pem")
+    with pytest.raises(md.ConfigurationError):
+        await fetch(transport)
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
+
+
+async def test_the_socket_is_closed_when_its_options_cannot_be_set(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.wait_for_close():
+            closed.set()
+
+    # An option that does not exist.
+    monkeypatch.setattr(socket, "SO_KEEPALIVE", 0xFFFF)
+    transport = http_transport(serve(handler))
+    with pytest.raises(md.ConnectionFailedError, match="cannot connect"):
+        await fetch(transport)
+    assert await anyio.to_thread.run_sync(closed.wait, 1)
+    await transport.aclose()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -61,6 +61,23 @@ def test_two_event_loops_without_a_close_leave_no_socket_and_no_warning(
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_two_tasks_may_close_a_transport_at_the_same_time(serve: Serve, backend: str) -> None:
+    server = serve(reply_with(http_response("ok")))
+
+    async def main() -> None:
+        transport = make_http_transport(server)
+        await fetch(transport)
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(transport.aclose)
+        with pytest.raises(ConfigurationError, match="closed"):
+            await fetch(transport)
+
+    anyio.run(main, backend=backend)
+    assert server.peers[0].closed_by_client.wait(2)
+
+
 @system.needs_proc
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("transports", [20, pytest.param(100, marks=pytest.mark.slow)])

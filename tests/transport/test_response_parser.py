@@ -127,7 +127,10 @@ RESPONSES: dict[str, tuple[bytes, bytes | None, bool]] = {
     "space before colon": (response("content-length : 3", b"abc"), None, False),
     "no name": (response(": b\r\ncontent-length: 0"), None, False),
     "no colon": (response("content-length 3"), None, False),
-    "101": (response("a: b", b"", "HTTP/1.1 101 Switching Protocols"), None, False),
+    "101": (
+        response("upgrade: x", response("content-length: 3", b"abc"), "HTTP/1.1 101 X"),
+        *(None, False),
+    ),
     "099": (response("content-length: 0", b"", "HTTP/1.1 099 X"), None, False),
     "another protocol": (response("content-length: 0", b"", "RTSP/1.0 200 OK"), None, False),
     "empty line first": (b"\r\n" + response("content-length: 0"), None, False),
