@@ -274,6 +274,26 @@ async def test_a_transport_of_the_user_gets_the_request_with_its_origin() -> Non
     assert [request.origin for request in custom.requests] == ["http://other.test"]
 
 
+async def test_a_transport_of_the_user_is_closed_once_and_with_the_provider() -> None:
+    class Custom:
+        closed = 0
+
+        async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+            raise BadResponseError("nothing")
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    custom = Custom()
+    transport = transport_for("http://own.test", "http://*.lab.test", transport=custom)
+    for number in range(MAX_ORIGINS + 1):
+        with pytest.raises(BadResponseError, match="nothing"):
+            await transport.open(get(f"http://v{number}.lab.test"), Deadline(HOSTED))
+    assert custom.closed == 0
+    await transport.aclose()
+    assert custom.closed == 1
+
+
 async def test_files_of_another_origin_are_recorded_and_replayed(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -375,7 +395,7 @@ class SlowTransport:
         self.closed = True
 
 
-async def test_a_transport_in_use_is_not_closed_to_make_room() -> None:
+async def test_a_transport_that_opens_a_request_is_not_closed() -> None:
     created: list[SlowTransport] = []
 
     def make(address: BaseURL) -> SlowTransport:
@@ -441,7 +461,7 @@ async def test_a_response_ends_normally_after_its_transport_was_closed(serve: Se
     await transport.aclose()
 
 
-async def test_the_least_recently_used_transport_makes_room() -> None:
+async def test_the_least_recently_used_transport_is_closed_first() -> None:
     created: list[CountingTransport] = []
 
     def make(address: BaseURL) -> CountingTransport:
