@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
+from anyio import move_on_after
+
 from majordomo import env, imagegen
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.fal.models import (
@@ -21,7 +23,8 @@ from majordomo.dialects.fal.models import (
     schema_path,
 )
 from majordomo.dialects.fal.queue import FalQueueCodec
-from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
+from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.models.client import BackendCall
 from majordomo.models.fetched_job_image_model import FetchedJobImageModel
 from majordomo.providers.base import (
     QUERY_TIMEOUT,
@@ -47,16 +50,23 @@ class FalImageModel(FetchedJobImageModel):
     """An image model that first looks up in fal's catalog which fields it accepts."""
 
     def __init__(
-        self, *args: Any, look_up: Callable[[str], Awaitable[None]], **settings: Any
+        self,
+        *args: Any,
+        look_up: Callable[[str], Awaitable[ModelInput | None]],
+        make_model: Callable[[ModelInput | None], FetchedJobImageModel],
+        **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
         self._look_up = look_up
+        self._make_model = make_model
 
-    async def _adapt_request(
-        self, request: imagegen.Request
-    ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._look_up(self.id)
-        return await super()._adapt_request(request)
+    async def _generate(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
+        """Run a call with one set of fields from its first step to its last."""
+        with move_on_after(call.deadline.remaining()) as scope:
+            model_input = await self._look_up(self.id)
+        if scope.cancelled_caught:
+            raise self._client.with_context(call.deadline.exceeded(), self.id)
+        return await self._make_model(model_input)._generate(request, call)
 
 
 class Fal(HTTPProvider):
@@ -118,8 +128,20 @@ class Fal(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> FalImageModel:
         """Return an image model. `options` are defaults of its requests."""
-        codec = FalQueueCodec(check_name(id, "model"), self._model_inputs.get)
-        return self._make_image_model(FalImageModel, codec, id, options, look_up=self._look_up)
+        name = check_name(id, "model")
+
+        def make_model(model_input: ModelInput | None) -> FetchedJobImageModel:
+            codec = FalQueueCodec(name, model_input)
+            return self._make_image_model(FetchedJobImageModel, codec, name, options)
+
+        return self._make_image_model(
+            FalImageModel,
+            FalQueueCodec(name),
+            name,
+            options,
+            look_up=self._look_up,
+            make_model=make_model,
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the active models of fal's public catalog that make or edit images."""
@@ -144,14 +166,14 @@ class Fal(HTTPProvider):
         """
         return await self._check_health("/v1/models?limit=1", origin=self._catalog_origin)
 
-    async def _look_up(self, model: str) -> None:
-        """Look up once which fields a model accepts.
+    async def _look_up(self, model: str) -> ModelInput | None:
+        """Return which fields a model accepts, looked up once; None when they are not known.
 
         After a failure all fields are sent, and for a while there are no look-ups, so that calls do
         not wait for a catalog that is out of reach.
         """
         if model in self._model_inputs or self._client.clock() < self._no_look_up_before:
-            return
+            return self._model_inputs.get(model)
         request = self._catalog_request(schema_path(model))
         limits = self._client.limits
         try:
@@ -161,6 +183,7 @@ class Fal(HTTPProvider):
             self._model_inputs[model] = decode_model_input(body, limits)
         except MajordomoError:
             self._no_look_up_before = self._client.clock() + LOOK_UP_PAUSE_SECONDS
+        return self._model_inputs.get(model)
 
     def _catalog_request(self, path: str) -> HTTPRequest:
         return HTTPRequest("GET", path, from_origin=True, origin=self._catalog_origin)

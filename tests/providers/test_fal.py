@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,36 @@ async def test_without_the_catalog_every_field_is_sent(
     assert server.requests[0].input == {"prompt": "a", "negative_prompt": "rain", "seed": 7}
     look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
     assert len(look_ups) == 1, "after a failure there is a pause"
+
+
+async def test_a_look_up_does_not_change_a_call_that_has_begun(
+    queue: Loopback, server: Fal, image: ImageFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fal_provider, "LOOK_UP_PAUSE_SECONDS", 0.0)
+    server.no_catalog = True
+    server.hold()
+    original = image(64, 48, "white")
+
+    async def edit(prompt: str) -> None:
+        model = provider.image_model("fal-ai/nano-banana/edit")
+        with suppress(md.InvalidRequestError):
+            await model.generate(prompt, images=[original])
+
+    async with (
+        md.Fal(KEY, base_url=queue.url, retries=ONCE, max_concurrency=1) as provider,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(edit, "running")
+        await wait_until(lambda: server.requests)
+        admission = provider._client.admission
+        group.start_soon(edit, "adapted without the entry")
+        await wait_until(lambda: admission._queue is not None and admission._queue.waiting == 1)
+        server.no_catalog = False
+        group.start_soon(edit, "adapted to the entry")
+        await wait_until(lambda: admission._queue is not None and admission._queue.waiting == 2)
+        server.release()
+    fields = [sorted(request.input.keys() - {"prompt"}) for request in server.requests]
+    assert fields == [["image_url"], ["image_url"], ["image_urls"]]
 
 
 async def test_a_model_of_a_workflow(provider: md.Fal, server: Fal) -> None:
