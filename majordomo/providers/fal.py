@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from anyio import move_on_after
-
 from majordomo import env, imagegen
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.fal.models import (
@@ -23,7 +21,8 @@ from majordomo.dialects.fal.models import (
     schema_path,
 )
 from majordomo.dialects.fal.queue import FalQueueCodec
-from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.errors import ConfigurationError
+from majordomo.models.cached_query import CachedQuery
 from majordomo.models.client import BackendCall
 from majordomo.models.fetched_job_image_model import FetchedJobImageModel
 from majordomo.providers.base import (
@@ -43,6 +42,8 @@ RESULT_ORIGINS = ("https://fal.media", "https://*.fal.media")
 # Pages of the catalog in one category.
 MAX_PAGES = 20
 SCHEMA_TIMEOUT = replace(QUERY_TIMEOUT, total=5)
+# Seconds without look-ups of a model after one that failed, so that its calls do not wait for a
+# catalog that is out of reach.
 LOOK_UP_PAUSE_SECONDS = 60.0
 
 
@@ -52,7 +53,7 @@ class FalImageModel(FetchedJobImageModel):
     def __init__(
         self,
         *args: Any,
-        look_up: Callable[[str], Awaitable[ModelInput | None]],
+        look_up: Callable[[BackendCall], Awaitable[ModelInput | None]],
         make_model: Callable[[ModelInput | None], FetchedJobImageModel],
         **settings: Any,
     ) -> None:
@@ -62,10 +63,7 @@ class FalImageModel(FetchedJobImageModel):
 
     async def _generate(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
         """Run a call with one set of fields from its first step to its last."""
-        with move_on_after(call.deadline.remaining()) as scope:
-            model_input = await self._look_up(self.id)
-        if scope.cancelled_caught:
-            raise self._client.with_context(call.deadline.exceeded(), self.id)
+        model_input = await self._look_up(call)
         return await self._make_model(model_input)._generate(request, call)
 
 
@@ -114,8 +112,7 @@ class Fal(HTTPProvider):
         hosted = address.host == BaseURL.parse(BASE_URL).host
         # The catalog is asked without the key, which is only for the queue.
         self._catalog_origin = CATALOG_ORIGIN if hosted else address.origin
-        self._model_inputs: dict[str, ModelInput | None] = {}
-        self._no_look_up_before = -math.inf
+        self._model_inputs: dict[str, CachedQuery[ModelInput | None]] = {}
         origins = (
             [*result_origins, self._catalog_origin, address.origin]
             if isinstance(result_origins, Sequence) and not isinstance(result_origins, str)
@@ -166,24 +163,26 @@ class Fal(HTTPProvider):
         """
         return await self._check_health("/v1/models?limit=1", origin=self._catalog_origin)
 
-    async def _look_up(self, model: str) -> ModelInput | None:
-        """Return which fields a model accepts, looked up once; None when they are not known.
-
-        After a failure all fields are sent, and for a while there are no look-ups, so that calls do
-        not wait for a catalog that is out of reach.
-        """
-        if model in self._model_inputs or self._client.clock() < self._no_look_up_before:
-            return self._model_inputs.get(model)
-        request = self._catalog_request(schema_path(model))
-        limits = self._client.limits
-        try:
-            body = await self._client.call(SCHEMA_TIMEOUT).read_body(
-                request, limits.max_reply_bytes
+    async def _look_up(self, call: BackendCall) -> ModelInput | None:
+        """Return which fields a model accepts, looked up once; None when they are not known."""
+        query = self._model_inputs.get(call.model)
+        if query is None:
+            new_query = CachedQuery(
+                self._query_model_input,
+                SCHEMA_TIMEOUT,
+                refresh_seconds=math.inf,
+                retry_seconds=LOOK_UP_PAUSE_SECONDS,
+                clock=self._client.clock,
             )
-            self._model_inputs[model] = decode_model_input(body, limits)
-        except MajordomoError:
-            self._no_look_up_before = self._client.clock() + LOOK_UP_PAUSE_SECONDS
-        return self._model_inputs.get(model)
+            query = self._model_inputs.setdefault(call.model, new_query)
+        return await query.get(call)
+
+    async def _query_model_input(self, call: BackendCall) -> ModelInput | None:
+        limits = self._client.limits
+        body = await call.read_body(
+            self._catalog_request(schema_path(call.model)), limits.max_reply_bytes
+        )
+        return decode_model_input(body, limits)
 
     def _catalog_request(self, path: str) -> HTTPRequest:
         return HTTPRequest("GET", path, from_origin=True, origin=self._catalog_origin)

@@ -190,6 +190,32 @@ async def test_without_the_catalog_every_field_is_sent(
     assert len(look_ups) == 1, "after a failure there is a pause"
 
 
+async def test_parallel_calls_of_a_model_share_one_look_up(
+    provider: md.Fal, server: Fal, queue: Loopback
+) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(provider.image_model(FLUX).generate, "a")
+    look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
+    assert (len(look_ups), len(server.requests)) == (1, 5)
+
+
+async def test_a_failed_look_up_pauses_only_that_model(server: Fal, serve: Serve) -> None:
+    def intercept(request: ReceivedRequest) -> bytes | None:
+        failing = "flux%2Fdev" in request.path and request.path.startswith("/v1/models")
+        return http_response("no", 500) if failing else None
+
+    queue = serve(Intercepted(server, intercept))
+    async with md.Fal(KEY, base_url=queue.url, retries=ONCE) as provider:
+        for name in (FLUX, "fal-ai/fast-sdxl", FLUX):
+            await provider.image_model(name).generate("a", output_format="png")
+        # The second model is known to have another name for the field.
+        names = ["format" if "format" in r.input else "output_format" for r in server.requests]
+        assert names == ["output_format", "format", "output_format"]
+        look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
+        assert len(look_ups) == 2
+
+
 async def test_a_look_up_does_not_change_a_call_that_has_begun(
     queue: Loopback, server: Fal, image: ImageFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
