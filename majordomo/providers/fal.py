@@ -80,8 +80,9 @@ class Fal(HTTPProvider):
         api_key: Default: the environment variable FAL_KEY. There must be one.
         base_url: Address of the queue.
         result_origins: Origins from which results may be fetched, each "https://host" or
-            "https://*.host" for every subdomain. The origin of `base_url` is always one of them.
-            Default: fal's CDN.
+            "https://*.host" for every subdomain. Two others are always allowed: the origin of
+            `base_url`, and that of the catalog, which is https://api.fal.ai or, for a `base_url`
+            at another host, the same. Default: fal's CDN.
         **common: See `CommonSettings`.
 
     Raises:

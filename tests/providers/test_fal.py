@@ -836,8 +836,14 @@ def test_the_addresses_of_the_service() -> None:
     provider = md.Fal(KEY)
     assert provider.address.origin == "https://queue.fal.run"
     allowed = provider._client.transport._allowed  # type: ignore[attr-defined]
-    for origin in ("https://fal.media", "https://v3b.fal.media", "https://api.fal.ai"):
+    # With the origin of the queue and that of the catalog, as the documentation says.
+    own = ("https://queue.fal.run", "https://api.fal.ai")
+    for origin in ("https://fal.media", "https://v3b.fal.media", *own):
         assert allowed.find(origin) is not None
     for origin in ("https://fal.ai", "https://storage.googleapis.com", "http://v3.fal.media"):
         assert allowed.find(origin) is None
+    proxied = md.Fal(KEY, base_url="https://proxy.test")
+    allowed = proxied._client.transport._allowed  # type: ignore[attr-defined]
+    assert allowed.find("https://proxy.test") is not None
+    assert allowed.find("https://api.fal.ai") is None
     assert job_image_model.POLL_TIMEOUT.first_byte == 60
