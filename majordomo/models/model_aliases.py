@@ -45,7 +45,10 @@ class ModelAliases:
         """Return the process id as far as it is known; an unknown id is its own process."""
         return (self._processes.reply or {}).get(model, model)
 
-    async def find(self, call: BackendCall) -> str:
-        """Return the process id of the model of a call, after a query if one is due."""
-        await self._processes.get(call)
-        return self.known(call.model)
+    async def find(self, call: BackendCall) -> str | None:
+        """Return the process id of the model of a call, after a query if one is due.
+
+        None while no query has succeeded: the id may be an alias.
+        """
+        processes = await self._processes.get(call)
+        return None if processes is None else processes.get(call.model, call.model)
