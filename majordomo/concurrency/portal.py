@@ -5,6 +5,8 @@ Theory of operation:
 * The first blocking call starts a daemon thread that runs `anyio.run` with a `BlockingPortal`.
   Thread and portal live until the process ends; nothing closes them. A daemon thread never delays
   the end of the interpreter.
+* If the thread cannot start an event loop, the call raises its error, and the next blocking call
+  tries again.
 * `run` starts a coroutine in that loop and blocks the calling thread until it is done. An exception
   in the calling thread, such as KeyboardInterrupt, cancels the coroutine, which cleans up as after
   any cancellation. On Windows, Ctrl-C does not end the wait for a lock, so there the calling thread
@@ -51,11 +53,11 @@ def run(function: Callable[[], Awaitable[T]]) -> T:
     A KeyboardInterrupt in the calling thread cancels it.
     """
     portal = _get_portal()
-    future: Future[T] = portal.start_task_soon(function)
     # A KeyboardInterrupt may be raised in any line that waits. Here it leaves no lock of the future
     # taken, as it could inside `future.result(timeout)`.
     running = threading.Lock()
     running.acquire()
+    future: Future[T] = portal.start_task_soon(function)
     try:
         future.add_done_callback(lambda _: running.release())
         while not running.acquire(timeout=_WAIT_SECONDS):
@@ -94,18 +96,29 @@ def _get_portal() -> BlockingPortal:
             _thread = threading.Thread(
                 target=_serve, args=(ready,), name="majordomo-portal", daemon=True
             )
-            _thread.start()
-            _portal = ready.result()
+            try:
+                _thread.start()
+                _portal = ready.result()
+            except BaseException:
+                _thread = None
+                raise
         return _portal
 
 
 def _serve(ready: Future[BlockingPortal]) -> None:
-    import anyio
-    from anyio.from_thread import BlockingPortal
+    """Run the portal's event loop; set the portal, or the error that prevents it, on `ready`."""
+    try:
+        import anyio
+        from anyio.from_thread import BlockingPortal
 
-    async def main() -> None:
-        async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
+        async def main() -> None:
+            async with BlockingPortal() as portal:
+                ready.set_result(portal)
+                await portal.sleep_until_stopped()
 
-    anyio.run(main)
+        anyio.run(main)
+    except BaseException as error:
+        if ready.done():
+            raise
+        # An event loop needs file descriptors, for example, and there may be none.
+        ready.set_exception(error)

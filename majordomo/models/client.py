@@ -78,9 +78,9 @@ class BackendClient:
     """What each call waits for. Default: nothing."""
     unload: Callable[[str], Awaitable[None]] | None = None
     """Makes the backend free the memory of a model; None where it cannot."""
-    find_process: Callable[[BackendCall], Awaitable[str]] | None = None
-    """Returns the id of the process that serves the model of a call; None where every id is its
-    own."""
+    find_process: Callable[[BackendCall], Awaitable[str | None]] | None = None
+    """Returns the id of the process that serves the model of a call, or None if it is not known.
+    None where every id is its own."""
     observers: Sequence[Observer] = ()
     """Observers of every call."""
     address: str = ""
@@ -213,13 +213,16 @@ class BackendCall(CallContext):
         """
         client = self.client
         lease = None
-        if client.admission.shared:
+        # A call without a model, such as upscaling, loads none.
+        if client.admission.shared and self.model:
             find, unload = client.find_process, client.unload
-            process = self.model if find is None else await find(self)
+            known = self.model if find is None else await find(self)
+            process = self.model if known is None else known
             lease = ModelLease(
                 client.address or client.provider,
                 process,
                 None if unload is None else lambda: unload(process),
+                verified=known is not None,
             )
         try:
             return await client.admission.acquire(

@@ -3,8 +3,7 @@
 A server may give one process several ids (llama-swap's aliases). A resource group has to know that
 they are one model: changing from one to the other loads nothing.
 
-The first call queries the ids, and others wait for it; so does one call after each
-REFRESH_SECONDS. A query that fails changes nothing, and is repeated after RETRY_SECONDS.
+The aliases are queried by the first call, and then once a minute at most.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from majordomo.errors import MajordomoError
+from majordomo.models.cached_query import CachedQuery
 from majordomo.models.client import BackendCall
-from majordomo.queueing.slot_queue import SlotQueue
 from majordomo.settings import Timeout
 
 # The server's configuration may change while this program runs.
@@ -35,36 +33,22 @@ class ModelAliases:
         query: Callable[[BackendCall], Awaitable[Mapping[str, str]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._query = query
-        self._clock = clock
-        self._processes: Mapping[str, str] = {}
-        self._due_at = float("-inf")
-        # One query at a time; an anyio lock would belong to one event loop.
-        self._querying = SlotQueue(1)
+        self._processes = CachedQuery(
+            query,
+            ALIASES_TIMEOUT,
+            refresh_seconds=REFRESH_SECONDS,
+            retry_seconds=RETRY_SECONDS,
+            clock=clock,
+        )
 
     def known(self, model: str) -> str:
         """Return the process id as far as it is known; an unknown id is its own process."""
-        return self._processes.get(model, model)
+        return (self._processes.reply or {}).get(model, model)
 
-    async def find(self, call: BackendCall) -> str:
-        """Return the process id of the model of a call, after a query if one is due."""
-        if self._clock() >= self._due_at:
-            child = call.child(ALIASES_TIMEOUT)
-            try:
-                await self._querying.acquire(child.deadline)
-            except MajordomoError:
-                return self.known(call.model)
-            try:
-                if self._clock() >= self._due_at:
-                    await self._refresh(child)
-            finally:
-                self._querying.release()
-        return self.known(call.model)
+    async def find(self, call: BackendCall) -> str | None:
+        """Return the process id of the model of a call, after a query if one is due.
 
-    async def _refresh(self, call: BackendCall) -> None:
-        try:
-            self._processes = await self._query(call)
-        except MajordomoError:
-            self._due_at = self._clock() + RETRY_SECONDS
-        else:
-            self._due_at = self._clock() + REFRESH_SECONDS
+        None while no query has succeeded: the id may be an alias.
+        """
+        processes = await self._processes.get(call)
+        return None if processes is None else processes.get(call.model, call.model)

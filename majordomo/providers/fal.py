@@ -21,7 +21,8 @@ from majordomo.dialects.fal.models import (
     schema_path,
 )
 from majordomo.dialects.fal.queue import FalQueueCodec
-from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
+from majordomo.errors import ConfigurationError
+from majordomo.models.cached_query import CachedQuery
 from majordomo.models.client import BackendCall
 from majordomo.models.fetched_job_image_model import FetchedJobImageModel
 from majordomo.providers.base import (
@@ -41,6 +42,8 @@ RESULT_ORIGINS = ("https://fal.media", "https://*.fal.media")
 # Pages of the catalog in one category.
 MAX_PAGES = 20
 SCHEMA_TIMEOUT = replace(QUERY_TIMEOUT, total=5)
+# Seconds without look-ups of a model after one that failed, so that its calls do not wait for a
+# catalog that is out of reach.
 LOOK_UP_PAUSE_SECONDS = 60.0
 
 
@@ -48,16 +51,20 @@ class FalImageModel(FetchedJobImageModel):
     """An image model that first looks up in fal's catalog which fields it accepts."""
 
     def __init__(
-        self, *args: Any, look_up: Callable[[str, BackendCall], Awaitable[None]], **settings: Any
+        self,
+        *args: Any,
+        look_up: Callable[[BackendCall], Awaitable[ModelInput | None]],
+        make_model: Callable[[ModelInput | None], FetchedJobImageModel],
+        **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
         self._look_up = look_up
+        self._make_model = make_model
 
-    async def _adapt_request(
-        self, request: imagegen.Request, call: BackendCall
-    ) -> tuple[imagegen.Request, list[CallWarning]]:
-        await self._look_up(self.id, call)
-        return await super()._adapt_request(request, call)
+    async def _generate(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
+        """Run a call with one set of fields from its first step to its last."""
+        model_input = await self._look_up(call)
+        return await self._make_model(model_input)._generate(request, call)
 
 
 class Fal(HTTPProvider):
@@ -73,8 +80,9 @@ class Fal(HTTPProvider):
         api_key: Default: the environment variable FAL_KEY. There must be one.
         base_url: Address of the queue.
         result_origins: Origins from which results may be fetched, each "https://host" or
-            "https://*.host" for every subdomain. The origin of `base_url` is always one of them.
-            Default: fal's CDN.
+            "https://*.host" for every subdomain. Two others are always allowed: the origin of
+            `base_url`, and that of the catalog, which is https://api.fal.ai or, for a `base_url`
+            at another host, the same. Default: fal's CDN.
         **common: See `CommonSettings`.
 
     Raises:
@@ -105,8 +113,7 @@ class Fal(HTTPProvider):
         hosted = address.host == BaseURL.parse(BASE_URL).host
         # The catalog is asked without the key, which is only for the queue.
         self._catalog_origin = CATALOG_ORIGIN if hosted else address.origin
-        self._model_inputs: dict[str, ModelInput | None] = {}
-        self._no_look_up_before = -math.inf
+        self._model_inputs: dict[str, CachedQuery[ModelInput | None]] = {}
         origins = (
             [*result_origins, self._catalog_origin, address.origin]
             if isinstance(result_origins, Sequence) and not isinstance(result_origins, str)
@@ -119,8 +126,20 @@ class Fal(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> FalImageModel:
         """Return an image model. `options` are defaults of its requests."""
-        codec = FalQueueCodec(check_name(id, "model"), self._model_inputs.get)
-        return self._make_image_model(FalImageModel, codec, id, options, look_up=self._look_up)
+        name = check_name(id, "model")
+
+        def make_model(model_input: ModelInput | None) -> FetchedJobImageModel:
+            codec = FalQueueCodec(name, model_input)
+            return self._make_image_model(FetchedJobImageModel, codec, name, options)
+
+        return self._make_image_model(
+            FalImageModel,
+            FalQueueCodec(name),
+            name,
+            options,
+            look_up=self._look_up,
+            make_model=make_model,
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the active models of fal's public catalog that make or edit images."""
@@ -145,21 +164,26 @@ class Fal(HTTPProvider):
         """
         return await self._check_health("/v1/models?limit=1", origin=self._catalog_origin)
 
-    async def _look_up(self, model: str, call: BackendCall) -> None:
-        """Look up once which fields a model accepts.
+    async def _look_up(self, call: BackendCall) -> ModelInput | None:
+        """Return which fields a model accepts, looked up once; None when they are not known."""
+        query = self._model_inputs.get(call.model)
+        if query is None:
+            new_query = CachedQuery(
+                self._query_model_input,
+                SCHEMA_TIMEOUT,
+                refresh_seconds=math.inf,
+                retry_seconds=LOOK_UP_PAUSE_SECONDS,
+                clock=self._client.clock,
+            )
+            query = self._model_inputs.setdefault(call.model, new_query)
+        return await query.get(call)
 
-        After a failure all fields are sent, and for a while there are no look-ups, so that calls do
-        not wait for a catalog that is out of reach.
-        """
-        if model in self._model_inputs or self._client.clock() < self._no_look_up_before:
-            return
-        request = self._catalog_request(schema_path(model))
+    async def _query_model_input(self, call: BackendCall) -> ModelInput | None:
         limits = self._client.limits
-        try:
-            body = await call.child(SCHEMA_TIMEOUT).read_body(request, limits.max_reply_bytes)
-            self._model_inputs[model] = decode_model_input(body, limits)
-        except MajordomoError:
-            self._no_look_up_before = self._client.clock() + LOOK_UP_PAUSE_SECONDS
+        body = await call.read_body(
+            self._catalog_request(schema_path(call.model)), limits.max_reply_bytes
+        )
+        return decode_model_input(body, limits)
 
     def _catalog_request(self, path: str) -> HTTPRequest:
         return HTTPRequest("GET", path, from_origin=True, origin=self._catalog_origin)

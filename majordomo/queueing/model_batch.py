@@ -21,8 +21,8 @@ class ModelBatch:
     __slots__ = ("_calls", "_others_wait_since", "max_calls", "max_seconds", "model")
 
     def __init__(self, max_calls: int, max_seconds: float) -> None:
-        self.max_calls = max_calls
-        self.max_seconds = max_seconds
+        self.max_calls: int = max_calls
+        self.max_seconds: float = max_seconds
         self.model: Hashable = None
         """The model that was admitted last, which is the one that is loaded."""
         # Since a call of another model waits.

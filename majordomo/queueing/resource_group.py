@@ -33,6 +33,9 @@ class ModelLease:
     """Id of the model. Two ids of the same process have to be made one before."""
     unload: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
     """Asks the backend to unload the model. None when the backend cannot."""
+    verified: bool = True
+    """Whether `model` is known to be the id of a process. False where the server could not say: the
+    id may be another name of any of its models."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -170,15 +173,19 @@ class ResourceGroup:
             # Without `unload`, loaded models are not tracked: the group must not keep closed
             # providers alive.
             if self.unload:
+                # A lease that is not verified may use any model of its server.
+                uncertain = {used.server for used in self._active if not used.verified}
                 idle = [
                     other
                     for other in self._resident.values()
-                    if other != lease and not self._active[other]
+                    if other != lease and not self._active[other] and other.server not in uncertain
                 ]
                 for other in idle:
                     del self._resident[other]
                 self._unloading.update(idle)
-                self._resident[lease] = lease
+                # Unloading it later could unload a model that is in use under another id.
+                if lease.verified:
+                    self._resident[lease] = lease
         try:
             while idle:
                 await _unload(idle[-1], deadline)
@@ -186,7 +193,7 @@ class ResourceGroup:
                     self._count_unloaded(idle.pop())
             # A call in another slot may be unloading this model, and would cut off a call that
             # started now.
-            while self._unloading.get(lease) and deadline.remaining() > 0:  # noqa: ASYNC110  # the event may be in another loop
+            while self._is_unloading(lease) and deadline.remaining() > 0:  # noqa: ASYNC110  # the event may be in another loop
                 await anyio.sleep(UNLOAD_CHECK_SECONDS)
         except BaseException:
             with self._lock:
@@ -196,6 +203,14 @@ class ResourceGroup:
                     self._resident.setdefault(other, other)
             self.release(lease, limit)
             raise
+
+    def _is_unloading(self, lease: ModelLease) -> bool:
+        """Return whether a model that the lease uses, or may use, is being unloaded."""
+        with self._lock:
+            return lease in self._unloading or (
+                not lease.verified
+                and any(lease.server == other.server for other in self._unloading)
+            )
 
     def _count_unloaded(self, lease: ModelLease) -> None:
         self._unloading[lease] -= 1

@@ -69,6 +69,19 @@ class LazyTransport:
             return self._transport
 
 
+class _SharedTransport:
+    """A transport for one of several origins that share it; closing it does nothing."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    def open(self, request: HTTPRequest, deadline: Deadline) -> Awaitable[HTTPStream]:
+        return self._inner.open(request, deadline)
+
+    async def aclose(self) -> None:
+        """Do nothing: the other origins still need the transport."""
+
+
 def make_transport(
     base_url: BaseURL,
     *,
@@ -108,13 +121,14 @@ def make_transport(
         )
         return wrapper.wrap(inner, base_url.path, redact)
     if other_origins:
-        return MultiOriginTransport(
-            make_transport(base_url, headers=headers, tls=tls, proxy=proxy, transport=transport),
-            AllowedOrigins(other_origins),
-            lambda origin: make_transport(
-                origin, headers={}, tls=tls, proxy=proxy, transport=transport
-            ),
-        )
+        own = make_transport(base_url, headers=headers, tls=tls, proxy=proxy, transport=transport)
+
+        def make_other(origin: BaseURL) -> Transport:
+            other = make_transport(origin, headers={}, tls=tls, proxy=proxy, transport=transport)
+            # A Transport of the user serves all origins. It is closed once, with `own`.
+            return _SharedTransport(other) if other is own else other
+
+        return MultiOriginTransport(own, AllowedOrigins(other_origins), make_other)
     encoded = encode_headers(base_url, headers)
     if transport is None:
         proxy_url = BaseURL.parse(proxy, "proxy") if proxy is not None else None

@@ -12,14 +12,20 @@ connects to the origin that was compared with the list: nothing is parsed twice.
 Redirects are not followed, as everywhere else, so a listed origin cannot lead to one that is not
 listed. Sizes and times are limited by the caller, as for any other request.
 
-There is one transport for each origin in use, at most `MAX_ORIGINS`: a wildcard lets the backend
-choose host names. The one that was constructed first is closed to make room; responses that it is
-still receiving end normally.
+There is one transport for each origin. A wildcard lets the backend choose host names, so when a
+request has its response, the least recently used transports above `MAX_ORIGINS` are closed, except
+those that are opening a request. A transport is taken and counted as in use under the lock, so that
+none is closed between its choice and its use. A response that has begun needs its transport no
+longer: it ends normally after the transport was closed.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
 
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import BadResponseError, ConfigurationError
@@ -81,6 +87,15 @@ def _allows(entry: tuple[BaseURL, bool], address: BaseURL) -> bool:
     return address.host.endswith(f".{allowed.host}") if wildcard else address.host == allowed.host
 
 
+@dataclass(slots=True)
+class _OtherOrigin:
+    """The transport of another origin."""
+
+    transport: Transport
+    opening: int = 0
+    """The number of requests that have no response yet."""
+
+
 class MultiOriginTransport:
     """A transport for the backend's own origin and for the other origins that are allowed.
 
@@ -99,9 +114,15 @@ class MultiOriginTransport:
         self._own = own
         self._allowed = allowed
         self._make_transport = make_transport
-        self._others: dict[str, Transport] = {}
+        # The least recently used one first.
+        self._others: OrderedDict[str, _OtherOrigin] = OrderedDict()
         self._closed = False
-        self._lock = Lock()
+        self._lock = Lock(self._reset)
+
+    def _reset(self) -> None:
+        """Forget all requests: those of a parent process do not run in a forked child."""
+        for other in self._others.values():
+            other.opening = 0
 
     def open(self, request: HTTPRequest, deadline: Deadline) -> Awaitable[HTTPStream]:
         """Send the request to its origin; see `Transport.open`.
@@ -125,9 +146,6 @@ class MultiOriginTransport:
                 f"other origins are only sent a GET without a body; got {request.method}",
                 code="ORIGIN_NOT_ALLOWED",
             )
-        transport, surplus = self._transport_for(address)
-        for other in surplus:
-            await other.aclose()
         # Only what is listed here is sent: a field that is added to HTTPRequest stays at home.
         safe = HTTPRequest(
             "GET",
@@ -137,25 +155,43 @@ class MultiOriginTransport:
             from_origin=True,
             origin=address.origin,
         )
-        return await transport.open(safe, deadline)
+        other = self._acquire(address)
+        try:
+            return await other.transport.open(safe, deadline)
+        finally:
+            await self._release(other)
 
-    def _transport_for(self, address: BaseURL) -> tuple[Transport, list[Transport]]:
-        """Return the transport of an origin, and those to close to make room for it."""
+    def _acquire(self, address: BaseURL) -> _OtherOrigin:
+        """Return an origin with its transport, which is not closed before `_release`."""
         with self._lock:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
-            surplus: list[Transport] = []
-            if address.origin not in self._others:
-                while len(self._others) >= MAX_ORIGINS:
-                    surplus.append(self._others.pop(next(iter(self._others))))
-                self._others[address.origin] = self._make_transport(address)
-            return self._others[address.origin], surplus
+            other = self._others.get(address.origin)
+            if other is None:
+                other = _OtherOrigin(self._make_transport(address))
+                self._others[address.origin] = other
+            self._others.move_to_end(address.origin)
+            other.opening += 1
+            return other
+
+    async def _release(self, other: _OtherOrigin) -> None:
+        """End the use of a transport, and close the surplus ones."""
+        with self._lock:
+            other.opening -= 1
+            idle = [origin for origin, entry in self._others.items() if not entry.opening]
+            surplus = idle[: max(0, len(self._others) - MAX_ORIGINS)]
+            removed = [self._others.pop(origin).transport for origin in surplus]
+        # A cancelled call closes them too: nothing else refers to them.
+        with anyio.CancelScope(shield=True):
+            for transport in removed:
+                await transport.aclose()
 
     async def aclose(self) -> None:
         """Refuse further requests and close the transports of all origins."""
         with self._lock:
             self._closed = True
-            others = list(self._others.values())
+            others = [other.transport for other in self._others.values()]
+            self._others.clear()
         for transport in (self._own, *others):
             await transport.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -236,6 +238,63 @@ def test_a_wait_in_turns_returns_the_result_or_the_error(
     assert portal.run(succeed) == "done"
     with pytest.raises(TimeoutError, match="of the call"):
         portal.run(fail)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("resource") is None, reason="file descriptors have no limit to set"
+)
+def test_a_portal_that_cannot_start_raises_and_the_next_call_tries_again() -> None:
+    """An event loop needs file descriptors. All are in use during the first call."""
+    status, output = run_script(
+        """
+        import faulthandler, os, resource, sys, anyio
+        import anyio.from_thread, anyio._backends._asyncio
+        from majordomo.concurrency import portal
+        # asyncio reports that it cannot close a loop that it could not construct.
+        sys.unraisablehook = lambda unraisable: None
+        # Fail instead of waiting forever.
+        faulthandler.dump_traceback_later(10, exit=True)
+        async def call():
+            return "done"
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        used = []
+        try:
+            while True:
+                used.append(os.dup(0))
+        except OSError:
+            pass
+        for _ in range(2):
+            try:
+                portal.run(call)
+            except OSError as error:
+                print(type(error).__name__, portal.is_running())
+        for descriptor in used:
+            os.close(descriptor)
+        print(portal.run(call))
+        """
+    )
+    assert (status, output.splitlines()) == (0, ["OSError False", "OSError False", "done"])
+
+
+def test_an_interrupt_before_the_wait_starts_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = threading.Event()
+
+    async def call() -> None:
+        started.set()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    portal.run(anyio.lowlevel.checkpoint)
+    with monkeypatch.context() as patched:
+        interrupted = SimpleNamespace(Lock=interrupt, current_thread=threading.current_thread)
+        patched.setattr(portal, "threading", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            portal.run(call)
+    # The tasks of the portal start in order.
+    portal.run(anyio.lowlevel.checkpoint)
+    assert not started.is_set()
 
 
 def test_the_interpreter_exits_while_a_call_hangs(serve: Serve) -> None:

@@ -54,7 +54,7 @@ def catalog_entry(model: str) -> bytes:
 def codec_for(model: str, *, known: bool = True) -> FalQueueCodec:
     """Return the codec of a model, with or without its entry in the catalog."""
     accepted = decode_model_input(catalog_entry(model), LIMITS) if known else None
-    return FalQueueCodec(model, lambda _: accepted)
+    return FalQueueCodec(model, accepted)
 
 
 def sent(codec: FalQueueCodec, request: Request) -> tuple[str, dict[str, Any], list[str | None]]:
@@ -240,6 +240,13 @@ def test_inputs_that_a_model_does_not_take_are_refused(
     with pytest.raises(md.UnsupportedError) as caught:
         codec_for(model).adapt(model, request_)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("model", "count"), [(FLUX, 1), (FLUX_EDIT, 2)])
+def test_input_images_that_a_model_does_not_take_are_not_encoded(model: str, count: int) -> None:
+    with pytest.raises(md.UnsupportedError, match="takes") as caught:
+        codec_for(model).encode_request(model, Request("a", images=(IMAGE,) * count))
+    assert caught.value.field == "images"
 
 
 @pytest.mark.parametrize(
@@ -792,14 +799,14 @@ def test_choices_that_are_no_short_list_of_texts_are_ignored(values: Any) -> Non
 
 
 def test_a_model_without_a_prompt_is_sent_none() -> None:
-    codec = FalQueueCodec(FLUX, lambda _: ModelInput(frozenset({"image_url"})))
+    codec = FalQueueCodec(FLUX, ModelInput(frozenset({"image_url"})))
     _, body, fields = sent(codec, Request("a", images=(IMAGE,)))
     assert (body, fields) == ({"image_url": URL}, ["prompt"])
 
 
 @pytest.mark.parametrize("name", ["image_urls", "input_image_urls", "reference_image_urls"])
 def test_other_names_of_a_list_of_images(name: str) -> None:
-    codec = FalQueueCodec(FLUX, lambda _: ModelInput(frozenset({"prompt", name})))
+    codec = FalQueueCodec(FLUX, ModelInput(frozenset({"prompt", name})))
     for images in ((IMAGE,), (IMAGE, IMAGE)):
         assert sent(codec, Request("a", images=images))[1] == {
             "prompt": "a",

@@ -29,7 +29,7 @@ class Server:
             raise self.error
         return dict(self.aliases)
 
-    async def find(self, model: str) -> str:
+    async def find(self, model: str) -> str | None:
         return await self.model_aliases.find(self.client.call(md.Timeout(total=600), model))
 
 
@@ -77,6 +77,16 @@ async def test_a_failed_query_keeps_the_known_aliases_and_is_repeated_soon() -> 
     server.now += 1
     server.error, server.aliases = None, {"small": "gemma"}
     assert (await server.find("small"), server.queries) == ("gemma", 3)
+
+
+async def test_processes_are_unknown_until_a_query_has_succeeded() -> None:
+    server = Server()
+    server.error = md.ConnectionFailedError("no")
+    assert [await server.find(model) for model in ("small", "qwen")] == [None, None]
+    assert server.model_aliases.known("small") == "small"
+    server.error = None
+    server.now += RETRY_SECONDS
+    assert [await server.find(model) for model in ("small", "qwen")] == ["qwen", "qwen"]
 
 
 async def test_a_cancelled_query_leaves_it_to_the_next_call() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,62 @@ async def test_without_the_catalog_every_field_is_sent(
     assert server.requests[0].input == {"prompt": "a", "negative_prompt": "rain", "seed": 7}
     look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
     assert len(look_ups) == 1, "after a failure there is a pause"
+
+
+async def test_parallel_calls_of_a_model_share_one_look_up(
+    provider: md.Fal, server: Fal, queue: Loopback
+) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(provider.image_model(FLUX).generate, "a")
+    look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
+    assert (len(look_ups), len(server.requests)) == (1, 5)
+
+
+async def test_a_failed_look_up_pauses_only_that_model(server: Fal, serve: Serve) -> None:
+    def intercept(request: ReceivedRequest) -> bytes | None:
+        failing = "flux%2Fdev" in request.path and request.path.startswith("/v1/models")
+        return http_response("no", 500) if failing else None
+
+    queue = serve(Intercepted(server, intercept))
+    async with md.Fal(KEY, base_url=queue.url, retries=ONCE) as provider:
+        for name in (FLUX, "fal-ai/fast-sdxl", FLUX):
+            await provider.image_model(name).generate("a", output_format="png")
+        # The second model is known to have another name for the field.
+        names = ["format" if "format" in r.input else "output_format" for r in server.requests]
+        assert names == ["output_format", "format", "output_format"]
+        look_ups = [r.path for r in queue.requests if r.path.startswith("/v1/models")]
+        assert len(look_ups) == 2
+
+
+async def test_a_look_up_does_not_change_a_call_that_has_begun(
+    queue: Loopback, server: Fal, image: ImageFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fal_provider, "LOOK_UP_PAUSE_SECONDS", 0.0)
+    server.no_catalog = True
+    server.hold()
+    original = image(64, 48, "white")
+
+    async def edit(prompt: str) -> None:
+        model = provider.image_model("fal-ai/nano-banana/edit")
+        with suppress(md.InvalidRequestError):
+            await model.generate(prompt, images=[original])
+
+    async with (
+        md.Fal(KEY, base_url=queue.url, retries=ONCE, max_concurrency=1) as provider,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(edit, "running")
+        await wait_until(lambda: server.requests)
+        admission = provider._client.admission
+        group.start_soon(edit, "adapted without the entry")
+        await wait_until(lambda: admission._queue is not None and admission._queue.waiting == 1)
+        server.no_catalog = False
+        group.start_soon(edit, "adapted to the entry")
+        await wait_until(lambda: admission._queue is not None and admission._queue.waiting == 2)
+        server.release()
+    fields = [sorted(request.input.keys() - {"prompt"}) for request in server.requests]
+    assert fields == [["image_url"], ["image_url"], ["image_urls"]]
 
 
 async def test_a_model_of_a_workflow(provider: md.Fal, server: Fal) -> None:
@@ -779,8 +836,14 @@ def test_the_addresses_of_the_service() -> None:
     provider = md.Fal(KEY)
     assert provider.address.origin == "https://queue.fal.run"
     allowed = provider._client.transport._allowed  # type: ignore[attr-defined]
-    for origin in ("https://fal.media", "https://v3b.fal.media", "https://api.fal.ai"):
+    # With the origin of the queue and that of the catalog, as the documentation says.
+    own = ("https://queue.fal.run", "https://api.fal.ai")
+    for origin in ("https://fal.media", "https://v3b.fal.media", *own):
         assert allowed.find(origin) is not None
     for origin in ("https://fal.ai", "https://storage.googleapis.com", "http://v3.fal.media"):
         assert allowed.find(origin) is None
+    proxied = md.Fal(KEY, base_url="https://proxy.test")
+    allowed = proxied._client.transport._allowed  # type: ignore[attr-defined]
+    assert allowed.find("https://proxy.test") is not None
+    assert allowed.find("https://api.fal.ai") is None
     assert job_image_model.POLL_TIMEOUT.first_byte == 60

@@ -14,10 +14,20 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
+from majordomo.models import model_aliases
 from majordomo.queueing.resource_group import ModelLease, ResourceGroup, named_group
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
-from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta, images_reply
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    images_reply,
+    reply_with,
+)
 from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
@@ -191,6 +201,109 @@ async def test_an_idle_model_is_unloaded_before_another_one_starts(
         await ollama.model("other").generate("a")
         await swap.model("qwen").generate("a")
     assert box.unloaded == ["qwen", "sdxl", "gemma:latest", "other:latest"]
+
+
+async def test_a_model_whose_process_is_unknown_is_not_unloaded(
+    serve: Serve, image_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_aliases, "RETRY_SECONDS", 0.0)
+    box, queries = Box(image_bytes), iter([False])
+
+    def answer(peer: Peer) -> None:
+        """Fail the first query of the models; afterwards "small" is an alias of "qwen"."""
+        while (request := peer.request()) is not None:
+            if request.path == "/v1/models":
+                entry = {"id": "qwen", "meta": {"llamaswap": {"aliases": ["small"]}}}
+                peer.reply({"data": [entry]}) if next(queries, True) else peer.reply("", 500)
+            elif request.path.startswith("/api/models/unload/"):
+                box.unloaded.append(request.path.rsplit("/", 1)[1])
+                peer.reply("OK")
+            else:
+                peer.reply(chat_completion("calm"))
+
+    url = serve(answer).url
+    gpu = ResourceGroup("box", unload=True)
+    async with md.LlamaSwap(url, gpu=gpu) as swap:
+        await swap.model("small").generate("a")
+        await swap.model("qwen").generate("a")
+        assert box.unloaded == [], "both are one process"
+        await swap.model("small").generate("a")
+        await swap.model("gemma").generate("a")
+        assert box.unloaded == ["qwen"]
+
+
+async def test_an_id_that_may_be_any_model_of_its_server_lets_none_of_it_be_unloaded() -> None:
+    unload_requests: list[str] = []
+
+    def lease(server: str, model: str, *, verified: bool = True) -> ModelLease:
+        async def unload() -> None:
+            unload_requests.append(f"{server} {model}")
+
+        return ModelLease(server, model, unload, verified)
+
+    gpu = ResourceGroup("box", slots=2, unload=True)
+    loaded = [lease("one", "a"), lease("two", "b")]
+    for model in loaded:
+        await gpu.acquire(Deadline(md.Timeout()), lease=model)
+    for model in loaded:
+        gpu.release(model)
+    unknown = lease("one", "unknown", verified=False)
+    await gpu.acquire(Deadline(md.Timeout()), lease=unknown)
+    assert unload_requests == ["two b"], "the call may use model a"
+    await gpu.acquire(Deadline(md.Timeout()), lease=lease("three", "c"))
+    assert unload_requests == ["two b"], "the running call may use model a"
+    gpu.release(unknown)
+    gpu.release(lease("three", "c"))
+    await gpu.acquire(Deadline(md.Timeout()), lease=lease("four", "d"))
+    assert sorted(unload_requests) == ["one a", "three c", "two b"]
+
+
+async def test_an_id_that_may_be_any_model_waits_while_one_of_its_server_is_unloaded() -> None:
+    unloading, may_end = anyio.Event(), anyio.Event()
+
+    async def unload() -> None:
+        unloading.set()
+        await may_end.wait()
+
+    gpu = ResourceGroup("box", slots=2, unload=True)
+    loaded = ModelLease("one", "a", unload)
+    await gpu.acquire(Deadline(md.Timeout()), lease=loaded)
+    gpu.release(loaded)
+    begun: list[str] = []
+
+    async def begin(lease: ModelLease) -> None:
+        await gpu.acquire(Deadline(md.Timeout()), lease=lease)
+        begun.append(lease.model)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(begin, ModelLease("two", "b"))
+        await unloading.wait()
+        group.start_soon(begin, ModelLease("one", "unknown", verified=False))
+        await wait_until(lambda: gpu.running == 2)
+        await anyio.wait_all_tasks_blocked()
+        assert begun == []
+        may_end.set()
+    assert sorted(begun) == ["b", "unknown"]
+
+
+async def test_a_call_without_a_model_unloads_none(
+    serve: Serve, image: Callable[..., md.ImagePart]
+) -> None:
+    enlarged = {"image": image(16, 16).to_base64()}
+    unload_requests: list[str] = []
+
+    async def unload() -> None:
+        unload_requests.append("unloaded")
+
+    gpu = ResourceGroup("box", unload=True)
+    loaded = ModelLease("server", "model", unload)
+    await gpu.acquire(Deadline(md.Timeout()), lease=loaded)
+    gpu.release(loaded)
+    url = serve(reply_with(http_response(enlarged))).url
+    async with md.Automatic1111(url, gpu=gpu) as provider:
+        assert (await provider.upscale(image(8, 8))).width == 16
+    assert unload_requests == []
+    assert (gpu.running, gpu.waiting) == (0, 0)
 
 
 async def test_a_failed_unload_does_not_block_the_next_call(

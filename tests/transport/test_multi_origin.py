@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -18,7 +20,7 @@ from majordomo.testing import Recorder, Replay
 from majordomo.transport import BaseURL, make_transport
 from majordomo.transport.multi_origin import MAX_ORIGINS, AllowedOrigins, MultiOriginTransport
 from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, Transport
-from tests.support.loopback import Handler, Loopback, http_response, reply_with
+from tests.support.loopback import Handler, Loopback, Peer, http_response, reply_with
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -272,6 +274,26 @@ async def test_a_transport_of_the_user_gets_the_request_with_its_origin() -> Non
     assert [request.origin for request in custom.requests] == ["http://other.test"]
 
 
+async def test_a_transport_of_the_user_is_closed_once_and_with_the_provider() -> None:
+    class Custom:
+        closed = 0
+
+        async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+            raise BadResponseError("nothing")
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    custom = Custom()
+    transport = transport_for("http://own.test", "http://*.lab.test", transport=custom)
+    for number in range(MAX_ORIGINS + 1):
+        with pytest.raises(BadResponseError, match="nothing"):
+            await transport.open(get(f"http://v{number}.lab.test"), Deadline(HOSTED))
+    assert custom.closed == 0
+    await transport.aclose()
+    assert custom.closed == 1
+
+
 async def test_files_of_another_origin_are_recorded_and_replayed(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -326,6 +348,132 @@ async def test_the_number_of_other_origins_is_bounded() -> None:
     assert len(created) == MAX_ORIGINS + 5
     await transport.aclose()
     assert all(other.closed for other in (own, *created))
+
+
+async def test_origins_in_parallel_use_are_not_closed_before_their_responses(
+    serve: Serve,
+) -> None:
+    servers = [serve(reply_with(http_response(f"reply {n}"))) for n in range(MAX_ORIGINS + 5)]
+    transport = transport_for("http://127.0.0.1:9", *(server.url for server in servers))
+    bodies: list[bytes] = []
+
+    async def fetch(server: Loopback) -> None:
+        bodies.append(await read(await transport.open(get(server.url), Deadline(HOSTED))))
+
+    # From the second round on there are idle connections, so that closing a transport takes time.
+    for _ in range(3):
+        async with anyio.create_task_group() as group:
+            for server in servers:
+                group.start_soon(fetch, server)
+    await transport.aclose()
+    assert sorted(bodies) == sorted(
+        f"reply {n}".encode() for n in range(len(servers)) for _ in "123"
+    )
+
+
+class SlowTransport:
+    """Takes time to open a request and to be closed, and opens none when it is closed."""
+
+    def __init__(self) -> None:
+        self.opening = 0
+        self.refuses = False
+        self.closed = False
+
+    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
+        assert not self.refuses
+        self.opening += 1
+        try:
+            await anyio.sleep(0.01)
+        finally:
+            self.opening -= 1
+        raise BadResponseError("nothing")
+
+    async def aclose(self) -> None:
+        assert not self.opening
+        self.refuses = True
+        await anyio.sleep(0.01)
+        self.closed = True
+
+
+async def test_a_transport_that_opens_a_request_is_not_closed() -> None:
+    created: list[SlowTransport] = []
+
+    def make(address: BaseURL) -> SlowTransport:
+        created.append(SlowTransport())
+        return created[-1]
+
+    transport = MultiOriginTransport(SlowTransport(), AllowedOrigins(["https://*.fal.media"]), make)
+
+    async def fetch(number: int) -> None:
+        with pytest.raises(BadResponseError, match="nothing"):
+            await transport.open(get(f"https://v{number}.fal.media"), Deadline(HOSTED))
+
+    for first in (0, 5):
+        async with anyio.create_task_group() as group:
+            for number in range(first, first + MAX_ORIGINS + 5):
+                group.start_soon(fetch, number)
+        assert sum(not other.closed for other in created) == MAX_ORIGINS
+    await transport.aclose()
+    assert all(other.closed for other in created)
+
+
+async def test_a_cancelled_request_still_closes_what_it_removed() -> None:
+    created: list[SlowTransport] = []
+
+    def make(address: BaseURL) -> SlowTransport:
+        created.append(SlowTransport())
+        return created[-1]
+
+    transport = MultiOriginTransport(SlowTransport(), AllowedOrigins(["https://*.fal.media"]), make)
+    for number in range(MAX_ORIGINS + 2):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await transport.open(get(f"https://v{number}.fal.media"), Deadline(HOSTED))
+        assert scope.cancelled_caught
+    assert [other.closed for other in created] == [True, True] + [False] * MAX_ORIGINS
+    await transport.aclose()
+
+
+async def test_a_response_ends_normally_after_its_transport_was_closed(serve: Serve) -> None:
+    may_end = threading.Event()
+
+    def reply_slowly(peer: Peer) -> None:
+        peer.request()
+        peer.begin()
+        peer.chunk(b"first ")
+        may_end.wait(10)
+        peer.chunk(b"second")
+        peer.end()
+        peer.request()
+
+    slow = serve(reply_slowly)
+    fast = [serve(reply_with(http_response("reply"))) for _ in range(MAX_ORIGINS)]
+    transport = transport_for("http://127.0.0.1:9", slow.url, *(server.url for server in fast))
+    reply = await transport.open(get(slow.url), Deadline(HOSTED))
+    for server in fast:
+        await read(await transport.open(get(server.url), Deadline(HOSTED)))
+    may_end.set()
+    assert await read(reply) == b"first second"
+    assert await read(await transport.open(get(fast[-1].url), Deadline(HOSTED))) == b"reply"
+    # The least recently used transport was closed, and the others were not.
+    assert slow.peers[0].closed_by_client.wait(5)
+    assert fast[-1].connections == 1
+    await transport.aclose()
+
+
+async def test_the_least_recently_used_transport_is_closed_first() -> None:
+    created: list[CountingTransport] = []
+
+    def make(address: BaseURL) -> CountingTransport:
+        created.append(CountingTransport(address))
+        return created[-1]
+
+    own = CountingTransport(BaseURL.parse("https://own.test"))
+    transport = MultiOriginTransport(own, AllowedOrigins(["https://*.fal.media"]), make)
+    for number in [*range(MAX_ORIGINS), 0, MAX_ORIGINS]:
+        with pytest.raises(BadResponseError, match="nothing"):
+            await transport.open(get(f"https://v{number}.fal.media"), Deadline(HOSTED))
+    assert [other.host for other in created if other.closed] == ["v1.fal.media"]
 
 
 async def test_a_provider_without_other_origins_refuses_none_of_its_own_requests(

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -93,8 +93,9 @@ class FalQueueCodec:
 
     model: str
     """The model id, "owner/app" or "owner/app/path"."""
-    model_input: Callable[[str], ModelInput | None] = lambda model: None
-    """Returns the fields that a model accepts; None when they are not known."""
+    model_input: ModelInput | None = None
+    """The fields that the model accepts; None when they are not known. All steps of a call need the
+    same ones."""
 
     def input_format(self, model: str) -> ImageInputFormat:
         """Return the format of input images: unchanged, with a luminance mask."""
@@ -102,7 +103,7 @@ class FalQueueCodec:
 
     def max_per_call(self, model: str, request: Request) -> int:
         """Return the maximum number of images per request; 1 for a model that has no number."""
-        accepted = self.model_input(model)
+        accepted = self.model_input
         if accepted is None:
             return _USUAL_MAX_IMAGES
         if "num_images" not in accepted.names:
@@ -118,7 +119,7 @@ class FalQueueCodec:
         images or a mask that the model does not take.
         """
         _app_path(model)
-        accepted = self.model_input(model)
+        accepted = self.model_input
         _check_inputs(model, request, accepted)
         request, warnings = drop_other_fields(
             request,
@@ -139,8 +140,11 @@ class FalQueueCodec:
         return request, [*warnings, *dropped]
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
-        """Return the HTTP request that submits a request."""
-        accepted = self.model_input(model)
+        """Return the HTTP request that submits a request.
+
+        Raises UnsupportedError for input images that the model does not take.
+        """
+        accepted = self.model_input
         placeholders = Base64Placeholders()
         body: dict[str, Any] = {}
         if accepted is None or "prompt" in accepted.names:
@@ -158,7 +162,7 @@ class FalQueueCodec:
             if value is not None and value != "":
                 body[_name_of(name, accepted)] = value
         if request.images:
-            field, several = _image_field(request, accepted)
+            field, several = _image_field(model, request, accepted)
             images = [placeholders.data_url(image) for image in request.images]
             body[field] = images if several else images[0]
         return json_request(f"/{_quoted(model)}", body, request.extra, placeholders)
@@ -294,30 +298,33 @@ def _name_of(field: str, accepted: ModelInput | None) -> str:
     return next((name for name in names if accepted and name in accepted.names), names[0])
 
 
-def _image_field(request: Request, accepted: ModelInput | None) -> tuple[str, bool]:
-    """Return the model's field for input images, and whether it is a list."""
+def _image_field(model: str, request: Request, accepted: ModelInput | None) -> tuple[str, bool]:
+    """Return the model's field for the input images, and whether it is a list.
+
+    Raises UnsupportedError if the model has no field for so many.
+    """
     several = len(request.images) > 1
     if accepted is None:
         return ("image_urls", True) if several else ("image_url", False)
     if "image_url" in accepted.names and not several:
         return "image_url", False
-    return next(name for name in _IMAGE_LISTS if name in accepted.names), True
+    for name in _IMAGE_LISTS:
+        if name in accepted.names:
+            return name, True
+    raise UnsupportedError(
+        f"{model} takes one input image; got {len(request.images)}"
+        if "image_url" in accepted.names
+        else f"{model} takes no input images; edits have a model id of their own, often ending in "
+        '"/edit" or "/image-to-image"',
+        field="images",
+    )
 
 
 def _check_inputs(model: str, request: Request, accepted: ModelInput | None) -> None:
     """Raise UnsupportedError for input images or a mask that the model does not take."""
     if accepted is None or not request.images:
         return
-    if not accepted.names & {"image_url", *_IMAGE_LISTS}:
-        raise UnsupportedError(
-            f"{model} takes no input images; edits have a model id of their own, often ending in "
-            '"/edit" or "/image-to-image"',
-            field="images",
-        )
-    if len(request.images) > 1 and not accepted.names & set(_IMAGE_LISTS):
-        raise UnsupportedError(
-            f"{model} takes one input image; got {len(request.images)}", field="images"
-        )
+    _image_field(model, request, accepted)
     if request.mask is not None and not accepted.names & set(_NAMES["mask"]):
         raise UnsupportedError(
             f"{model} takes no mask; inpainting has a model id of its own, often ending in "
