@@ -72,7 +72,13 @@ def _write(target: Path, data: bytes, *, replace: bool = False) -> None:
         if replace:
             with suppress(FileNotFoundError):
                 os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-            _while_in_use(lambda: os.replace(temporary, target))
+            try:
+                _while_in_use(lambda: os.replace(temporary, target))
+            except OSError:
+                # Windows replaces no read-only file, and removes none either.
+                with suppress(OSError):
+                    os.chmod(temporary, stat.S_IREAD | stat.S_IWRITE)
+                raise
         else:
             _link(temporary, target)
     finally:

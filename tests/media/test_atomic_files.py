@@ -132,6 +132,32 @@ def test_a_file_that_is_in_use_on_windows_is_tried_again(
     assert len(short_delays) == 4
 
 
+def test_a_read_only_file_that_cannot_be_replaced_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = SMALL.save(tmp_path / "a.png")
+    path.chmod(stat.S_IREAD)
+
+    def refuse_read_only(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*paths: Any, **options: Any) -> None:
+            if not all(os.stat(name).st_mode & stat.S_IWRITE for name in paths):
+                raise InUseError(13, "access is denied")
+            real(*paths, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for function in ("replace", "unlink"):
+            patch.setattr(os, function, refuse_read_only(getattr(os, function)))
+        with pytest.raises(PermissionError) as caught:
+            LARGE.save(path, overwrite=True)
+    assert caught.value.filename == str(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+    assert path.read_bytes() == SMALL.data
+    assert not path.stat().st_mode & stat.S_IWRITE
+    path.chmod(stat.S_IREAD | stat.S_IWRITE)
+
+
 def test_a_file_that_stays_in_use_raises_within_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_delays: list[float]
 ) -> None:
