@@ -203,7 +203,8 @@ class BackendCall(CallContext):
         """
         client = self.client
         lease = None
-        if client.admission.shared:
+        # A call without a model, such as upscaling, loads none.
+        if client.admission.shared and self.model:
             find, unload = client.find_process, client.unload
             known = self.model if find is None else await find(self)
             process = self.model if known is None else known

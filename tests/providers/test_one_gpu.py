@@ -18,7 +18,16 @@ from majordomo.models import model_aliases
 from majordomo.queueing.resource_group import ModelLease, ResourceGroup, named_group
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
-from tests.support.loopback import Handler, Loopback, Peer, chat_completion, delta, images_reply
+from tests.support.loopback import (
+    Handler,
+    Loopback,
+    Peer,
+    chat_completion,
+    delta,
+    http_response,
+    images_reply,
+    reply_with,
+)
 from tests.support.wait_until import wait_until
 
 Serve = Callable[[Handler], Loopback]
@@ -275,6 +284,26 @@ async def test_an_id_that_may_be_any_model_waits_while_one_of_its_server_is_unlo
         assert begun == []
         may_end.set()
     assert sorted(begun) == ["b", "unknown"]
+
+
+async def test_a_call_without_a_model_unloads_none(
+    serve: Serve, image: Callable[..., md.ImagePart]
+) -> None:
+    enlarged = {"image": image(16, 16).to_base64()}
+    unload_requests: list[str] = []
+
+    async def unload() -> None:
+        unload_requests.append("unloaded")
+
+    gpu = ResourceGroup("box", unload=True)
+    loaded = ModelLease("server", "model", unload)
+    await gpu.acquire(Deadline(md.Timeout()), lease=loaded)
+    gpu.release(loaded)
+    url = serve(reply_with(http_response(enlarged))).url
+    async with md.Automatic1111(url, gpu=gpu) as provider:
+        assert (await provider.upscale(image(8, 8))).width == 16
+    assert unload_requests == []
+    assert (gpu.running, gpu.waiting) == (0, 0)
 
 
 async def test_a_failed_unload_does_not_block_the_next_call(
