@@ -63,6 +63,8 @@ class FalImageModel(FetchedJobImageModel):
 
     async def _generate(self, request: imagegen.Request, call: BackendCall) -> imagegen.Result:
         """Run a call with one set of fields from its first step to its last."""
+        # Refused before anything is sent.
+        self._checked(lambda: self._own_extra(request.extra))
         model_input = await self._look_up(call)
         return await self._make_model(model_input)._generate(request, call)
 

@@ -12,7 +12,8 @@ Theory of operation:
   `(m - 1) * (max_seconds + d) + d` seconds after it came, where d is the longest call.
 * A waiter may name a `ProviderLimit`. While that many calls with the same limit run, it is not
   ready, and the free slot goes to the next one that is. A slot stays free only while no waiter is
-  ready.
+  ready. The bounds on waiting count from when its provider has a free slot, and start again when
+  another call takes that.
 * A waiter is waiting, admitted (it owns a slot, which it must release) or withdrawn.
 * `wake` of an admitted waiter returns False when its event loop has ended. The slot then goes to
   the next waiter.
@@ -83,6 +84,8 @@ class FairQueue:
             return False
         self.free -= 1
         self._admit(model, limit, now)
+        # Waiters that are not ready may be behind the calls of another model now.
+        self._notify_positions(now)
         return True
 
     def acquire(self, waiter: Waiter, now: float = 0.0) -> bool:

@@ -132,7 +132,7 @@ def test_a_file_that_is_in_use_on_windows_is_tried_again(
     assert len(short_delays) == 4
 
 
-def test_a_read_only_file_on_windows_stays_and_nothing_is_left_beside_it(
+def test_a_read_only_file_that_cannot_be_replaced_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = SMALL.save(tmp_path / "a.png")

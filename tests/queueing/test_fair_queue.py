@@ -378,12 +378,25 @@ def test_initial_positions_and_the_order_of_waiters_predict_the_admissions(
     assert admit_all(queue, predicted) == predicted
 
 
-@dataclass(frozen=True)
+def test_positions_change_when_a_call_of_another_model_takes_a_slot_that_is_free() -> None:
+    queue, limit = FairQueue(2), ProviderLimit(1)
+    queue.acquire(make_waiter("a", "chat", limit=limit))
+    chat, image = (
+        make_waiter("a", model, limit=limit, listens=True) for model in ("chat", "image")
+    )
+    for waiter in (chat, image):
+        assert not queue.acquire(waiter)
+    assert (chat.position, image.position) == (1, 2)
+    assert queue.acquire(make_waiter("a", "speech"))
+    assert (chat.position, image.position) == (2, 1)
+
+
+@dataclass
 class Call:
-    """A waiting call, and what happened before it."""
+    """A waiting call, and since when it could run: it has come, and its provider has a slot."""
 
     waiter: Waiter
-    arrived_at: float
+    ready_since: float
     admissions_before: int
     # The number of calls of its model that may be admitted up to it, including itself.
     rank: int
@@ -393,16 +406,26 @@ USERS, MODELS = "abc", "xyz"
 
 
 class BatchingMachine(RuleBasedStateMachine):
-    """No call waits longer than the limits of the batches allow, whatever other users request."""
+    """No call waits longer than the limits of the batches allow, whatever other users request.
+
+    Its wait counts from when its provider has a free slot, and again if that is taken by another
+    call.
+    """
 
     @initialize(
-        slots=st.integers(1, 2),
+        slots=st.integers(1, 3),
         max_batch_calls=st.integers(1, 3),
         max_batch_seconds=st.sampled_from([0.0, 3.0, 20.0]),
         longest_call=st.sampled_from([0.5, 4.0]),
+        max_concurrency=st.tuples(*[st.sampled_from([None, 1, 2])] * 2),
     )
     def create(
-        self, slots: int, max_batch_calls: int, max_batch_seconds: float, longest_call: float
+        self,
+        slots: int,
+        max_batch_calls: int,
+        max_batch_seconds: float,
+        longest_call: float,
+        max_concurrency: tuple[int | None, int | None],
     ) -> None:
         self.queue = FairQueue(slots, max_batch_calls, max_batch_seconds)
         self.longest_call = longest_call
@@ -412,30 +435,40 @@ class BatchingMachine(RuleBasedStateMachine):
         self.seconds_of_others = others * (max_batch_seconds + longest_call)
         self.now = self.last_move = 0.0
         self.waiting: list[Call] = []
-        # The time at which each running call ends at the latest.
-        self.ends: list[float] = []
+        # When each running call ends at the latest, and its limit.
+        self.running: list[tuple[float, ProviderLimit]] = []
         self.admissions = 0
+        # Two models belong to one provider, and the third to another one.
+        first, second = (ProviderLimit(maximum) for maximum in max_concurrency)
+        self.limits = dict(zip(MODELS, (first, first, second), strict=True))
+
+    def reset_calls_that_are_not_ready(self) -> None:
+        for call in self.waiting:
+            if not self.queue.is_ready(call.waiter.limit):
+                call.ready_since, call.admissions_before = self.now, self.admissions
 
     def count_admitted(self) -> None:
         for call in [call for call in self.waiting if call.waiter.admitted]:
             self.waiting.remove(call)
             self.check_wait(call)
-            self.begin_call()
+            self.begin_call(call.waiter)
         self.last_move = self.now
 
     def check_wait(self, call: Call) -> None:
         # Each batch of its model admits at least one call.
-        admissions, seconds = self.admissions - call.admissions_before, self.now - call.arrived_at
+        admissions, seconds = self.admissions - call.admissions_before, self.now - call.ready_since
         assert admissions <= call.rank * self.calls_of_others + call.rank - 1
         assert seconds <= call.rank * (self.seconds_of_others + self.longest_call) + 1e-6
 
-    def begin_call(self) -> None:
-        self.ends.append(self.now + self.longest_call)
+    def begin_call(self, waiter: Waiter) -> None:
+        assert waiter.limit is not None
+        self.running.append((self.now + self.longest_call, waiter.limit))
         self.admissions += 1
 
     def end_call(self, number: int) -> None:
-        del self.ends[number]
-        self.queue.release(self.now)
+        _, limit = self.running.pop(number)
+        self.reset_calls_that_are_not_ready()
+        self.queue.release(self.now, limit)
         self.count_admitted()
 
     @rule(
@@ -446,27 +479,27 @@ class BatchingMachine(RuleBasedStateMachine):
     )
     def acquire(self, user_id: str, model: str, count: int, listens: bool) -> None:
         for _ in range(count):
-            waiter = make_waiter(user_id, model, listens=listens)
+            waiter = make_waiter(user_id, model, limit=self.limits[model], listens=listens)
             same_model = [call.waiter for call in self.waiting if call.waiter.model == model]
             own_calls = 1 + sum(other.user_id == user_id for other in same_model)
             if self.queue.acquire(waiter, self.now):
-                self.begin_call()
+                self.begin_call(waiter)
             else:
                 rank = own_calls * len(USERS) if same_model else 1
                 self.waiting.append(Call(waiter, self.now, self.admissions, rank))
         self.last_move = self.now
 
-    @precondition(lambda self: self.ends)
+    @precondition(lambda self: self.running)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        self.end_call(data.draw(st.integers(0, len(self.ends) - 1)))
+        self.end_call(data.draw(st.integers(0, len(self.running) - 1)))
 
     @rule(seconds=st.sampled_from([0.4, 2.0, 12.0]))
     def wait(self, seconds: float) -> None:
         until = self.now + seconds
-        while self.ends and min(self.ends) <= until:
-            self.now = min(self.ends)
-            self.end_call(self.ends.index(self.now))
+        while (ends := [end for end, _ in self.running]) and min(ends) <= until:
+            self.now = min(ends)
+            self.end_call(ends.index(self.now))
         self.now = until
 
     @precondition(lambda self: self.waiting)
@@ -479,12 +512,16 @@ class BatchingMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
-        assert self.queue.free + len(self.ends) == self.queue.slots
+        assert self.queue.free + len(self.running) == self.queue.slots
         assert self.queue.waiting == len(self.waiting)
-        assert not (self.queue.free and self.waiting), "no call waits while a slot is free"
+        ready = any(self.queue.is_ready(call.waiter.limit) for call in self.waiting)
+        assert not (self.queue.free and ready), "no call waits while a slot is free"
+        used = Counter(limit for _, limit in self.running)
+        assert all(used[limit] <= (limit.max_concurrency or 3) for limit in used)
 
     @invariant()
     def no_call_waits_too_long(self) -> None:
+        self.reset_calls_that_are_not_ready()
         for call in self.waiting:
             self.check_wait(call)
 
