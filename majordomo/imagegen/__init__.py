@@ -4,7 +4,7 @@ from majordomo.errors import CallWarning
 from majordomo.imagegen import events, options
 from majordomo.imagegen.events import *  # noqa: F403 - the module has an `__all__`
 from majordomo.imagegen.model import EventSource, Model, ModelInfo, Provider, Stream, SyncStream
-from majordomo.imagegen.options import *  # noqa: F403 - the module is generated, with its own `__all__`
+from majordomo.imagegen.options import *  # noqa: F403 - the module has an `__all__`
 from majordomo.imagegen.options import Option, Overrides
 from majordomo.imagegen.request import Request
 from majordomo.imagegen.result import ImageDetails, Result, Usage

@@ -15,7 +15,7 @@ from majordomo.llm.messages import (
     user_parts,
 )
 from majordomo.llm.model import EventSource, Model, ModelInfo, Provider, Stream, SyncStream
-from majordomo.llm.options import *  # noqa: F403 - the module is generated, with its own `__all__`
+from majordomo.llm.options import *  # noqa: F403 - the module has an `__all__`
 from majordomo.llm.options import Option, Overrides
 from majordomo.llm.parts import (
     FilePart,

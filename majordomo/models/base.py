@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from majordomo.concurrency.loop_lifetime import SupportsAclose
 from majordomo.dialects.request_body import own_extra
@@ -33,7 +33,18 @@ from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import Deadline
 
 T = TypeVar("T")
-Request = TypeVar("Request")
+
+
+class ForUser(Protocol):
+    """A request of an end user."""
+
+    @property
+    def user_id(self) -> str:
+        """The end user; "" for no particular one."""
+        ...
+
+
+Request = TypeVar("Request", bound=ForUser)
 Result = TypeVar("Result")
 NO_LIMITS = Timeout()
 
@@ -74,10 +85,6 @@ class ModelBase(ABC, Generic[Request, Result]):
         `call` is the context that `_start_call` made; its `emit`, unless None, receives the events.
         """
 
-    def _user_id(self, request: Request) -> str:
-        """Return the end user of a request."""
-        return request.user_id  # type: ignore[attr-defined, no-any-return]  # every request has it
-
     def _settings(self, request: Request) -> Mapping[str, Any]:
         """Return the settings of a request for observers, without its content."""
         return {}
@@ -101,7 +108,7 @@ class ModelBase(ABC, Generic[Request, Result]):
         return CallContext(
             Deadline(self._timeout),
             self.id,
-            self._user_id(request),
+            request.user_id,
             self._listener(emit, observed),
             emit is not None,
             observed,
@@ -126,7 +133,7 @@ class ModelBase(ABC, Generic[Request, Result]):
             self.provider,
             self.id,
             self._content(request),
-            user_id=self._user_id(request),
+            user_id=request.user_id,
             streamed=streamed,
             address=self._address,
             settings=self._settings(request),
@@ -186,7 +193,7 @@ class HTTPModel(ModelBase[Request, Result]):
         return self._client.call(
             self._timeout,
             self.id,
-            self._user_id(request),
+            request.user_id,
             self._listener(emit, observed),
             streamed=emit is not None,
             observed=observed,

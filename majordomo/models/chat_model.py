@@ -19,7 +19,7 @@ from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError,
 from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
 from majordomo.llm.request import check_request
-from majordomo.models.base import HTTPModel, ModelBase
+from majordomo.models.base import ForUser, HTTPModel, ModelBase
 from majordomo.models.call_context import CallContext
 from majordomo.models.chat_stream import ChatCodec, HTTPChatSource, total_tokens
 from majordomo.models.client import BackendCall, BackendClient
@@ -30,7 +30,7 @@ from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Timeout
 from majordomo.transport_types import HTTPRequest
 
-R = TypeVar("R")
+R = TypeVar("R", bound=ForUser)
 ChatSource = llm.EventSource[llm.ChatEvent, llm.Reply]
 """The source of a chat stream; its result is the reply so far."""
 

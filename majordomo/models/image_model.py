@@ -43,7 +43,7 @@ from majordomo.dialects.request_body import check_extra, refuse_unsupported
 from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.imagegen.request import check_request
-from majordomo.models.base import HTTPModel, ModelBase
+from majordomo.models.base import ForUser, HTTPModel, ModelBase
 from majordomo.models.batching import Batch, MergedProgress, merge_results
 from majordomo.models.call_context import Emit
 from majordomo.models.client import BackendCall, BackendClient, read_into
@@ -53,7 +53,7 @@ from majordomo.observability.request_settings import request_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.transport_types import HTTPRequest, HTTPStream
 
-R = TypeVar("R")
+R = TypeVar("R", bound=ForUser)
 T = TypeVar("T")
 SamplerQuery = Callable[[str, imagegen.Request, BackendCall], Awaitable[SamplerCatalog]]
 """Returns the samplers of a model, from a query within the call for a request."""

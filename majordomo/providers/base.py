@@ -291,25 +291,6 @@ class HTTPProvider(BaseProvider):
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
         return {"Authorization": Secret(f"Bearer {key.reveal()}")}
 
-    def _make_image_model(
-        self,
-        model_type: Callable[..., M],
-        codec: Any,
-        id: str,
-        options: Sequence[imagegen.Option],
-        **settings: Any,
-    ) -> M:
-        """Return an image model of this class with the provider's client and settings."""
-        return model_type(
-            self._client,
-            codec,
-            check_name(id, "model"),
-            options,
-            timeout=self._image_timeout,
-            strict=self._strict,
-            **settings,
-        )
-
     def _make_chat_model(
         self,
         model_type: Callable[..., M],
@@ -319,12 +300,34 @@ class HTTPProvider(BaseProvider):
         **settings: Any,
     ) -> M:
         """Return a chat model of this class with the provider's client and settings."""
+        return self._make_model(model_type, codec, id, options, self._timeout, settings)
+
+    def _make_image_model(
+        self,
+        model_type: Callable[..., M],
+        codec: Any,
+        id: str,
+        options: Sequence[imagegen.Option],
+        **settings: Any,
+    ) -> M:
+        """Return an image model of this class with the provider's client and settings."""
+        return self._make_model(model_type, codec, id, options, self._image_timeout, settings)
+
+    def _make_model(
+        self,
+        model_type: Callable[..., M],
+        codec: Any,
+        id: str,
+        options: Sequence[Any],
+        timeout: Timeout,
+        settings: Mapping[str, Any],
+    ) -> M:
         return model_type(
             self._client,
             codec,
             check_name(id, "model"),
             options,
-            timeout=self._timeout,
+            timeout=timeout,
             strict=self._strict,
             **settings,
         )

@@ -193,7 +193,8 @@ class ResourceGroup:
                     self._count_unloaded(idle.pop())
             # A call in another slot may be unloading this model, and would cut off a call that
             # started now.
-            while self._is_unloading(lease) and deadline.remaining() > 0:  # noqa: ASYNC110  # the event may be in another loop
+            # No anyio event can be awaited, because the other call may run in another event loop.
+            while self._is_unloading(lease) and deadline.remaining() > 0:  # noqa: ASYNC110
                 await anyio.sleep(UNLOAD_CHECK_SECONDS)
         except BaseException:
             with self._lock:

@@ -60,7 +60,8 @@ class BaseRequest:
         if not options:
             return self
         declared = declaration(type(self))
-        blank = type(self)(getattr(self, declared.content))  # type: ignore[call-arg]  # its subclasses have fields
+        # Only the subclasses have fields.
+        blank = type(self)(getattr(self, declared.content))  # type: ignore[call-arg]
         own_values = {name: getattr(self, name) for name in fields_set(self)}
         return replace(blank.apply(*options), **declared.with_excluded_unset(own_values))
 

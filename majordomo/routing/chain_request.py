@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from majordomo import imagegen, llm
 from majordomo.requests.base import BaseRequest
 
-R = TypeVar("R")
+R = TypeVar("R", "llm.Request", "imagegen.Request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class ChainRequest(Generic[R]):
     """The request with the options of the chain and of the call applied."""
     unset: Mapping[str, Any]
     """Keywords with the value None, for the fields that were reset to their default on purpose."""
+
+    @property
+    def user_id(self) -> str:
+        """The end user of the request."""
+        return self.request.user_id
 
 
 class _Tracking(BaseRequest):

@@ -182,15 +182,10 @@ class ChainBase(ModelBase[ChainRequest[R], A], Generic[M, R, A, E]):
     def _partial(self, model: M, stream: EventStream[E, A], events: MemberEvents) -> A | None:
         """Return the answer so far of a member whose stream was interrupted."""
 
-    def _user_id(self, request: ChainRequest[R]) -> str:
-        return request.request.user_id
-
     def _start_call(
         self, request: ChainRequest[R], emit: Emit | None, observed: ObservedCall | None
     ) -> ChainCall[E, A]:
-        return ChainCall(
-            Deadline(self._timeout), self.id, self._user_id(request), emit, emit is not None
-        )
+        return ChainCall(Deadline(self._timeout), self.id, request.user_id, emit, emit is not None)
 
     async def _generate(self, request: ChainRequest[R], call: ChainCall[E, A]) -> A:
         async def call_member(model: Any, events: MemberEvents) -> A:
